@@ -1,0 +1,1 @@
+//! A JSON reader that is fed in pieces and never holds a whole document.

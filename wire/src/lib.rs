@@ -1,0 +1,18 @@
+//! How the bytes of a model call read, and what is kept of it.
+//!
+//! No socket, no clock, no task: the caller says what came and when, and gets a [`Record`].
+//! Sidecar and load generator stand at both ends of a call with the same [`Observer`].
+
+pub mod frame;
+pub mod json;
+
+mod dialect;
+mod observer;
+mod outcome;
+mod record;
+mod shape;
+
+pub use observer::Observer;
+pub use outcome::{Ending, ErrorOrigin, Outcome};
+pub use record::{Id, Record, SpanId, TraceId, UsageSource};
+pub use shape::{Dialect, HeadView, Headers, Shape};

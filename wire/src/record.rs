@@ -1,0 +1,316 @@
+//! What is kept of one call: the only thing that exporters, pages and reports ever see.
+//!
+//! Keys follow the GenAI conventions of OpenTelemetry where those have a name. An absent value is
+//! an absent key: nothing is made up.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{ErrorOrigin, Outcome};
+
+/// One call, from the moment its head was read to its last byte.
+///
+/// Serialises to one flat JSON object. All `*_s` values are seconds from the start of the call,
+/// unless their name says that they are a wait.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// When the request head had been read: wall clock, UTC, microseconds.
+    #[serde(serialize_with = "microseconds")]
+    pub time: Timestamp,
+    /// W3C trace id: the caller's, or drawn by us.
+    pub trace_id: TraceId,
+    /// The id of this call's span.
+    pub span_id: SpanId,
+    /// The caller's span, where it sent a `traceparent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<SpanId>,
+
+    /// `chat`, `generate_content`, `text_completion`, `embeddings`, or a word of our own.
+    #[serde(rename = "gen_ai.operation.name", skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Arc<str>>,
+    /// Who serves the model: `openai`, `gcp.vertex_ai`, `aws.bedrock`, ...
+    #[serde(rename = "gen_ai.provider.name", skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Arc<str>>,
+    /// The model as requested.
+    #[serde(rename = "gen_ai.request.model", skip_serializing_if = "Option::is_none")]
+    pub request_model: Option<String>,
+    /// Whether the answer was asked for as a stream.
+    #[serde(rename = "gen_ai.request.stream", skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// The model as the answer states it.
+    #[serde(rename = "gen_ai.response.model", skip_serializing_if = "Option::is_none")]
+    pub response_model: Option<String>,
+    /// The id of the answer.
+    #[serde(rename = "gen_ai.response.id", skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
+    /// The provider's own words, by choice or candidate.
+    #[serde(rename = "gen_ai.response.finish_reasons", skip_serializing_if = "Vec::is_empty")]
+    pub finish_reasons: Vec<String>,
+
+    /// All input tokens, cached ones included.
+    #[serde(rename = "gen_ai.usage.input_tokens", skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<u64>,
+    /// All output tokens, reasoning included.
+    #[serde(rename = "gen_ai.usage.output_tokens", skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<u64>,
+    /// Of the input tokens, those read from a cache.
+    #[serde(
+        rename = "gen_ai.usage.cache_read.input_tokens",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cache_read_tokens: Option<u64>,
+    /// Of the input tokens, those written to a cache.
+    #[serde(
+        rename = "gen_ai.usage.cache_creation.input_tokens",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cache_creation_tokens: Option<u64>,
+    /// Of the output tokens, those spent on reasoning.
+    #[serde(
+        rename = "gen_ai.usage.reasoning.output_tokens",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub reasoning_tokens: Option<u64>,
+    /// Where the token numbers come from; absent where there are none.
+    #[serde(rename = "tidegate.usage.source", skip_serializing_if = "Option::is_none")]
+    pub usage_source: Option<UsageSource>,
+
+    /// The provider's region or location.
+    #[serde(rename = "cloud.region", skip_serializing_if = "Option::is_none")]
+    pub region: Option<Arc<str>>,
+    /// The Google Cloud project.
+    #[serde(rename = "gcp.project_id", skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The host behind us, never our own address.
+    #[serde(rename = "server.address", skip_serializing_if = "Option::is_none")]
+    pub server_address: Option<Arc<str>>,
+    /// The port behind us.
+    #[serde(rename = "server.port", skip_serializing_if = "Option::is_none")]
+    pub server_port: Option<u16>,
+    /// `GET`, `POST`, ...
+    #[serde(rename = "http.request.method", skip_serializing_if = "Option::is_none")]
+    pub method: Option<Arc<str>>,
+    /// The path without its query: keys travel there.
+    #[serde(rename = "url.path", skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The status that the caller got.
+    #[serde(rename = "http.response.status_code", skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+
+    /// How the call ended; absent only while it is open.
+    #[serde(rename = "tidegate.outcome", skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// The route that took the call.
+    #[serde(rename = "tidegate.route", skip_serializing_if = "Option::is_none")]
+    pub route: Option<Arc<str>>,
+    /// The upstream that served it.
+    #[serde(rename = "tidegate.upstream", skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Arc<str>>,
+    /// The caller's name, where callers are told apart.
+    #[serde(rename = "tidegate.caller", skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Arc<str>>,
+    /// How often an upstream was tried.
+    #[serde(rename = "tidegate.attempts", skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+
+    /// The provider's type, else its code, else the HTTP status; for refusals a word of our list.
+    #[serde(rename = "error.type", skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<String>,
+    /// The provider's code, as text.
+    #[serde(rename = "tidegate.error.code", skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+    /// Who caused the error.
+    #[serde(rename = "tidegate.error.origin", skip_serializing_if = "Option::is_none")]
+    pub error_origin: Option<ErrorOrigin>,
+    /// Why the provider blocked the prompt.
+    #[serde(rename = "tidegate.block_reason", skip_serializing_if = "Option::is_none")]
+    pub block_reason: Option<String>,
+
+    /// Last byte of the body − start.
+    #[serde(rename = "tidegate.duration_s", skip_serializing_if = "Option::is_none")]
+    pub duration_s: Option<f64>,
+    /// First byte of the response (its head) − start.
+    #[serde(rename = "tidegate.time_to_first_byte_s", skip_serializing_if = "Option::is_none")]
+    pub time_to_first_byte_s: Option<f64>,
+    /// First token − start; streams only.
+    #[serde(rename = "tidegate.time_to_first_token_s", skip_serializing_if = "Option::is_none")]
+    pub time_to_first_token_s: Option<f64>,
+    /// First token that is not reasoning − start; streams only.
+    #[serde(
+        rename = "tidegate.time_to_first_visible_token_s",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub time_to_first_visible_token_s: Option<f64>,
+    /// Last token − start; streams only.
+    #[serde(rename = "tidegate.time_to_last_token_s", skip_serializing_if = "Option::is_none")]
+    pub time_to_last_token_s: Option<f64>,
+    /// (Last token − first token) / (output tokens − 1); streams with at least two tokens only.
+    #[serde(rename = "tidegate.time_per_output_token_s", skip_serializing_if = "Option::is_none")]
+    pub time_per_output_token_s: Option<f64>,
+    /// What Tidegate itself added.
+    #[serde(rename = "tidegate.overhead_s", skip_serializing_if = "Option::is_none")]
+    pub overhead_s: Option<f64>,
+    /// Waited for a free upstream connection.
+    #[serde(rename = "tidegate.wait.pool_s", skip_serializing_if = "Option::is_none")]
+    pub wait_pool_s: Option<f64>,
+    /// Waited for the name to resolve.
+    #[serde(rename = "tidegate.wait.dns_s", skip_serializing_if = "Option::is_none")]
+    pub wait_dns_s: Option<f64>,
+    /// Waited for TCP to connect.
+    #[serde(rename = "tidegate.wait.connect_s", skip_serializing_if = "Option::is_none")]
+    pub wait_connect_s: Option<f64>,
+    /// Waited for the TLS handshake.
+    #[serde(rename = "tidegate.wait.tls_s", skip_serializing_if = "Option::is_none")]
+    pub wait_tls_s: Option<f64>,
+
+    /// Bytes of the request body.
+    #[serde(rename = "tidegate.request.bytes", skip_serializing_if = "Option::is_none")]
+    pub request_bytes: Option<u64>,
+    /// Bytes of the response body.
+    #[serde(rename = "tidegate.response.bytes", skip_serializing_if = "Option::is_none")]
+    pub response_bytes: Option<u64>,
+    /// How long the provider asks to wait, on an error.
+    #[serde(rename = "tidegate.retry_after_s", skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<f64>,
+    /// The answer of a call that counts tokens: not usage.
+    #[serde(rename = "tidegate.counted_tokens", skip_serializing_if = "Option::is_none")]
+    pub counted_tokens: Option<u64>,
+    /// The name of a long-running operation.
+    #[serde(rename = "tidegate.job.name", skip_serializing_if = "Option::is_none")]
+    pub job_name: Option<String>,
+    /// Whether that operation is done.
+    #[serde(rename = "tidegate.job.done", skip_serializing_if = "Option::is_none")]
+    pub job_done: Option<bool>,
+    /// Why reading this call's body was given up, if it was: one of few fixed words.
+    #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
+    pub not_understood: Option<Arc<str>>,
+}
+
+/// Where token numbers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageSource {
+    /// The provider stated them for the whole call.
+    Reported,
+    /// The provider stated them, but the call ended before it had said its last word.
+    Partial,
+}
+
+/// The trace that a call belongs to.
+pub type TraceId = Id<16>;
+/// One call within a trace.
+pub type SpanId = Id<8>;
+
+/// An identifier of `N` bytes, written as lower-case hexadecimal (W3C Trace Context).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id<const N: usize>(pub [u8; N]);
+
+/// The text is no identifier of that length.
+#[derive(Debug, PartialEq, Eq)]
+pub struct InvalidId;
+
+// === impl Id ===
+
+impl<const N: usize> Default for Id<N> {
+    fn default() -> Self {
+        Self([0; N])
+    }
+}
+
+impl<const N: usize> fmt::Display for Id<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        f.write_str(std::str::from_utf8(&text[..2 * N]).expect("digits are ASCII"))
+    }
+}
+
+impl<const N: usize> fmt::Debug for Id<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<const N: usize> FromStr for Id<N> {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if text.len() != 2 * N {
+            return Err(InvalidId);
+        }
+        let mut bytes = [0; N];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl<const N: usize> Serialize for Id<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Id<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map_err(|InvalidId| serde::de::Error::custom("not an id in lower-case hexadecimal"))
+    }
+}
+
+fn digit(byte: u8) -> Result<u8, InvalidId> {
+    match byte {
+        b'0'..=b'9' => Ok(byte - b'0'),
+        b'a'..=b'f' => Ok(byte - b'a' + 10),
+        _ => Err(InvalidId),
+    }
+}
+
+fn microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.6}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_record_has_no_key_but_its_time_and_ids() {
+        let json = serde_json::to_value(Record::default()).expect("a record serialises");
+        let keys: Vec<_> = json.as_object().expect("to an object").keys().collect();
+        assert_eq!(keys, ["span_id", "time", "trace_id"]);
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let record = Record {
+            time: "2026-11-21T10:00:00.123456Z".parse().expect("a time"),
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".parse().expect("an id"),
+            input_tokens: Some(0),
+            outcome: Some(Outcome::Truncated),
+            duration_s: Some(0.25),
+            ..Record::default()
+        };
+        let text = serde_json::to_string(&record).expect("a record serialises");
+        assert_eq!(serde_json::from_str::<Record>(&text).expect("and reads back"), record);
+        assert!(text.contains(r#""time":"2026-11-21T10:00:00.123456Z""#), "{text}");
+    }
+
+    #[test]
+    fn an_id_of_the_wrong_length_or_case_is_none() {
+        for text in ["", "00", "00F067AA0BA902B7", "00f067aa0ba902bg", "00f067aa0ba902b70"] {
+            assert_eq!(text.parse::<SpanId>(), Err(InvalidId), "{text}");
+        }
+    }
+}
