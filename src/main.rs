@@ -1,2 +1,90 @@
-//! The command line.
-fn main() {}
+//! The command line: each command is a few lines that call a library.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod check;
+#[cfg(feature = "loadgen")]
+mod demo;
+mod health;
+#[cfg(feature = "loadgen")]
+mod load;
+mod proxy;
+#[cfg(feature = "loadgen")]
+mod sim;
+mod units;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The observability and load-testing sidecar for model APIs.
+#[derive(Parser)]
+#[command(name = "tidegate", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Proxy(proxy::Args),
+    Check(check::Args),
+    Health(health::Args),
+    #[cfg(feature = "loadgen")]
+    Sim(sim::Args),
+    #[cfg(feature = "loadgen")]
+    Load(load::Args),
+    #[cfg(feature = "loadgen")]
+    Demo(demo::Args),
+}
+
+/// What a command tells the script that called it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Good = 0,
+    /// What was checked is not so.
+    NotSo = 1,
+    /// Usage or configuration.
+    Usage = 2,
+    /// The evidence did not decide.
+    #[cfg(feature = "loadgen")]
+    Inconclusive = 3,
+    /// The run itself was at fault.
+    #[cfg(feature = "loadgen")]
+    Invalid = 4,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_standard_error();
+    let result = match cli.command {
+        Command::Proxy(args) => proxy::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Health(args) => health::run(args),
+        #[cfg(feature = "loadgen")]
+        Command::Sim(args) => sim::run(args),
+        #[cfg(feature = "loadgen")]
+        Command::Load(args) => load::run(args),
+        #[cfg(feature = "loadgen")]
+        Command::Demo(args) => demo::run(args),
+    };
+    match result {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::from(Exit::Usage as u8)
+        }
+    }
+}
+
+/// Standard output is for records and results.
+fn log_to_standard_error() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
