@@ -4,6 +4,7 @@
 //! Exporters of records implement [`Exporter`]; the recorder's thread runs them, off the data path.
 
 pub mod catalog;
+pub mod jsonl;
 pub mod metrics;
 pub mod prometheus;
 
