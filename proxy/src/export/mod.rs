@@ -6,6 +6,7 @@
 pub mod catalog;
 pub mod jsonl;
 pub mod metrics;
+pub mod otlp;
 pub mod prometheus;
 
 use tidegate_wire::Record;
