@@ -1,3 +1,4 @@
 //! The sidecar.
 
 pub mod export;
+pub mod recorder;
