@@ -1,7 +1,7 @@
 //! Whether calls are in flight, and when the last one came: what a drain waits for.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The calls of one worker.

@@ -78,6 +78,20 @@ impl Http2Body {
     }
 }
 
+impl Http2Body {
+    /// Reads a piece ahead of its way, and keeps it.
+    pub(crate) fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)).transpose()?;
+        // Trailers end a body; a body that is nothing else says nothing of its model.
+        let data = frame.and_then(|frame| frame.into_data().ok());
+        self.ahead.extend(data.clone());
+        Poll::Ready(data.map(Ok))
+    }
+}
+
 // === impl Failure ===
 
 impl From<crate::error::Error> for Failure {

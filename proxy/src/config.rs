@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
-use crate::export::OtlpConfig;
+use crate::export::otlp::OtlpConfig;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -329,7 +329,8 @@ limits: { held_body: 1MiB }
 
     #[test]
     fn an_error_names_line_key_and_the_nearest_right_key() {
-        let error = Config::parse("listen: 127.0.0.1:1\nupstream:\n  a: {}\n").expect_err("unknown key");
+        let error =
+            Config::parse("listen: 127.0.0.1:1\nupstream:\n  a: {}\n").expect_err("unknown key");
         let text = error.to_string();
         assert!(text.contains("upstream") && text.contains("did you mean `upstreams`"), "{text}");
         assert!(text.contains("line 2"), "{text}");

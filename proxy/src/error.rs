@@ -73,7 +73,10 @@ impl Error {
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
             Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
-            Self::Connect { .. } | Self::Tls { .. } | Self::Closed { .. } | Self::Protocol { .. } => 502,
+            Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Closed { .. }
+            | Self::Protocol { .. } => 502,
         }
     }
 
@@ -141,5 +144,8 @@ fn google_status(status: u16) -> &'static str {
 }
 
 fn reason(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()).unwrap_or("Error")
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason())
+        .unwrap_or("Error")
 }

@@ -5,14 +5,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
-use tidegate_wire::{Dialect, Ending, Id, Observer, Record, Shape, SpanId, TraceId};
+use tidegate_wire::{
+    Dialect, Ending, HeadView, Headers, Id, Observer, Record, Shape, SpanId, TraceId,
+};
 use tokio::time::Instant;
 
 use crate::activity::Activity;
 use crate::error::Error;
-use crate::head::{RequestHead, ResponseHead};
-use crate::recorder::{InFlight, Recorder};
+use crate::export::metrics::InFlight;
+use crate::head::{Fields, RequestHead, ResponseHead};
+use crate::recorder::Recorder;
+use crate::route::Route;
 use crate::upstream::{Origin, Spec};
 
 /// Owns the record of one call. Dropping it is the only way out.
@@ -34,7 +37,8 @@ pub(crate) struct Notes {
 }
 
 struct State {
-    observer: Observer,
+    /// Taken when the record is closed.
+    observer: Option<Observer>,
     record: Record,
     /// Payload bytes of the request that the observer has seen, and that have gone by.
     request_seen: u64,
@@ -86,21 +90,24 @@ impl Exchange {
         Self::with(record, shape, recorder, activity)
     }
 
-    /// Opens and closes the exchange of a request that is refused before it could be read.
-    pub(crate) fn refused(error: &Error, recorder: Recorder, activity: Arc<Activity>) {
+    /// Opens the exchange of a request that is refused before it could be read.
+    pub(crate) fn refused(error: &Error, recorder: Recorder, activity: Arc<Activity>) -> Self {
         let record = Record {
             time: jiff::Timestamp::now(),
-            trace_id: Id(rand::rng().random()),
+            trace_id: Id(rand::random()),
             ..Record::default()
         };
-        let exchange = Self::with(record, Shape::unknown(), recorder, activity);
+        let nothing: &dyn Headers = &Fields::default();
+        let head = HeadView { method: "", host: None, path: "", query: None, headers: nothing };
+        let exchange = Self::with(record, Shape::read(&head), recorder, activity);
         exchange.notes.failed(error);
+        exchange
     }
 
     fn with(mut record: Record, shape: Shape, recorder: Recorder, activity: Arc<Activity>) -> Self {
-        record.span_id = Id(rand::rng().random());
+        record.span_id = Id(rand::random());
         let state = State {
-            observer: Observer::new(shape),
+            observer: Some(Observer::new(shape)),
             record,
             request_seen: 0,
             request_passed: 0,
@@ -135,19 +142,14 @@ impl Drop for Exchange {
 // === impl Notes ===
 
 impl Notes {
-    /// When the request head had been read.
-    pub(crate) fn opened(&self) -> Instant {
-        self.opened
-    }
-
     /// Looks at what head and body say.
     pub(crate) fn observer<R>(&self, look: impl FnOnce(&mut Observer) -> R) -> R {
-        look(&mut self.state.borrow_mut().observer)
+        look(self.state.borrow_mut().observer())
     }
 
     /// Whose interface the caller speaks.
     pub(crate) fn dialect(&self) -> Dialect {
-        self.state.borrow().observer.shape().dialect
+        self.state.borrow_mut().observer().shape().dialect
     }
 
     /// Writes into the record what only the carrier knows.
@@ -155,15 +157,23 @@ impl Notes {
         write(&mut self.state.borrow_mut().record)
     }
 
-    /// Counts the call in flight from here on.
-    pub(crate) fn in_flight(&self, guard: InFlight) {
-        self.state.borrow_mut().in_flight = Some(guard);
+    /// The call has a route, and is in flight from here on.
+    pub(crate) fn routed(&self, route: &Route, recorder: &Recorder) {
+        let mut state = self.state.borrow_mut();
+        state.record.route = Some(route.name.clone());
+        let guard = recorder.in_flight(state.observer().model(), &route.upstream);
+        state.in_flight = Some(guard);
+    }
+
+    /// The status that the caller gets.
+    pub(crate) fn status(&self, status: u16) {
+        self.record(|record| record.status = Some(status));
     }
 
     /// Request payload that was read ahead of its way to the upstream.
     pub(crate) fn request_ahead(&self, payload: &[u8]) {
         let mut state = self.state.borrow_mut();
-        state.observer.request(payload);
+        state.observer().request(payload);
         state.request_seen += payload.len() as u64;
     }
 
@@ -175,8 +185,8 @@ impl Notes {
         let fresh = &payload[already as usize..];
         if !fresh.is_empty() {
             state.request_seen += fresh.len() as u64;
-            if state.observer.reads_request() {
-                state.observer.request(fresh);
+            if state.observer().reads_request() {
+                state.observer().request(fresh);
             }
         }
     }
@@ -193,14 +203,14 @@ impl Notes {
         let now = Instant::now();
         self.stamps.answered.set(Some(now));
         let mut state = self.state.borrow_mut();
-        state.observer.head(head.status, &head.fields, now - self.opened);
+        state.observer().head(head.status, &head.fields, now - self.opened);
     }
 
     /// Response payload, and when it was read.
     pub(crate) fn response_chunk(&self, payload: &[u8], at: Instant) {
         let mut state = self.state.borrow_mut();
         state.response_bytes += payload.len() as u64;
-        state.observer.chunk(payload, at - self.opened);
+        state.observer().chunk(payload, at - self.opened);
     }
 
     /// The first byte of the response went to the caller.
@@ -285,19 +295,27 @@ impl Notes {
         let state = &mut *state;
         state.in_flight = None;
         let mut record = std::mem::take(&mut state.record);
-        let observer = std::mem::replace(&mut state.observer, Observer::new(Shape::unknown()));
         record.request_bytes = Some(state.request_passed);
         record.response_bytes = Some(state.response_bytes);
         record.overhead_s = self.overhead().map(|time| time.as_secs_f64());
-        observer.finish(self.ending.get(), self.opened.elapsed(), &mut record);
+        if let Some(observer) = state.observer.take() {
+            observer.finish(self.ending.get(), self.opened.elapsed(), &mut record);
+        }
         record
     }
 
     /// Head read → first byte sent, less waits, and first response byte read → handed over.
     fn overhead(&self) -> Option<Duration> {
-        let before = (self.stamps.sent.get()? - self.opened).saturating_sub(self.stamps.waited.get());
+        let before =
+            (self.stamps.sent.get()? - self.opened).saturating_sub(self.stamps.waited.get());
         let after = self.stamps.delivered.get()? - self.stamps.answered.get()?;
         Some(before + after)
+    }
+}
+
+impl State {
+    fn observer(&mut self) -> &mut Observer {
+        self.observer.as_mut().expect("notes are taken only while the exchange is open")
     }
 }
 
@@ -312,7 +330,7 @@ fn trace_context(head: &RequestHead) -> (TraceId, Option<SpanId>) {
     let parent = head.fields.get("traceparent").and_then(parse_traceparent);
     match parent {
         Some((trace, span)) => (trace, Some(span)),
-        None => (Id(rand::rng().random()), None),
+        None => (Id(rand::random()), None),
     }
 }
 

@@ -46,8 +46,17 @@ impl Worker {
         Exchange::open(head, route::shape(head), self.recorder.clone(), self.activity.clone())
     }
 
+    /// Opens the exchange of a request that is refused before it could be read.
+    pub(crate) fn open_refused(&self, error: &Error) -> Exchange {
+        Exchange::refused(error, self.recorder.clone(), self.activity.clone())
+    }
+
     /// The reply to a request: an upstream's, or our own that says why there is none.
-    pub(crate) async fn reply(&self, request: Request, exchange: &Exchange) -> Result<Reply, Error> {
+    pub(crate) async fn reply(
+        &self,
+        request: Request,
+        exchange: &Exchange,
+    ) -> Result<Reply, Error> {
         let notes = exchange.notes();
         match self.forward(request, notes).await {
             Ok(reply) => Ok(reply),
@@ -97,7 +106,7 @@ impl Worker {
     /// Reads the body until the model is known, it ends, or too much of it would be held.
     async fn read_model(&self, request: &mut Request, notes: &Notes) -> Result<(), Error> {
         let mut hold = Hold { all: &self.held, mine: 0 };
-        let mut ahead = Ahead::new(request)?;
+        let mut ahead = Ahead::new(request);
         let limit = self.timeouts.request_body_idle.0;
         while notes.observer(|observer| observer.awaits_model()) && self.may_hold(&hold) {
             let read = timeout(limit, std::future::poll_fn(|cx| ahead.poll(cx, notes)));
@@ -144,9 +153,9 @@ struct Ahead<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    fn new(request: &'a mut Request) -> Result<Self, Error> {
+    fn new(request: &'a mut Request) -> Self {
         let decoder = Decoder::new(request.framing);
-        Ok(Self { request, decoder, looked_at: 0 })
+        Self { request, decoder, looked_at: 0 }
     }
 
     /// Reads a piece and shows it; 0 is the end.
@@ -157,7 +166,7 @@ impl<'a> Ahead<'a> {
     ) -> Poll<Result<usize, Error>> {
         match &mut self.request.body {
             RequestBody::Empty => Poll::Ready(Ok(0)),
-            RequestBody::Http2(body) => match std::task::ready!(body.poll_incoming(cx)) {
+            RequestBody::Http2(body) => match std::task::ready!(body.poll_ahead(cx)) {
                 Some(Ok(data)) => {
                     notes.request_ahead(&data);
                     Poll::Ready(Ok(data.len()))

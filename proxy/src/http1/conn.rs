@@ -55,7 +55,11 @@ impl Conn {
     }
 
     /// Reads what was read ahead, else from the stream; 0 is the end.
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         match self.ahead.borrow_mut().take(buf) {
             0 => self.poll_stream(cx, buf),
             n => Poll::Ready(Ok(n)),

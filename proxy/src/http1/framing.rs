@@ -42,10 +42,17 @@ enum State {
     Length(u64),
     UntilClose,
     /// Digits of a chunk size; so many were read.
-    Size { value: u64, digits: u8 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
     /// After the size: white space or an extension, to the CR.
-    Extension { value: u64 },
-    SizeLf { value: u64 },
+    Extension {
+        value: u64,
+    },
+    SizeLf {
+        value: u64,
+    },
     Data(u64),
     DataCr,
     DataLf,
@@ -183,7 +190,11 @@ mod tests {
     use super::*;
 
     /// Feeds `bytes` in pieces of `step` and returns the payload and how many bytes were taken.
-    fn decode(framing: Framing, bytes: &[u8], step: usize) -> Result<(Vec<u8>, usize, bool), FramingError> {
+    fn decode(
+        framing: Framing,
+        bytes: &[u8],
+        step: usize,
+    ) -> Result<(Vec<u8>, usize, bool), FramingError> {
         let mut decoder = Decoder::new(framing);
         let (mut payload, mut taken) = (Vec::new(), 0);
         for piece in bytes.chunks(step) {
@@ -210,16 +221,20 @@ mod tests {
     #[test]
     fn a_sized_body_ends_at_its_length() {
         for step in 1..8 {
-            let (payload, taken, done) = decode(Framing::Length(5), b"12345678", step).expect("legal");
+            let (payload, taken, done) =
+                decode(Framing::Length(5), b"12345678", step).expect("legal");
             assert_eq!((payload.as_slice(), taken, done), (&b"12345"[..], 5, true));
         }
     }
 
     #[test]
     fn only_a_body_without_length_may_end_by_closing() {
-        for (framing, clean) in
-            [(Framing::UntilClose, true), (Framing::Length(3), false), (Framing::Chunked, false), (Framing::Empty, true)]
-        {
+        for (framing, clean) in [
+            (Framing::UntilClose, true),
+            (Framing::Length(3), false),
+            (Framing::Chunked, false),
+            (Framing::Empty, true),
+        ] {
             assert_eq!(Decoder::new(framing).close(), clean, "{framing:?}");
         }
     }
@@ -240,7 +255,11 @@ mod tests {
             b"0\r\n folded\r\n\r\n",
             b"0\r\nx: a\nb\r\n\r\n",
         ] {
-            assert!(decode(Framing::Chunked, body, 1).is_err(), "{:?}", String::from_utf8_lossy(body));
+            assert!(
+                decode(Framing::Chunked, body, 1).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(body)
+            );
         }
     }
 

@@ -71,7 +71,9 @@ impl<'a> HopByHop<'a> {
 
     fn is_named(&self, name: &[u8]) -> bool {
         self.fields.iter().filter(|(field, _)| is_connection(field)).any(|(_, value)| {
-            value.split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
+            value
+                .split(|byte| *byte == b',')
+                .any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
         })
     }
 }

@@ -25,7 +25,9 @@ pub(crate) enum HeadError {
     TooLarge,
     #[error("line ends without CRLF, or header continues on a second line")]
     LineEnd,
-    #[error("more than one statement of the body's length: send either content-length or transfer-encoding, once")]
+    #[error(
+        "more than one statement of the body's length: send either content-length or transfer-encoding, once"
+    )]
     AmbiguousLength,
     #[error("content-length is not a plain number")]
     BadLength,
@@ -257,7 +259,8 @@ pub(crate) fn check_path(target: &str) -> Result<(), HeadError> {
 
 fn is_dot_segment(segment: &str) -> bool {
     matches!(segment, "." | "..") || {
-        segment.len() <= 6 && matches!(segment.to_ascii_lowercase().as_str(), "%2e%2e" | "%2e." | ".%2e")
+        segment.len() <= 6
+            && matches!(segment.to_ascii_lowercase().as_str(), "%2e%2e" | "%2e." | ".%2e")
     }
 }
 
@@ -297,8 +300,10 @@ mod tests {
 
     #[test]
     fn a_plain_head_is_read_as_it_stands() {
-        let parsed = parse("POST /v1/chat?k=%20 HTTP/1.1\r\nHost: a:80\r\nX-A:  b \r\nContent-Length: 12\r\n\r\n")
-            .expect("legal");
+        let parsed = parse(
+            "POST /v1/chat?k=%20 HTTP/1.1\r\nHost: a:80\r\nX-A:  b \r\nContent-Length: 12\r\n\r\n",
+        )
+        .expect("legal");
         assert_eq!(parsed.head.target.path(), "/v1/chat");
         assert_eq!(parsed.head.target.query(), Some("k=%20"));
         assert_eq!(parsed.head.host(), Some("a"));
@@ -317,7 +322,10 @@ mod tests {
             ("Content-Length: 0x1\r\n", HeadError::BadLength),
             ("Content-Length: \r\n", HeadError::BadLength),
             ("Content-Length: 99999999999999999999\r\n", HeadError::BadLength),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", HeadError::AmbiguousLength),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                HeadError::AmbiguousLength,
+            ),
             ("Transfer-Encoding: gzip, chunked\r\n", HeadError::BadCoding),
             ("Transfer-Encoding: \"chunked\"\r\n", HeadError::BadCoding),
             ("Transfer-Encoding: identity\r\n", HeadError::BadCoding),
@@ -379,7 +387,8 @@ mod tests {
     fn http_1_0_closes_unless_asked_and_never_chunks() {
         let parsed = parse("GET / HTTP/1.0\r\nHost: a\r\n\r\n").expect("legal");
         assert!(!parsed.keep_alive);
-        let parsed = parse("GET / HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n").expect("legal");
+        let parsed =
+            parse("GET / HTTP/1.0\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n").expect("legal");
         assert!(parsed.keep_alive);
         let chunked = "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(parse(chunked).err(), Some(HeadError::BadCoding));
@@ -393,8 +402,14 @@ mod tests {
         let get = &Method::GET;
         assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n", get), Ok(Framing::UntilClose));
         assert_eq!(framing("HTTP/1.1 204 No\r\n\r\n", get), Ok(Framing::Empty));
-        assert_eq!(framing("HTTP/1.1 200\r\ncontent-length: 4\r\n\r\n", &Method::HEAD), Ok(Framing::Empty));
-        assert_eq!(framing("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", get), Ok(Framing::Chunked));
+        assert_eq!(
+            framing("HTTP/1.1 200\r\ncontent-length: 4\r\n\r\n", &Method::HEAD),
+            Ok(Framing::Empty)
+        );
+        assert_eq!(
+            framing("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", get),
+            Ok(Framing::Chunked)
+        );
         for bad in [
             "HTTP/1.1 200 OK\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n",

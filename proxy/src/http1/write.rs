@@ -52,7 +52,12 @@ pub(crate) fn request(
 }
 
 /// The response as the caller gets it.
-pub(crate) fn response(out: &mut Vec<u8>, head: &ResponseHead, body: BodyAs, keep_alive: KeepAlive) {
+pub(crate) fn response(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    body: BodyAs,
+    keep_alive: KeepAlive,
+) {
     out.extend_from_slice(b"HTTP/1.1 ");
     let status = head.status;
     out.extend([status / 100, status / 10 % 10, status % 10].map(|digit| b'0' + digit as u8));

@@ -17,7 +17,7 @@ use crate::head::RequestHead;
 use crate::http1::body::Framed;
 use crate::http1::conn::Conn;
 use crate::http1::framing::Framing;
-use crate::http1::parse::{self, HeadError, Parsed};
+use crate::http1::parse::{self, Parsed};
 use crate::http1::write::{self, BodyAs, KeepAlive};
 use crate::pump::{Piece, Pump, PumpError, Source};
 use crate::serve::{Request, Worker};
@@ -216,9 +216,13 @@ fn body_as(head: &crate::head::ResponseHead, body: &ReplyBody, terms: &Terms) ->
     let bodiless = terms.is_head || matches!(head.status, 204 | 304);
     match body {
         _ if bodiless => BodyAs::Framed,
-        ReplyBody::Http1(_) if chunked && terms.version == http::Version::HTTP_10 => BodyAs::UntilClose,
+        ReplyBody::Http1(_) if chunked && terms.version == http::Version::HTTP_10 => {
+            BodyAs::UntilClose
+        }
         ReplyBody::Http1(_) if !chunked && !sized => BodyAs::UntilClose,
-        ReplyBody::Http2(_) if !sized && terms.version == http::Version::HTTP_10 => BodyAs::UntilClose,
+        ReplyBody::Http2(_) if !sized && terms.version == http::Version::HTTP_10 => {
+            BodyAs::UntilClose
+        }
         ReplyBody::Http2(_) if !sized => BodyAs::Chunked,
         _ => BodyAs::Framed,
     }

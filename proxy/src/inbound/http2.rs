@@ -1,7 +1,6 @@
 //! Serves one caller over HTTP/2 without TLS (prior knowledge), by hyper.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -80,7 +79,9 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
     let named = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = parts.headers.get("host").map(http::HeaderValue::as_bytes);
     let authority = match (named, host) {
-        (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => return Err(HeadError::Host),
+        (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => {
+            return Err(HeadError::Host);
+        }
         (named, host) => named.or(host).ok_or(HeadError::Host)?,
     };
     parse::check_authority(authority)?;
@@ -97,15 +98,12 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
 
 fn response(reply: Reply, exchange: Exchange, bodiless: bool) -> http::Response<Outgoing> {
     let hop = HopByHop::of(&reply.head.fields);
-    let fields = reply.head.fields.to_map(|name| {
-        !hop.holds(name) && !name.eq_ignore_ascii_case(b"transfer-encoding")
-    });
-    let mut response = http::Response::new(Outgoing {
-        body: reply.body,
-        exchange,
-        bodiless,
-        ended: false,
-    });
+    let fields = reply
+        .head
+        .fields
+        .to_map(|name| !hop.holds(name) && !name.eq_ignore_ascii_case(b"transfer-encoding"));
+    let mut response =
+        http::Response::new(Outgoing { body: reply.body, exchange, bodiless, ended: false });
     *response.status_mut() = http::StatusCode::from_u16(reply.head.status)
         .expect("a status of three digits was read or chosen");
     *response.headers_mut() = fields;
@@ -165,6 +163,3 @@ impl Outgoing {
         Poll::Ready(Ok(frame))
     }
 }
-
-/// hyper's service never fails but by an abandoned call.
-const _: fn(Infallible) = |never| match never {};

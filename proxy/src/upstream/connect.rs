@@ -30,7 +30,9 @@ pub(crate) async fn connect(
     let deadline = Instant::now() + limit;
     match timeout_at(deadline, dial(origin, upstream, notes)).await {
         Ok(result) => result,
-        Err(_) => Err(Error::ConnectTimeout { upstream: upstream.clone(), limit_s: limit.as_secs() }),
+        Err(_) => {
+            Err(Error::ConnectTimeout { upstream: upstream.clone(), limit_s: limit.as_secs() })
+        }
     }
 }
 

@@ -184,12 +184,13 @@ impl Awaiting {
     /// The final head, if it has come whole; interim ones are handed on.
     fn parse(&mut self) -> Result<Option<Parsed<ResponseHead>>, Error> {
         loop {
-            let Some(block) = self.conn.peek(take_head).map_err(|error| self.protocol(error))? else {
+            let Some(block) = self.conn.peek(take_head).map_err(|error| self.protocol(error))?
+            else {
                 return Ok(None);
             };
             self.conn.consume(block.len());
-            let parsed =
-                parse::response(block.clone(), &self.method).map_err(|error| self.protocol(error))?;
+            let parsed = parse::response(block.clone(), &self.method)
+                .map_err(|error| self.protocol(error))?;
             match parsed.head.status {
                 200.. => return Ok(Some(parsed)),
                 101 => return Err(self.protocol(HeadError::NotHttp)),
@@ -319,7 +320,8 @@ impl Http1Reply {
         }
         let block = Bytes::from([block, b"\r\n"].concat());
         let mut lines = [httparse::EMPTY_HEADER; 32];
-        let httparse::Status::Complete((_, lines)) = httparse::parse_headers(&block, &mut lines).ok()?
+        let httparse::Status::Complete((_, lines)) =
+            httparse::parse_headers(&block, &mut lines).ok()?
         else {
             return None;
         };

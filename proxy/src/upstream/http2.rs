@@ -116,7 +116,9 @@ pub(crate) async fn send(
     let response = match timeout(limit, sender.send_request(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
-            return Err(Error::Closed { upstream: upstream.clone(), source: Some(error.into()) }.into());
+            return Err(
+                Error::Closed { upstream: upstream.clone(), source: Some(error.into()) }.into()
+            );
         }
         Err(_) => {
             let limit_s = limit.as_secs();
@@ -143,9 +145,11 @@ fn request(call: Call, pool: &Pool, upstream: &Arc<str>) -> Result<http::Request
         .authority(&pool.origin.authority[..])
         .path_and_query([&pool.origin.base[..], head.target.as_bytes()].concat())
         .build();
-    let uri = uri.map_err(|error| Error::Protocol { upstream: upstream.clone(), source: error.into() })?;
+    let uri =
+        uri.map_err(|error| Error::Protocol { upstream: upstream.clone(), source: error.into() })?;
     let hop = HopByHop::of(&head.fields);
-    let asks_for_trailers = head.fields.get("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
+    let asks_for_trailers =
+        head.fields.get("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
     let mut request = http::Request::new(Upload { body, notes });
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;

@@ -85,7 +85,8 @@ impl Upstream {
 
     /// The server whose turn it is, at the location that the path names.
     fn pool(&self, path: &str) -> Result<Rc<Pool>, Error> {
-        let location = self.spec.is_templated().then(|| spec::location_in(path).unwrap_or("global"));
+        let location =
+            self.spec.is_templated().then(|| spec::location_in(path).unwrap_or("global"));
         if let Some(location) = location {
             self.spec.allows(location)?;
         }
@@ -163,10 +164,9 @@ async fn open(
     pool.speaks_http2.set(connected.http2);
     if connected.http2 {
         let seat = http2::open(pool, connected.stream).await;
-        return seat.map(Connection::Http2).map_err(|error| Error::Protocol {
-            upstream: upstream.clone(),
-            source: error.into(),
-        });
+        return seat
+            .map(Connection::Http2)
+            .map_err(|error| Error::Protocol { upstream: upstream.clone(), source: error.into() });
     }
     let conn = Rc::new(Conn::new(connected.stream));
     let timer = Timer::at(Instant::now() + limits.response_head);

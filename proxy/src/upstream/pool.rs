@@ -80,7 +80,9 @@ impl Pool {
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self) {
         let limit = self.keep_alive;
-        self.idle.borrow_mut().retain(|idle| idle.since.elapsed() < limit && !idle.conn.is_stale(false));
+        self.idle
+            .borrow_mut()
+            .retain(|idle| idle.since.elapsed() < limit && !idle.conn.is_stale(false));
         self.http2.borrow_mut().retain(|connection| !connection.is_idle_for(limit));
     }
 }

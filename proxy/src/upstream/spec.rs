@@ -136,7 +136,9 @@ impl Spec {
 
 impl Url {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("`{text}` {why}; write for example https://host or http://host:8000");
+        let wrong = |why: &str| {
+            format!("`{text}` {why}; write for example https://host or http://host:8000")
+        };
         let (tls, rest) = match text.split_once("://") {
             Some(("https", rest)) => (true, rest),
             Some(("http", rest)) => (false, rest),
@@ -188,7 +190,9 @@ fn is_location(text: &str) -> bool {
 /// (docs.cloud.google.com/vertex-ai/docs/reference/rest).
 fn fill(host: &str, location: &str) -> String {
     match (host, location) {
-        ("{location}-aiplatform.googleapis.com", "global") => "aiplatform.googleapis.com".to_owned(),
+        ("{location}-aiplatform.googleapis.com", "global") => {
+            "aiplatform.googleapis.com".to_owned()
+        }
         ("{location}-aiplatform.googleapis.com", "us" | "eu") => {
             format!("aiplatform.{location}.rep.googleapis.com")
         }
@@ -202,7 +206,10 @@ mod tests {
 
     fn spec(url: &str, locations: &[&str]) -> Result<Spec, String> {
         let locations = locations.iter().map(|&location| location.to_owned()).collect();
-        Spec::new("a", &UpstreamConfig { url: Some(url.to_owned()), locations, ..Default::default() })
+        Spec::new(
+            "a",
+            &UpstreamConfig { url: Some(url.to_owned()), locations, ..Default::default() },
+        )
     }
 
     #[test]
@@ -246,7 +253,10 @@ mod tests {
     #[test]
     fn ports_base_paths_and_ipv6_are_understood() {
         let origin = spec("http://[::1]:8000/base/", &[]).expect("good").origin(0, None);
-        assert_eq!((origin.port, &origin.authority[..], &origin.base[..]), (8000, &b"[::1]:8000"[..], &b"/base"[..]));
+        assert_eq!(
+            (origin.port, &origin.authority[..], &origin.base[..]),
+            (8000, &b"[::1]:8000"[..], &b"/base"[..])
+        );
         assert_eq!(origin.dial, ("::1".to_owned(), 8000));
     }
 }
