@@ -1,1 +1,5 @@
 //! The sidecar.
+
+pub mod admin;
+pub mod export;
+pub mod recorder;
