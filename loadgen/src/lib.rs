@@ -1,1 +1,3 @@
 //! The load test.
+
+pub mod sim;
