@@ -40,9 +40,12 @@ pub(crate) struct Upstream {
     max_idle: usize,
     keep_alive: Duration,
     /// The servers at each location (`""` where there is but one), in the order of the addresses.
-    pools: RefCell<FxHashMap<Box<str>, Box<[Rc<Pool>]>>>,
+    pools: RefCell<FxHashMap<Box<str>, Servers>>,
     turn: Cell<usize>,
 }
+
+/// The addresses of an upstream, each with its connections.
+type Servers = Box<[Rc<Pool>]>;
 
 /// How long a call may wait for what.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +106,7 @@ impl Upstream {
             let origin = self.spec.origin(address, location);
             Rc::new(Pool::new(origin, self.max_idle, self.keep_alive))
         };
-        let servers: Box<[_]> = (0..self.spec.addresses()).map(server).collect();
+        let servers: Servers = (0..self.spec.addresses()).map(server).collect();
         let chosen = servers[turn].clone();
         pools.insert(location.unwrap_or_default().into(), servers);
         Ok(chosen)
