@@ -95,7 +95,7 @@ impl Playback {
 
     /// Goes wrong as the caller wished.
     fn break_off(&mut self, fault: Break) {
-        if let Some((_, entry)) = &mut self.held {
+        if let Some((_, entry)) = &self.held {
             entry.fail();
         }
         self.next = match fault {

@@ -316,6 +316,24 @@ async fn what_neither_runs_nor_fits_the_queue_is_refused_until_a_client_leaves()
 }
 
 #[tokio::test]
+async fn a_caller_who_hangs_up_before_the_answer_frees_its_slot() {
+    let forever = Duration::from_secs(3600);
+    let sim = Running::start(Options { capacity: 1, queue: 1, ttft: forever, ..quick() }).await;
+    let ask = |stream: bool| {
+        sim.post("/v1/chat/completions", &json!({"messages": [], "stream": stream})).send()
+    };
+    let mut first = Box::pin(ask(false));
+    while sim.served().await["calls"] == 0 {
+        assert!(timeout(Duration::from_millis(1), &mut first).await.is_err(), "it runs for hours");
+    }
+    let mut second = Box::pin(ask(true));
+    assert!(timeout(Duration::from_millis(20), &mut second).await.is_err(), "it waits");
+
+    drop(first);
+    assert_eq!(second.await.expect("the slot came free").status(), 200);
+}
+
+#[tokio::test]
 async fn an_overload_is_told_in_the_words_of_each_dialect() {
     let sim = Running::start(quick()).await;
     let fail =
