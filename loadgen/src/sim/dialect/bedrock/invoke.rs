@@ -1,6 +1,6 @@
-//! AWS Bedrock: Converse, and InvokeModel for the families of Anthropic, Amazon and Meta.
+//! InvokeModel, for the families of Anthropic, Amazon and Meta.
 //!
-//! Streams are event streams, with padding as Bedrock adds it.
+//! Each event of a stream holds an object of the family's own, in base64.
 
 use std::fmt::Display;
 
@@ -9,26 +9,14 @@ use base64::prelude::BASE64_STANDARD;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{
-    Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, anthropic, json, set, vector_as_json,
-};
-use crate::sim::generation::{Ask, Generation, Token, fill, input_tokens, mix, quoted, uuid};
+use super::super::{Answer, Reply, anthropic, json, set, vector_as_json};
+use super::eventstream::{self, event, midway_error, padding};
+use super::stop_reason;
+use crate::sim::generation::{Ask, Generation, Token, fill, input_tokens, quoted};
 use crate::sim::playback::Script;
-
-pub(super) struct Bedrock;
-
-const CONVERSE: &str = r#"{"metrics":{"latencyMs":$latency_ms},"output":{"message":{"content":[{"text":"$text"}],"role":"assistant"}},"stopReason":"$reason","usage":$usage}"#;
-const USAGE: &str = r#"{"cacheReadInputTokenCount":0,"cacheReadInputTokens":0,"cacheWriteInputTokenCount":0,"cacheWriteInputTokens":0,"inputTokens":$input,"outputTokens":$output,"serverToolUsage":{},"totalTokens":$total}"#;
-
-const MESSAGE_START: &str = r#"{"p":"$padding","role":"assistant"}"#;
-const BLOCK_DELTA: &str = r#"{"contentBlockIndex":0,"delta":{"text":"$word"},"p":"$padding"}"#;
-const BLOCK_STOP: &str = r#"{"contentBlockIndex":0,"p":"$padding"}"#;
-const MESSAGE_STOP: &str = r#"{"p":"$padding","stopReason":"$reason"}"#;
-const METADATA: &str = r#"{"metrics":{"latencyMs":$latency_ms},"p":"$padding","usage":$usage}"#;
 
 const CHUNK: &str = r#"{"bytes":"$bytes","p":"$padding"}"#;
 const METRICS: &str = r#","amazon-bedrock-invocationMetrics":{"inputTokenCount":$input,"outputTokenCount":$output,"invocationLatency":$latency_ms,"firstByteLatency":$first_ms}}"#;
-
 const NOVA: &str = r#"{"output":{"message":{"content":[{"text":"$text"}],"role":"assistant"}},"stopReason":"$reason","usage":{"inputTokens":$input,"outputTokens":$output,"totalTokens":$total,"cacheReadInputTokenCount":0,"cacheWriteInputTokenCount":0}}"#;
 const NOVA_DELTA: &str =
     r#"{"contentBlockDelta":{"delta":{"text":"$word"},"contentBlockIndex":0}}"#;
@@ -39,143 +27,19 @@ const TITAN_EMBEDDING: &str = r#"{"embedding":$vector,"inputTextTokenCount":$inp
 const LLAMA: &str = r#"{"generation":"$text","prompt_token_count":$input,"generation_token_count":$output,"stop_reason":"$reason"}"#;
 const LLAMA_CHUNK: &str = r#"{"generation":"$word","prompt_token_count":$first,"generation_token_count":$done,"stop_reason":$finish}"#;
 
-impl Dialect for Bedrock {
-    fn name(&self) -> &'static str {
-        "bedrock"
+/// Reads what is asked for; the model's name says in whose form.
+pub(super) fn read(model: &str, whole: bool, body: &Value) -> Answer {
+    if model.contains("embed") {
+        return embedding(body);
     }
-
-    fn claims(&self, target: &Target) -> bool {
-        model_and_verb(target).is_some()
-    }
-
-    fn read(&self, call: &Call<'_>) -> Result<Answer, Unreadable> {
-        let body = call.json()?;
-        let (model, verb) = model_and_verb(call.target).unwrap_or_default();
-        Ok(match verb {
-            "count-tokens" => Answer::Ready(count(&body)),
-            "converse" => Answer::Whole { ask: converse_ask(&body), write: Box::new(converse) },
-            "converse-stream" => {
-                Answer::Stream { ask: converse_ask(&body), write: Box::new(converse_stream) }
-            }
-            _ if model.contains("embed") => embedding(&body),
-            _ => {
-                let family = Family::of(model);
-                let ask = family.ask(model, &body);
-                if verb == "invoke" {
-                    Answer::Whole { ask, write: Box::new(move |g| family.whole(g)) }
-                } else {
-                    Answer::Stream { ask, write: Box::new(move |g| family.stream(g)) }
-                }
-            }
-        })
-    }
-
-    fn refuse(&self, _: &Target, refusal: &Refusal) -> Reply {
-        let body = format!(r#"{{"message":{}}}"#, quoted(&refusal.message));
-        let mut reply = json(refusal.status, body);
-        let kind = exception(refusal.status);
-        let kind = format!("{kind}:http://internal.amazon.com/coral/com.amazon.bedrock/");
-        set(reply.headers_mut(), "x-amzn-errortype", kind);
-        reply
-    }
-
-    fn failures(&self) -> &'static [u16] {
-        &[429, 500, 503]
-    }
-
-    fn request_id(&self, id: &str) -> Option<(&'static str, String)> {
-        let id = u128::from_str_radix(id, 16).unwrap_or_default();
-        Some(("x-amzn-requestid", uuid(id)))
+    let family = Family::of(model);
+    let ask = family.ask(model, body);
+    if whole {
+        Answer::Whole { ask, write: Box::new(move |generation| family.whole(generation)) }
+    } else {
+        Answer::Stream { ask, write: Box::new(move |generation| family.stream(generation)) }
     }
 }
-
-fn model_and_verb(target: &Target) -> Option<(&str, &str)> {
-    let (front, verb) = target.path().rsplit_once('/')?;
-    let known = matches!(
-        verb,
-        "converse" | "converse-stream" | "invoke" | "invoke-with-response-stream" | "count-tokens"
-    );
-    // Some callers leave the slash of an ARN as it is.
-    let (_, model) = front.rsplit_once("/model/")?;
-    known.then_some((model, verb))
-}
-
-fn exception(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        401 | 403 => "AccessDeniedException",
-        404 => "ResourceNotFoundException",
-        408 => "ModelTimeoutException",
-        424 => "ModelErrorException",
-        429 => "ThrottlingException",
-        400..500 => "ValidationException",
-        503 => "ServiceUnavailableException",
-        _ => "InternalServerException",
-    }
-}
-
-// === Converse ===
-
-fn converse_ask(body: &Value) -> Ask {
-    Ask {
-        model: String::new(),
-        input_tokens: input_tokens(&[&body["system"], &body["messages"]]),
-        limit: body["inferenceConfig"]["maxTokens"].as_u64(),
-    }
-}
-
-fn converse(generation: &Generation) -> Reply {
-    let values: [(&str, &dyn Display); 3] = [
-        ("text", &generation.text()),
-        ("reason", &stop_reason(generation)),
-        ("usage", &generation.fill(USAGE, &[])),
-    ];
-    json(StatusCode::OK, generation.fill(CONVERSE, &values))
-}
-
-fn converse_stream(generation: &Generation) -> Script {
-    let salt = generation.id as u64;
-    let usage = generation.fill(USAGE, &[]);
-    let write = |name, template, index| {
-        let reason = stop_reason(generation);
-        let values: [(&str, &dyn Display); 3] =
-            [("reason", &reason), ("usage", &usage), ("padding", &padding(salt, index))];
-        event(name, &generation.fill(template, &values))
-    };
-    let last = generation.output_tokens;
-    Script {
-        content_type: "application/vnd.amazon.eventstream",
-        headers: &[],
-        opening: write("messageStart", MESSAGE_START, u64::MAX),
-        token: Box::new(move |token| {
-            let padding = padding(salt, token.index);
-            let payload = fill(BLOCK_DELTA, &[("word", &token.word), ("padding", &padding)]);
-            event("contentBlockDelta", &payload)
-        }),
-        ending: [
-            write("contentBlockStop", BLOCK_STOP, last),
-            write("messageStop", MESSAGE_STOP, last + 1),
-            write("metadata", METADATA, last + 2),
-        ]
-        .concat(),
-        error: exception_message(),
-    }
-}
-
-fn stop_reason(generation: &Generation) -> &'static str {
-    generation.reason("end_turn", "max_tokens")
-}
-
-fn count(body: &Value) -> Reply {
-    let input = &body["input"];
-    let invoked = input["invokeModel"]["body"].as_str().unwrap_or_default();
-    let invoked = BASE64_STANDARD.decode(invoked).unwrap_or_default();
-    let invoked: Value = serde_json::from_slice(&invoked).unwrap_or_default();
-    let parts = [&input["converse"], &invoked].map(|body| [&body["system"], &body["messages"]]);
-    let count = format!(r#"{{"inputTokens":{}}}"#, input_tokens(&parts.concat()));
-    json(StatusCode::OK, count)
-}
-
-// === InvokeModel ===
 
 /// Whose form the body has.
 #[derive(Clone, Copy)]
@@ -269,12 +133,12 @@ impl Family {
             chunk(&object, salt, token.index)
         };
         Script {
-            content_type: "application/vnd.amazon.eventstream",
+            content_type: eventstream::CONTENT_TYPE,
             headers: &[("x-amzn-bedrock-content-type", "application/json")],
             opening: opening.concat(),
             token: Box::new(token),
             ending: ending.concat(),
-            error: exception_message(),
+            error: midway_error(),
         }
     }
 
@@ -344,79 +208,14 @@ fn embedding(body: &Value) -> Answer {
     Answer::Pass { ask: Ask { input_tokens, ..Ask::default() }, reply }
 }
 
-// === event stream ===
-
-fn event(kind: &str, payload: &str) -> Vec<u8> {
-    let json = "application/json";
-    message(&[(":event-type", kind), (":content-type", json), (":message-type", "event")], payload)
-}
-
 fn chunk(object: &str, salt: u64, index: u64) -> Vec<u8> {
     let bytes = BASE64_STANDARD.encode(object);
     event("chunk", &fill(CHUNK, &[("bytes", &bytes), ("padding", &padding(salt, index))]))
 }
 
-fn exception_message() -> Vec<u8> {
-    let headers = [
-        (":exception-type", "modelStreamErrorException"),
-        (":content-type", "application/json"),
-        (":message-type", "exception"),
-    ];
-    message(
-        &headers,
-        r#"{"message":"The simulated model failed midway.","originalStatusCode":500}"#,
-    )
-}
-
-/// One message: lengths, their checksum, headers, payload, checksum of it all.
-fn message(headers: &[(&str, &str)], payload: &str) -> Vec<u8> {
-    let headers_length: usize =
-        headers.iter().map(|(name, value)| 1 + name.len() + 3 + value.len()).sum();
-    let length = 12 + headers_length + payload.len() + 4;
-    let mut bytes = Vec::with_capacity(length);
-    bytes.extend((length as u32).to_be_bytes());
-    bytes.extend((headers_length as u32).to_be_bytes());
-    bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-    for (name, value) in headers {
-        bytes.push(name.len() as u8);
-        bytes.extend(name.as_bytes());
-        bytes.push(TYPE_STRING);
-        bytes.extend((value.len() as u16).to_be_bytes());
-        bytes.extend(value.as_bytes());
-    }
-    bytes.extend(payload.as_bytes());
-    bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-    bytes
-}
-
-const TYPE_STRING: u8 = 7;
-
-/// Bedrock pads its events, so that their sizes tell nothing of their texts.
-fn padding(salt: u64, index: u64) -> &'static str {
-    const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-    let length = 4 + mix(salt, index) as usize % (LETTERS.len() - 3);
-    &LETTERS[..length]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_empty_message_has_the_checksums_of_the_specification() {
-        let bytes = message(&[], "");
-        let expected = [0, 0, 0, 16, 0, 0, 0, 0, 0x05, 0xc2, 0x48, 0xeb, 0x7d, 0x98, 0xc8, 0xff];
-        assert_eq!(bytes, expected);
-    }
-
-    #[test]
-    fn an_arn_is_a_model_too() {
-        let path = "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aprompt-router%2Fx/converse-stream";
-        let target = Target::new(path.parse().expect("a path"));
-        let (model, verb) = model_and_verb(&target).expect("Bedrock's form");
-        assert_eq!(model, "arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Aprompt-router%2Fx");
-        assert_eq!(verb, "converse-stream");
-    }
 
     #[test]
     fn anthropic_names_its_models_shorter() {
