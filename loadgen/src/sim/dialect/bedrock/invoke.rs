@@ -113,14 +113,15 @@ impl Family {
     fn stream(self, generation: &Generation) -> Script {
         let salt = generation.id as u64;
         let metrics = generation.fill(METRICS, &[]);
-        let (opening, ending) = self.frame(generation);
-        let opening: Vec<_> = opening.iter().map(|object| chunk(object, salt, u64::MAX)).collect();
-        let mut ending: Vec<_> = ending.to_vec();
+        let (opening, mut ending) = self.frame(generation);
         if let Some(last) = ending.last_mut() {
             *last = with_metrics(last, &metrics);
         }
-        let ending: Vec<_> =
-            ending.iter().map(|object| chunk(object, salt, u64::MAX - 1)).collect();
+        let framed = |objects: &[String]| -> Vec<u8> {
+            let numbered = objects.iter().zip((0..u64::MAX).rev());
+            numbered.flat_map(|(object, number)| chunk(object, salt, number)).collect()
+        };
+        let (opening, ending) = (framed(&opening), framed(&ending));
 
         let input = generation.input_tokens;
         let reason = quoted(self.reason(generation));
@@ -135,9 +136,9 @@ impl Family {
         Script {
             content_type: eventstream::CONTENT_TYPE,
             headers: &[("x-amzn-bedrock-content-type", "application/json")],
-            opening: opening.concat(),
+            opening,
             token: Box::new(token),
-            ending: ending.concat(),
+            ending,
             error: midway_error(),
         }
     }
