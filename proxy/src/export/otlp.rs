@@ -25,11 +25,14 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Channel, ClientTlsConfig};
 use tracing::{info, warn};
 
 use super::catalog::{self, Family, Kind};
@@ -106,7 +109,7 @@ pub enum Error {
         /// As configured.
         path: String,
         /// Why.
-        source: std::io::Error,
+        source: pem::Error,
     },
     /// The client cannot be built.
     #[error("client of the otlp exporter cannot be built")]
@@ -122,8 +125,8 @@ pub struct Otlp {
     interval: Duration,
     timeout: Duration,
     compression: Compression,
-    /// PEM, where the collector's authority is not one of the system's.
-    certificate: Option<Vec<u8>>,
+    /// The collector's authority, where the system does not know it.
+    certificates: Vec<CertificateDer<'static>>,
     resource: BTreeMap<String, String>,
 }
 
@@ -211,7 +214,7 @@ impl Otlp {
                 .max(Duration::from_secs(1)),
             timeout: environment.otlp("TIMEOUT", milliseconds).unwrap_or(config.timeout),
             compression: environment.otlp("COMPRESSION", compression).unwrap_or(config.compression),
-            certificate: environment.certificate()?,
+            certificates: environment.certificates()?,
             resource: environment.resource(),
         }))
     }
@@ -227,11 +230,8 @@ impl Otlp {
 
     fn grpc_client(&self) -> Result<Client, tonic::transport::Error> {
         let mut endpoint = Channel::builder(self.endpoint.clone()).connect_timeout(self.timeout);
-        if self.endpoint.scheme_str() == Some("https") {
-            let mut tls = ClientTlsConfig::new().with_native_roots();
-            if let Some(pem) = &self.certificate {
-                tls = tls.ca_certificate(Certificate::from_pem(pem));
-            }
+        if self.is_tls() {
+            let tls = ClientTlsConfig::new().trust_anchors(self.authorities().roots);
             endpoint = endpoint.tls_config(tls)?;
         }
         let client = MetricsServiceClient::new(endpoint.connect_lazy());
@@ -242,15 +242,37 @@ impl Otlp {
     }
 
     fn http_client(&self) -> Result<Client, reqwest::Error> {
-        // The variables of proxies may lead back to ourselves.
-        let mut client = reqwest::Client::builder()
+        let authorities = if self.is_tls() { self.authorities() } else { RootCertStore::empty() };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring speaks the default versions")
+            .with_root_certificates(authorities)
+            .with_no_client_auth();
+        let client = reqwest::Client::builder()
+            // The variables of proxies may lead back to ourselves.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .default_headers(self.headers.clone());
-        if let Some(pem) = &self.certificate {
-            client = client.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem)?);
+            .default_headers(self.headers.clone())
+            .tls_backend_preconfigured(tls)
+            .build()?;
+        Ok(Client::Http(client))
+    }
+
+    fn is_tls(&self) -> bool {
+        self.endpoint.scheme_str() == Some("https")
+    }
+
+    /// Who may vouch for a collector: the authorities of the system, or in an image that has none,
+    /// those that browsers trust; and the one that was named.
+    fn authorities(&self) -> RootCertStore {
+        let mut authorities = RootCertStore::empty();
+        authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if authorities.is_empty() {
+            authorities.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        Ok(Client::Http(client.build()?))
+        authorities.add_parsable_certificates(self.certificates.iter().cloned());
+        authorities
     }
 }
 
@@ -438,14 +460,13 @@ impl Environment<'_> {
         Ok(headers)
     }
 
-    fn certificate(&self) -> Result<Option<Vec<u8>>, Error> {
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         let Some(path) = self.otlp("CERTIFICATE", |text| Some(text.to_owned())) else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
-        match std::fs::read(&path) {
-            Ok(pem) => Ok(Some(pem)),
-            Err(source) => Err(Error::Certificate { path, source }),
-        }
+        CertificateDer::pem_file_iter(&path)
+            .and_then(Iterator::collect)
+            .map_err(|source| Error::Certificate { path, source })
     }
 
     /// What tells this process apart from all others whose metrics go to the same place.
