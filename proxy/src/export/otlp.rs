@@ -301,8 +301,10 @@ impl Pusher {
                 () = tokio::time::sleep(self.otlp.interval) => self.push(&mut client).await,
             }
         };
-        if let Ok(deadline) = deadline {
-            _ = tokio::time::timeout_at(deadline.into(), self.push(&mut client)).await;
+        let Ok(deadline) = deadline else { return };
+        let last = self.push(&mut client);
+        if tokio::time::timeout_at(deadline.into(), last).await.is_err() {
+            warn!(endpoint = %self.otlp.endpoint, "the last metrics were not pushed in time");
         }
     }
 
@@ -456,7 +458,9 @@ impl Environment<'_> {
         let named = self.otlp("HEADERS", |text| {
             pairs(text).map(|(name, value)| header(name, &value)).collect::<Option<Vec<_>>>()
         });
-        headers.extend(named.unwrap_or_default());
+        for (key, value) in named.unwrap_or_default() {
+            headers.insert(key, value);
+        }
         Ok(headers)
     }
 
@@ -585,7 +589,11 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 // === encoding ===
 
-fn encode(snapshot: Snapshot, resource: &BTreeMap<String, String>) -> ExportMetricsServiceRequest {
+/// A snapshot as one push.
+pub(super) fn encode(
+    snapshot: Snapshot,
+    resource: &BTreeMap<String, String>,
+) -> ExportMetricsServiceRequest {
     let times = Times { started: nanoseconds(snapshot.started), now: now() };
     let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
     let metrics = snapshot
@@ -699,4 +707,271 @@ fn now() -> u64 {
 
 fn nanoseconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_nanosecond()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::Read;
+
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::{Bytes, Incoming};
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+        MetricsService, MetricsServiceServer,
+    };
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tower::Service;
+
+    use super::*;
+    use crate::export::metrics::lock;
+
+    fn settle(variables: &[(&str, &str)], config: &OtlpConfig) -> Result<Option<Otlp>, Error> {
+        Otlp::settle(config, |name| {
+            let variable = variables.iter().find(|(variable, _)| *variable == name);
+            variable.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn settled(variables: &[(&str, &str)]) -> Otlp {
+        settle(variables, &OtlpConfig::default()).expect("it is valid").expect("it is on")
+    }
+
+    fn configured(endpoint: &str) -> OtlpConfig {
+        OtlpConfig { endpoint: Some(endpoint.into()), ..OtlpConfig::default() }
+    }
+
+    #[test]
+    fn nothing_is_pushed_without_an_endpoint_or_where_a_variable_says_so() {
+        let (none, config) = (OtlpConfig::default(), configured("http://collector:4317"));
+        let off = |variables: &[_], config| settle(variables, config).expect("valid").is_none();
+        assert!(off(&[], &none));
+        assert!(!off(&[], &config));
+        assert!(off(&[("OTEL_SDK_DISABLED", "true")], &config));
+        assert!(off(&[("OTEL_METRICS_EXPORTER", "none")], &config));
+    }
+
+    #[test]
+    fn the_path_of_metrics_follows_an_endpoint_of_all_signals_only() {
+        let cases = [
+            (("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), "http://c:4318/v1/metrics"),
+            (
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/otel/"),
+                "http://c:4318/otel/v1/metrics",
+            ),
+            (("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://c:4318/x"), "http://c:4318/x"),
+            (("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"), "http://c:4317/"),
+        ];
+        for (variable, endpoint) in cases {
+            assert_eq!(settled(&[variable]).endpoint, endpoint);
+        }
+    }
+
+    #[test]
+    fn the_variable_of_metrics_wins_over_that_of_all_and_both_over_the_file() {
+        let mut config = configured("http://file:4317");
+        config.headers.insert("x-from".into(), Secret("file".into()));
+        let otlp = settle(
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "all:4317"),
+                ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "own:4317"),
+                ("OTEL_EXPORTER_OTLP_INSECURE", "True"),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+                ("OTEL_EXPORTER_OTLP_HEADERS", "X-From=variable, x-key=a%20b"),
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
+                ("OTEL_METRIC_EXPORT_INTERVAL", ""),
+            ],
+            &config,
+        );
+        let otlp = otlp.expect("it is valid").expect("it is on");
+        assert_eq!(otlp.endpoint, "http://own:4317/");
+        assert_eq!(otlp.protocol, Protocol::Grpc, "what is not understood is left out");
+        assert_eq!(otlp.headers["x-from"], "variable");
+        assert_eq!(otlp.headers["x-key"], "a b");
+        assert_eq!(otlp.timeout, Duration::from_millis(1500));
+        assert_eq!(otlp.interval, config.interval);
+    }
+
+    #[test]
+    fn a_resource_says_who_this_is() {
+        let otlp = settled(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,k8s.pod.name=a%2Cb"),
+            ("OTEL_SERVICE_NAME", "gate"),
+        ]);
+        assert_eq!(otlp.resource["service.name"], "gate");
+        assert_eq!(otlp.resource["k8s.pod.name"], "a,b");
+        let instance = &otlp.resource["service.instance.id"];
+        assert_eq!((instance.len(), &instance[14..15]), (36, "4"), "{instance}");
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let mut config = configured("http://collector:4317");
+        config.headers.insert("authorization".into(), Secret("Bearer hush".into()));
+        let otlp = settle(&[], &config).expect("it is valid").expect("it is on");
+        assert!(!format!("{config:?} {otlp:?}").contains("hush"));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_none_is_refused() {
+        for endpoint in ["ftp://collector", "http://", "a b"] {
+            assert!(settle(&[], &configured(endpoint)).is_err(), "{endpoint}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_push_arrives_by_grpc() {
+        for compression in [Compression::None, Compression::Gzip] {
+            let (listener, address) = listener().await;
+            let (got, mut pushes) = mpsc::channel(8);
+            tokio::spawn(serve_grpc(listener, got));
+            check_push(&address, Protocol::Grpc, compression, &mut pushes).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_push_arrives_by_http() {
+        for compression in [Compression::None, Compression::Gzip] {
+            let (listener, address) = listener().await;
+            let (got, mut pushes) = mpsc::channel(8);
+            tokio::spawn(serve_http(listener, got));
+            check_push(&address, Protocol::HttpProtobuf, compression, &mut pushes).await;
+        }
+    }
+
+    /// A push that arrived, and the key that came with it.
+    type Push = (Option<String>, ExportMetricsServiceRequest);
+
+    async fn check_push(
+        endpoint: &str,
+        protocol: Protocol,
+        compression: Compression,
+        pushes: &mut mpsc::Receiver<Push>,
+    ) {
+        let mut config = configured(endpoint);
+        config.protocol = Some(protocol);
+        config.compression = compression;
+        config.headers.insert("x-key".into(), Secret("hush".into()));
+        let otlp = settle(&[], &config).expect("it is valid").expect("it is on");
+        let (stop, pushing) = push_in_background(otlp);
+        stop.send(Instant::now() + Duration::from_secs(10)).expect("it still runs");
+        pushing.await.expect("it ends well");
+
+        let (key, push) = pushes.recv().await.expect("the last push arrives");
+        assert_eq!(key.as_deref(), Some("hush"));
+        let resource = &push.resource_metrics[0];
+        let names = resource.scope_metrics[0].metrics.iter().map(|metric| metric.name.as_str());
+        assert!(names.collect::<Vec<_>>().contains(&"tidegate.calls"));
+        assert!(resource.resource.is_some());
+    }
+
+    fn push_in_background(otlp: Otlp) -> (oneshot::Sender<Instant>, tokio::task::JoinHandle<()>) {
+        let registry = Arc::new(Registry::new([], []));
+        lock(&registry.shard()).add(&Default::default());
+        let (stop, stopping) = oneshot::channel();
+        (stop, tokio::spawn(Pusher::new(otlp, registry).run(stopping)))
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_is_away_holds_nothing_up() {
+        for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+            let (listener, address) = listener().await;
+            let mut config = configured(&address);
+            config.protocol = Some(protocol);
+            let otlp = settle(&[], &config).expect("it is valid").expect("it is on");
+            let (stop, pushing) = push_in_background(otlp);
+            // It takes the connection and never answers.
+            let deadline = Instant::now() + Duration::from_millis(50);
+            stop.send(deadline).expect("it still runs");
+            pushing.await.expect("it ends well");
+            assert!(Instant::now() < deadline + Duration::from_secs(5));
+            drop(listener);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_push_is_an_error() {
+        let (listener, address) = listener().await;
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("it accepts");
+                let refuse = service_fn(|_| async {
+                    let refused = Response::builder().status(503).body(Full::<Bytes>::default());
+                    Ok::<_, Infallible>(refused.expect("it is valid"))
+                });
+                let http = hyper::server::conn::http1::Builder::new();
+                _ = http.serve_connection(TokioIo::new(stream), refuse).await;
+            }
+        });
+        let otlp = settled(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &address),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ]);
+        let mut client = otlp.client().expect("it builds");
+        let error = client.push(&otlp, Default::default()).await.expect_err("it is refused");
+        assert_eq!(causes(&error), "collector answered 503 Service Unavailable");
+    }
+
+    async fn listener() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        (listener, format!("http://{address}"))
+    }
+
+    async fn serve_grpc(listener: TcpListener, got: mpsc::Sender<Push>) {
+        struct Collector(mpsc::Sender<Push>);
+
+        #[tonic::async_trait]
+        impl MetricsService for Collector {
+            async fn export(
+                &self,
+                request: tonic::Request<ExportMetricsServiceRequest>,
+            ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+                let key = request.metadata().get("x-key").and_then(|key| key.to_str().ok());
+                let key = key.map(str::to_owned);
+                _ = self.0.send((key, request.into_inner())).await;
+                Ok(tonic::Response::new(ExportMetricsServiceResponse::default()))
+            }
+        }
+
+        let collector = MetricsServiceServer::new(Collector(got));
+        let collector = collector.accept_compressed(CompressionEncoding::Gzip);
+        let (stream, _) = listener.accept().await.expect("it accepts");
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut collector = collector.clone();
+            async move { collector.call(request).await }
+        });
+        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        _ = http.serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn serve_http(listener: TcpListener, got: mpsc::Sender<Push>) {
+        let (stream, _) = listener.accept().await.expect("it accepts");
+        let service = service_fn(move |request: Request<Incoming>| {
+            let got = got.clone();
+            async move {
+                assert_eq!(request.uri().path(), "/v1/metrics");
+                assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+                let key = request.headers().get("x-key").and_then(|key| key.to_str().ok());
+                let key = key.map(str::to_owned);
+                let gzip = request.headers().contains_key("content-encoding");
+                let body = request.into_body().collect().await.expect("it ends").to_bytes();
+                let mut plain = body.to_vec();
+                if gzip {
+                    plain.clear();
+                    let mut decoder = flate2::read::GzDecoder::new(&body[..]);
+                    decoder.read_to_end(&mut plain).expect("it is gzip");
+                }
+                let push = ExportMetricsServiceRequest::decode(&*plain).expect("it decodes");
+                _ = got.send((key, push)).await;
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            }
+        });
+        let http = hyper::server::conn::http1::Builder::new();
+        _ = http.serve_connection(TokioIo::new(stream), service).await;
+    }
 }
