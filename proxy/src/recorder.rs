@@ -309,9 +309,14 @@ impl Background {
         let (done, stopped) = mpsc::sync_channel(1);
         std::thread::Builder::new().name("background".into()).spawn(move || {
             runtime.block_on(async {
-                match otlp {
-                    Some(otlp) => Pusher::new(otlp, registry).run(stopping).await,
-                    None => _ = stopping.await,
+                // A task of its own: should it panic, administration lives on.
+                let pushing = otlp.map(|otlp| {
+                    let (stop, stopping) = oneshot::channel();
+                    (stop, tokio::spawn(Pusher::new(otlp, registry).run(stopping)))
+                });
+                if let (Ok(deadline), Some((stop, pushed))) = (stopping.await, pushing) {
+                    _ = stop.send(deadline);
+                    _ = pushed.await;
                 }
             });
             _ = done.send(());
