@@ -5,29 +5,24 @@
 //! freshness of its numbers: they are cumulative, so the next push that arrives makes up for those
 //! that did not.
 
+mod encode;
+mod environment;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use jiff::Timestamp;
+use http::{HeaderMap, Uri};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
-use opentelemetry_proto::tonic::metrics::v1::Histogram as HistogramPoints;
-use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Gauge, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
-    ScopeMetrics, Sum, metric, number_data_point,
-};
-use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::pem;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tonic::codec::CompressionEncoding;
@@ -35,8 +30,10 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig};
 use tracing::{info, warn};
 
-use super::catalog::{self, Family, Kind};
-use super::metrics::{Histogram, Point, Registry, Snapshot, Value};
+use self::environment::{Environment, Path, compression, milliseconds, settle_endpoint};
+use super::metrics::Registry;
+
+pub(crate) use self::encode::encode;
 
 /// More of a collector's answer is not read.
 const ANSWER_BYTES: usize = 64 << 10;
@@ -382,200 +379,6 @@ async fn post(
     Ok(ExportMetricsServiceResponse::decode(&*answer).unwrap_or_default())
 }
 
-// === environment ===
-
-/// The variables of the OpenTelemetry specification.
-struct Environment<'a> {
-    variable: &'a dyn Fn(&str) -> Option<String>,
-}
-
-/// Whether an endpoint is for all signals, so that the path of this one is appended, or complete.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Path {
-    Appended,
-    Complete,
-}
-
-impl Environment<'_> {
-    /// The specification: an empty variable is an unset one.
-    fn get(&self, name: &str) -> Option<String> {
-        (self.variable)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
-    }
-
-    fn read<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let text = self.get(name)?;
-        let value = read(&text);
-        if value.is_none() {
-            warn!(variable = name, "variable is not understood and left out");
-        }
-        value
-    }
-
-    /// A variable of the exporter: that of metrics, else that of all signals.
-    fn otlp<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.read(&format!("OTEL_EXPORTER_OTLP_METRICS_{name}"), &read)
-            .or_else(|| self.read(&format!("OTEL_EXPORTER_OTLP_{name}"), &read))
-    }
-
-    fn milliseconds(&self, name: &str) -> Option<Duration> {
-        self.read(name, milliseconds)
-    }
-
-    fn is_off(&self) -> bool {
-        self.get("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"))
-            || self.get("OTEL_METRICS_EXPORTER").is_some_and(|text| text != "otlp")
-    }
-
-    fn is_insecure(&self) -> bool {
-        self.otlp("INSECURE", |text| text.to_ascii_lowercase().parse().ok()).unwrap_or(false)
-    }
-
-    fn protocol(&self) -> Option<Protocol> {
-        self.otlp("PROTOCOL", |text| match text {
-            "grpc" => Some(Protocol::Grpc),
-            "http/protobuf" => Some(Protocol::HttpProtobuf),
-            _ => None,
-        })
-    }
-
-    fn endpoint(&self, protocol: Option<Protocol>) -> Option<(String, Path)> {
-        let readable = |text: &str| {
-            let endpoint = (text.to_owned(), Path::Complete);
-            settle_endpoint(endpoint, protocol, false).is_ok().then(|| text.to_owned())
-        };
-        let own = self.read("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", readable);
-        own.map(|endpoint| (endpoint, Path::Complete))
-            .or_else(|| Some((self.read("OTEL_EXPORTER_OTLP_ENDPOINT", readable)?, Path::Appended)))
-    }
-
-    fn headers(&self, configured: &BTreeMap<String, Secret>) -> Result<HeaderMap, Error> {
-        let mut headers = HeaderMap::new();
-        for (name, Secret(value)) in configured {
-            let (key, value) =
-                header(name, value).ok_or_else(|| Error::Header { name: name.clone() })?;
-            headers.insert(key, value);
-        }
-        let named = self.otlp("HEADERS", |text| {
-            pairs(text).map(|(name, value)| header(name, &value)).collect::<Option<Vec<_>>>()
-        });
-        for (key, value) in named.unwrap_or_default() {
-            headers.insert(key, value);
-        }
-        Ok(headers)
-    }
-
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        let Some(path) = self.otlp("CERTIFICATE", |text| Some(text.to_owned())) else {
-            return Ok(Vec::new());
-        };
-        CertificateDer::pem_file_iter(&path)
-            .and_then(Iterator::collect)
-            .map_err(|source| Error::Certificate { path, source })
-    }
-
-    /// What tells this process apart from all others whose metrics go to the same place.
-    fn resource(&self) -> BTreeMap<String, String> {
-        let mut resource = BTreeMap::from([
-            ("service.name".to_owned(), "tidegate".to_owned()),
-            ("service.version".to_owned(), catalog::VERSION.to_owned()),
-            ("service.instance.id".to_owned(), instance()),
-        ]);
-        if let Some(attributes) = self.get("OTEL_RESOURCE_ATTRIBUTES") {
-            resource.extend(pairs(&attributes).map(|(name, value)| (name.to_owned(), value)));
-        }
-        if let Some(name) = self.get("OTEL_SERVICE_NAME") {
-            resource.insert("service.name".to_owned(), name);
-        }
-        resource
-    }
-
-    fn check_temporality(&self) {
-        let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        let wanted = self.get(name).unwrap_or_default();
-        if !wanted.is_empty() && !wanted.eq_ignore_ascii_case("cumulative") {
-            warn!(%wanted, "metrics are pushed as cumulative");
-        }
-    }
-}
-
-/// Which address a push goes to, and how it is carried.
-fn settle_endpoint(
-    (text, path): (String, Path),
-    protocol: Option<Protocol>,
-    insecure: bool,
-) -> Result<(Uri, Protocol), Error> {
-    let has_scheme = text.contains("://");
-    // An endpoint of gRPC may come without a scheme; the specification then asks for TLS.
-    let full = match (has_scheme, insecure) {
-        (true, _) => text.clone(),
-        (false, true) => format!("http://{text}"),
-        (false, false) => format!("https://{text}"),
-    };
-    let uri: Uri = full.parse().map_err(|_| Error::Endpoint { endpoint: text.clone() })?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-        return Err(Error::Endpoint { endpoint: text });
-    }
-    let protocol = protocol.unwrap_or(match uri.port_u16() {
-        Some(4318) => Protocol::HttpProtobuf,
-        _ => Protocol::Grpc,
-    });
-    if protocol == Protocol::Grpc || path == Path::Complete {
-        return Ok((uri, protocol));
-    }
-    let base = full.trim_end_matches('/').trim_end_matches("/v1/metrics");
-    let uri = format!("{base}/v1/metrics").parse();
-    Ok((uri.map_err(|_| Error::Endpoint { endpoint: text })?, protocol))
-}
-
-/// Pairs as in a `baggage` header: `name=value,name=value`, with `%20` for what cannot stand there.
-fn pairs(text: &str) -> impl Iterator<Item = (&str, String)> {
-    text.split(',')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.trim(), percent_decode(value.trim())))
-        .filter(|(name, _)| !name.is_empty())
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = (*first == b'%')
-            .then(|| tail.get(..2))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        decoded.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
-    let mut value = HeaderValue::from_str(value).ok()?;
-    value.set_sensitive(true);
-    Some((name.to_ascii_lowercase().parse().ok()?, value))
-}
-
-fn milliseconds(text: &str) -> Option<Duration> {
-    text.parse().ok().map(Duration::from_millis)
-}
-
-fn compression(text: &str) -> Option<Compression> {
-    match text {
-        "gzip" => Some(Compression::Gzip),
-        "none" => Some(Compression::None),
-        _ => None,
-    }
-}
-
-/// A random identifier in the form of a UUID, as the conventions ask.
-fn instance() -> String {
-    let random = rand::random::<u128>() & !(0xf000_c000 << 48) | (0x4000_8000 << 48);
-    let digits = format!("{random:032x}");
-    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    parts.join("-")
-}
-
 /// An error with what caused it.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -585,128 +388,6 @@ fn causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-// === encoding ===
-
-/// A snapshot as one push.
-pub(super) fn encode(
-    snapshot: Snapshot,
-    resource: &BTreeMap<String, String>,
-) -> ExportMetricsServiceRequest {
-    let times = Times { started: nanoseconds(snapshot.started), now: now() };
-    let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
-    let metrics = snapshot
-        .families
-        .into_iter()
-        .map(|(family, points)| encode_family(family, points, times))
-        .collect();
-    let scope = InstrumentationScope {
-        name: "tidegate".into(),
-        version: catalog::VERSION.into(),
-        ..Default::default()
-    };
-    ExportMetricsServiceRequest {
-        resource_metrics: vec![ResourceMetrics {
-            resource: Some(Resource { attributes, ..Default::default() }),
-            scope_metrics: vec![ScopeMetrics { scope: Some(scope), metrics, ..Default::default() }],
-            ..Default::default()
-        }],
-    }
-}
-
-/// When the counters began and when they were read. All begin with the process: each was at zero
-/// then, whenever its first call came.
-#[derive(Clone, Copy)]
-struct Times {
-    started: u64,
-    now: u64,
-}
-
-fn encode_family(family: &Family, points: Vec<Point>, times: Times) -> Metric {
-    let temporality = AggregationTemporality::Cumulative.into();
-    let points = points.into_iter().map(|point| (attributes(family, point.labels), point.value));
-    let data = match family.kind {
-        Kind::Counter => metric::Data::Sum(Sum {
-            data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
-            aggregation_temporality: temporality,
-            is_monotonic: true,
-        }),
-        Kind::Gauge => metric::Data::Gauge(Gauge {
-            data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
-        }),
-        Kind::Histogram => metric::Data::Histogram(HistogramPoints {
-            data_points: points
-                .filter_map(|(labels, value)| match value {
-                    Value::Histogram(counted) => Some(histogram(labels, &counted, times)),
-                    _ => None,
-                })
-                .collect(),
-            aggregation_temporality: temporality,
-        }),
-    };
-    Metric {
-        name: family.name.into(),
-        description: family.help.into(),
-        unit: family.unit.into(),
-        data: Some(data),
-        ..Default::default()
-    }
-}
-
-fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPoint {
-    let value = match value {
-        Value::Counter(count) => i64::try_from(count).unwrap_or(i64::MAX),
-        Value::Gauge(value) => value,
-        Value::Histogram(_) => unreachable!("a family has one kind of value"),
-    };
-    NumberDataPoint {
-        attributes,
-        start_time_unix_nano: times.started,
-        time_unix_nano: times.now,
-        value: Some(number_data_point::Value::AsInt(value)),
-        ..Default::default()
-    }
-}
-
-fn histogram(attributes: Vec<KeyValue>, counted: &Histogram, times: Times) -> HistogramDataPoint {
-    HistogramDataPoint {
-        attributes,
-        start_time_unix_nano: times.started,
-        time_unix_nano: times.now,
-        count: counted.count(),
-        sum: Some(counted.sum()),
-        bucket_counts: counted.counts().to_vec(),
-        explicit_bounds: counted.bounds().to_vec(),
-        ..Default::default()
-    }
-}
-
-/// An empty label is an absent attribute.
-fn attributes(family: &Family, values: Vec<String>) -> Vec<KeyValue> {
-    family
-        .labels
-        .iter()
-        .zip(values)
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(label, value)| attribute(label.name, value))
-        .collect()
-}
-
-fn attribute(name: &str, value: String) -> KeyValue {
-    KeyValue {
-        key: name.into(),
-        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value)) }),
-        ..Default::default()
-    }
-}
-
-fn now() -> u64 {
-    nanoseconds(Timestamp::try_from(SystemTime::now()).unwrap_or_default())
-}
-
-fn nanoseconds(time: Timestamp) -> u64 {
-    u64::try_from(time.as_nanosecond()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -821,6 +502,17 @@ mod tests {
         for endpoint in ["ftp://collector", "http://", "a b"] {
             assert!(settle(&[], &configured(endpoint)).is_err(), "{endpoint}");
         }
+    }
+
+    #[test]
+    fn a_configuration_reads_as_people_write_it_and_refuses_what_it_does_not_know() {
+        let read = serde_saphyr::from_str::<OtlpConfig>;
+        let config = read("endpoint: http://c:4317\nprotocol: http/protobuf\ninterval: 1.5s\n");
+        let config = config.expect("it is valid");
+        assert_eq!(config.protocol, Some(Protocol::HttpProtobuf));
+        assert_eq!(config.interval, Duration::from_millis(1500));
+        assert_eq!(config.timeout, OtlpConfig::default().timeout);
+        assert!(read("endpiont: http://c:4317\n").is_err());
     }
 
     #[tokio::test]
