@@ -200,7 +200,11 @@ impl<F: Copy> Table<F> {
 impl<F> Table<F> {
     fn find(&self, node: u16, key: &[u8]) -> u16 {
         let keys = &self.nodes[usize::from(node)].keys;
-        keys.iter().find(|(known, _)| *known == key).map_or(DEAD, |(_, node)| *node)
+        // Lengths and first letters tell most keys apart without a look at the rest.
+        let is_key = |known: &&'static [u8]| {
+            known.len() == key.len() && known.first() == key.first() && *known == key
+        };
+        keys.iter().find(|(known, _)| is_key(known)).map_or(DEAD, |(_, node)| *node)
     }
 }
 
@@ -269,40 +273,46 @@ impl<F: Copy> Reader<F> {
         self.live = 0;
     }
 
-    /// Punctuation and white space, up to the next string, word or unwanted container.
+    /// Punctuation, white space and strings that lie whole in these bytes, up to anything else.
     fn structure(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) -> Result<usize, Error> {
-        for (at, &byte) in bytes.iter().enumerate() {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
             match (self.step, byte) {
                 (_, b' ' | b'\n' | b'\r' | b'\t') | (Step::Between, 0) => {}
-                (Step::FirstElement, b']') | (Step::FirstKey, b'}') => self.close(byte, sink)?,
-                (Step::Between | Step::Value | Step::FirstElement, b'{' | b'[') => {
-                    self.open(byte, sink)?;
-                }
+                (Step::Colon, b':') => self.step = Step::Value,
+                (Step::After, b',') => self.comma(),
+                (Step::FirstKey | Step::Key, b'"') => self.target = Target::Key,
+                (Step::After | Step::FirstKey, b'}') => self.close(byte, sink)?,
+                (Step::After | Step::FirstElement, b']') => self.close(byte, sink)?,
                 (Step::Between | Step::Value | Step::FirstElement, b'"') => {
                     self.target = match self.table.nodes[usize::from(self.node)].want {
                         Some((want, field)) => Target::Field(want, field),
                         None => Target::Nothing,
                     };
-                    self.step = Step::Text;
+                }
+                (Step::Between | Step::Value | Step::FirstElement, b'{' | b'[') => {
+                    self.open(byte, sink)?;
+                    if self.step == Step::Skip {
+                        return Ok(at);
+                    }
                 }
                 (Step::Between | Step::Value | Step::FirstElement, _) => {
                     self.step = Step::Word;
-                    return Ok(at);
+                    return Ok(at - 1);
                 }
-                (Step::FirstKey | Step::Key, b'"') => {
-                    self.target = Target::Key;
-                    self.step = Step::Text;
-                }
-                (Step::Colon, b':') => self.step = Step::Value,
-                (Step::After, b',') => self.comma(),
-                (Step::After, b'}' | b']') => self.close(byte, sink)?,
                 _ => return Err(Error::Malformed),
             }
-            if matches!(self.step, Step::Text | Step::Skip) {
-                return Ok(at + 1);
+            if byte == b'"' {
+                let Some(text) = whole_text(&bytes[at..]) else {
+                    self.step = Step::Text;
+                    return Ok(at);
+                };
+                self.text_ended(text, sink);
+                at += text.len() + 1;
             }
         }
-        Ok(bytes.len())
+        Ok(at)
     }
 
     fn comma(&mut self) {
@@ -408,7 +418,7 @@ impl<F: Copy> Reader<F> {
             self.escape.open = 0;
             return 1;
         }
-        let Some(at) = memchr2(b'"', b'\\', bytes) else { return bytes.len() };
+        let Some(at) = quote_or_escape(bytes) else { return bytes.len() };
         match bytes[at] {
             b'"' => self.quoted = false,
             _ => self.escape.open = 1,
@@ -447,7 +457,7 @@ impl<F: Copy> Reader<F> {
                 at += 1;
                 continue;
             }
-            let Some(length) = memchr2(b'"', b'\\', &bytes[at..]) else {
+            let Some(length) = quote_or_escape(&bytes[at..]) else {
                 self.fragment(&bytes[at..], sink);
                 return Ok(bytes.len());
             };
@@ -503,9 +513,10 @@ impl<F: Copy> Reader<F> {
                 self.kept.clear();
             }
         }
-        match target_is_key(&self.target) {
-            true => self.step = Step::Colon,
-            false => self.value_ended(sink),
+        if matches!(self.target, Target::Key) {
+            self.step = Step::Colon;
+        } else {
+            self.value_ended(sink);
         }
     }
 
@@ -640,6 +651,37 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-')
 }
 
-fn target_is_key<F>(target: &Target<F>) -> bool {
-    matches!(target, Target::Key)
+/// The string that begins here, if it ends here, too, and has no escape.
+fn whole_text(bytes: &[u8]) -> Option<&[u8]> {
+    let end = quote_or_escape(bytes)?;
+    (bytes[end] == b'"').then(|| &bytes[..end])
+}
+
+/// Where the next `"` or `\` stands. Most strings are short: eight bytes at a time find those
+/// sooner than a search that has to be set up.
+fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 32;
+    let mut at = 0;
+    while at < SHORT {
+        let Some(group) = bytes.get(at..at + 8) else {
+            let is_end = |byte: &u8| matches!(byte, b'"' | b'\\');
+            return bytes[at..].iter().position(is_end).map(|found| at + found);
+        };
+        let group = u64::from_le_bytes(group.try_into().expect("a group has eight bytes"));
+        let found = zero_bytes(group ^ repeated(b'"')) | zero_bytes(group ^ repeated(b'\\'));
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    memchr2(b'"', b'\\', &bytes[at..]).map(|found| at + found)
+}
+
+const fn repeated(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The high bit of the first byte that is zero; those above it may be wrong.
+fn zero_bytes(group: u64) -> u64 {
+    group.wrapping_sub(repeated(1)) & !group & repeated(0x80)
 }

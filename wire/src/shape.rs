@@ -135,3 +135,6 @@ fn is_json(head: &HeadView<'_>) -> bool {
         memchr::memmem::find(&kind, b"json").is_some()
     })
 }
+
+#[cfg(test)]
+mod tests;
