@@ -20,7 +20,7 @@ pub struct Observer {
     shape: Shape,
     request: Request,
     head: Option<Head>,
-    reply: Option<Box<Reply>>,
+    reply: Option<Reply>,
     keeps_token_times: bool,
 }
 
@@ -72,7 +72,7 @@ impl Observer {
         self.head = Some(Head::read(status, headers, at));
         self.reply = self.shape.reading.map(|reading| {
             let kept = self.keeps_token_times.then(Vec::new);
-            Box::new(Reply::new(reading, headers, Tokens { kept, ..Tokens::default() }))
+            Reply::new(reading, headers, Tokens { kept, ..Tokens::default() })
         });
     }
 

@@ -65,9 +65,11 @@ fn a_clean_end_that_comes_too_early_is_seen() {
     }
 }
 
-/// Whether a reply may end here: it has said why it does, or nobody knows how it should.
+/// Whether a reply may end here: it has said why it does, or nobody can tell how it should.
 fn has_said_why(record: &Record) -> bool {
-    !record.finish_reasons.is_empty() || record.operation.is_none()
+    !record.finish_reasons.is_empty()
+        || record.operation.is_none()
+        || record.not_understood.is_some()
 }
 
 /// Whether only blanks are missing, or whole items of a kind that has no end mark.

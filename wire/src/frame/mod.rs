@@ -26,7 +26,7 @@ pub trait Pieces {
 /// Why a body is not read any further. Its bytes go on all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotUnderstood {
-    /// It has a content encoding, which this version does not undo.
+    /// It has a content encoding other than gzip, or is not what its encoding says.
     Encoded,
     /// It is no JSON, or broken JSON.
     NotJson,
