@@ -65,6 +65,20 @@ fn a_clean_end_that_comes_too_early_is_seen() {
     }
 }
 
+#[test]
+fn no_wrong_byte_makes_it_panic() {
+    for case in fixtures::all() {
+        for at in (0..case.reply.len()).step_by(3) {
+            for wrong in [0, b'"', b'{', b']', b'\\', b'\n', 0xFF] {
+                let mut reply = case.reply.clone();
+                reply[at] = wrong;
+                let record = case.replay([reply.as_slice()], case.ending);
+                assert!(record.outcome.is_some(), "{} at {at}", case.name);
+            }
+        }
+    }
+}
+
 /// Whether a reply may end here: it has said why it does, or nobody can tell how it should.
 fn has_said_why(record: &Record) -> bool {
     !record.finish_reasons.is_empty()
