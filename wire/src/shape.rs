@@ -76,6 +76,19 @@ pub struct Shape {
     pub(crate) reading: Option<&'static Reading>,
 }
 
+impl Dialect {
+    /// All dialects.
+    pub const ALL: [Self; 7] = [
+        Self::OpenAi,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::Vertex,
+        Self::Bedrock,
+        Self::Generate,
+        Self::Other,
+    ];
+}
+
 impl Shape {
     /// Reads the head of a request.
     pub fn read(head: &HeadView<'_>) -> Self {
@@ -96,14 +109,14 @@ impl Shape {
             region,
             project: call.project,
             stream: call.stream,
-            asks: if is_json(head) { call.asks } else { Asks::default() },
+            asks: if may_be_json(head) { call.asks } else { Asks::default() },
             reading: Some(call.reading),
         }
     }
 
     /// A call that no dialect knows: it may still name a model.
     fn unknown(head: &HeadView<'_>, host: &host::Host<'_>) -> Self {
-        let asks = Asks { model: head.method == "POST" && is_json(head), stream: false };
+        let asks = Asks { model: head.method == "POST" && may_be_json(head), stream: false };
         Self {
             dialect: Dialect::Other,
             operation: None,
@@ -128,11 +141,12 @@ fn signed_region<'a>(head: &HeadView<'a>, call: &Call) -> Option<&'a str> {
     scope.split(['/', ',']).nth(2)
 }
 
-/// Whether the body may be JSON: some clients do not say.
-fn is_json(head: &HeadView<'_>) -> bool {
+/// Whether the body may be JSON: some clients do not say, or say what is not so. What turns out
+/// to be none is given up at its first byte; only forms are told apart here.
+fn may_be_json(head: &HeadView<'_>) -> bool {
+    const FORM: &[u8] = b"multipart/";
     head.headers.value("content-type").is_none_or(|kind| {
-        let kind = kind.to_ascii_lowercase();
-        memchr::memmem::find(&kind, b"json").is_some()
+        kind.get(..FORM.len()).is_none_or(|start| !start.eq_ignore_ascii_case(FORM))
     })
 }
 

@@ -2,7 +2,7 @@
 //! better one when they end too early.
 
 use serde_json::Value;
-use tidegate_wire::{Ending, Outcome, Record};
+use tidegate_wire::{Dialect, Ending, Outcome, Record};
 
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
@@ -25,6 +25,16 @@ fn a_whole_reply_makes_its_record() {
     for case in fixtures::all() {
         let record = case.replay([case.reply.as_slice()], case.ending);
         assert_eq!(without_times(&record), case.record, "{}", case.name);
+    }
+}
+
+#[test]
+fn every_dialect_has_a_fixture() {
+    let cases = fixtures::all();
+    for dialect in Dialect::ALL {
+        let word = serde_json::to_value(dialect).expect("a word");
+        let folder = format!("{}/", word.as_str().expect("a word"));
+        assert!(cases.iter().any(|case| case.name.starts_with(&folder)), "{dialect:?} has none");
     }
 }
 
