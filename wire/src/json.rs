@@ -8,8 +8,6 @@
 mod scalar;
 mod scan;
 mod table;
-#[cfg(test)]
-mod tests;
 
 pub use scalar::Scalar;
 pub use table::{Table, Want};
@@ -512,3 +510,6 @@ impl<F: Copy> Reader<F> {
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-')
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,13 @@ use crate::facts::{Facts, Tokens};
 use crate::frame::{Framing, NotUnderstood, Pieces};
 use crate::json::{self, Reader};
 
+/// What a body may decode to, whatever its length.
+const MAX_DECODED: u64 = 256 << 20;
+/// What a short body may decode to.
+const FREELY_DECODED: u64 = 8 << 20;
+/// What a longer one may decode to, in its own lengths.
+const MAX_RATIO: u64 = 100;
+
 /// A reply that is being read.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -24,7 +31,8 @@ enum Coding {
     /// Decoded as it comes, beside what goes on to the caller; this takes some 80 KiB.
     Gzip {
         decoder: Box<GzDecoder<Plain>>,
-        has_begun: bool,
+        /// How much has come.
+        encoded: u64,
     },
 }
 
@@ -35,6 +43,8 @@ struct Plain {
     text: Text,
     /// Reading was given up: no later byte is looked at.
     given_up: bool,
+    /// How much a decoder has made.
+    decoded: u64,
 }
 
 /// The JSON texts of a reply.
@@ -71,10 +81,12 @@ impl Reply {
         self.plain_mut().text.facts.now = at;
         match &mut self.coding {
             Coding::Identity(plain) => plain.feed(bytes),
-            Coding::Gzip { decoder, has_begun } => {
-                *has_begun |= !bytes.is_empty();
-                if !decoder.get_ref().given_up && inflate(decoder, bytes).is_err() {
-                    decoder.get_mut().give_up(NotUnderstood::Encoded);
+            Coding::Gzip { decoder, encoded } => {
+                *encoded += bytes.len() as u64;
+                if !decoder.get_ref().given_up
+                    && let Err(reason) = inflate(decoder, bytes, *encoded)
+                {
+                    decoder.get_mut().give_up(reason);
                 }
             }
         }
@@ -82,7 +94,7 @@ impl Reply {
 
     /// No more comes.
     pub(crate) fn end(&mut self) {
-        if let Coding::Gzip { decoder, has_begun: true } = &mut self.coding
+        if let Coding::Gzip { decoder, encoded: 1.. } = &mut self.coding
             && !decoder.get_ref().given_up
         {
             decoder.get_mut().text.is_cut = decoder.try_finish().is_err();
@@ -146,7 +158,7 @@ impl Coding {
         match coding.unwrap_or_default() {
             b"" | b"identity" => Self::Identity(Box::new(plain)),
             b"gzip" | b"x-gzip" => {
-                Self::Gzip { decoder: Box::new(GzDecoder::new(plain)), has_begun: false }
+                Self::Gzip { decoder: Box::new(GzDecoder::new(plain)), encoded: 0 }
             }
             _ => {
                 plain.give_up(NotUnderstood::Encoded);
@@ -157,22 +169,30 @@ impl Coding {
 }
 
 /// Decodes all that can be decoded now: an event must not wait for the next one.
-fn inflate(decoder: &mut GzDecoder<Plain>, mut bytes: &[u8]) -> io::Result<()> {
+fn inflate(
+    decoder: &mut GzDecoder<Plain>,
+    mut bytes: &[u8],
+    encoded: u64,
+) -> Result<(), NotUnderstood> {
+    let most = encoded.saturating_mul(MAX_RATIO).saturating_add(FREELY_DECODED).min(MAX_DECODED);
     while !bytes.is_empty() {
-        match decoder.write(bytes)? {
+        match decoder.write(bytes).map_err(|_| NotUnderstood::Encoded)? {
             // The encoding has ended; what follows belongs to nothing.
             0 => break,
             used => bytes = &bytes[used..],
         }
+        if decoder.get_ref().decoded > most {
+            return Err(NotUnderstood::DecodedTooLarge);
+        }
     }
-    decoder.flush()
+    decoder.flush().map_err(|_| NotUnderstood::Encoded)
 }
 
 // === impl Plain ===
 
 impl Plain {
     fn new(framing: Framing, text: Text) -> Self {
-        Self { framing, text, given_up: false }
+        Self { framing, text, given_up: false, decoded: 0 }
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -203,6 +223,7 @@ impl Plain {
 /// Takes what a decoder makes.
 impl io::Write for Plain {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.decoded += bytes.len() as u64;
         self.feed(bytes);
         Ok(bytes.len())
     }

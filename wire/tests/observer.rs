@@ -162,6 +162,19 @@ fn an_encoding_that_is_none_is_given_up() {
 }
 
 #[test]
+fn what_decodes_to_far_more_than_came_is_given_up() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for _ in 0..64 {
+        encoder.write_all(&[b' '; 1 << 20]).expect("memory takes everything");
+    }
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.head(200, &gzip_stream(), ms(1));
+    observer.chunk(&encoder.finish().expect("memory takes everything"), ms(2));
+    let record = finish(observer, Ending::Clean, ms(3));
+    assert_eq!(record.not_understood.as_deref(), Some("decoded_too_large"));
+}
+
+#[test]
 fn a_broken_event_costs_itself_and_no_other() {
     let mut observer = chat(r#"{"model":"m","stream":true}"#);
     observer.head(200, &event_stream(), ms(1));
