@@ -9,6 +9,7 @@ pub mod json;
 mod dialect;
 mod facts;
 mod host;
+mod nested;
 mod observer;
 mod outcome;
 mod record;
