@@ -120,7 +120,9 @@ impl Upstream {
             Ok(Connection::Http1 { idle, reused }) => {
                 http1::send(idle, reused, pool, call, name, self.limits).await
             }
-            Ok(Connection::Http2(seat)) => http2::send(seat, &pool, call, name, self.limits).await,
+            Ok(Connection::Http2(seat)) => {
+                Box::pin(http2::send(seat, &pool, call, name, self.limits)).await
+            }
             Err(error) => Err(Failure { error, unsent: Some(call) }),
         }
     }
@@ -163,10 +165,12 @@ async fn open(
     limits: Limits,
     notes: &Notes,
 ) -> Result<Connection, Error> {
-    let connected = connect::connect(&pool.origin, upstream, limits.connect, notes).await?;
+    // Boxed: a handshake is large and rare, and would otherwise be moved about with every call.
+    let connecting = Box::pin(connect::connect(&pool.origin, upstream, limits.connect, notes));
+    let connected = connecting.await?;
     pool.speaks_http2.set(connected.http2);
     if connected.http2 {
-        let seat = http2::open(pool, connected.stream).await;
+        let seat = Box::pin(http2::open(pool, connected.stream)).await;
         return seat
             .map(Connection::Http2)
             .map_err(|error| Error::Protocol { upstream: upstream.clone(), source: error.into() });
