@@ -169,6 +169,11 @@ impl Figure {
         }
     }
 
+    /// Whether it says something as a multiple of nginx: what may be about nothing does not.
+    pub(crate) fn has_ratio(self) -> bool {
+        !matches!(self, MemoryRise | AddedTtftP50 | AddedTtftP90 | AddedTtftP99)
+    }
+
     /// The figure of one sample, beside that of the direct way in the same round. None where it
     /// has none: the direct way is no process and adds nothing.
     pub(crate) fn of(self, sample: &Sample, direct: Option<&Sample>) -> Option<f64> {
