@@ -1,11 +1,94 @@
-//! `tidegate sim`.
+//! `tidegate sim`: a simulated model server that speaks every dialect.
 
-use crate::Exit;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
 
-/// Not there yet.
+use anyhow::Context;
+use tidegate_loadgen::sim::{Options, Simulator};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{Exit, units};
+
+/// Stand in for model servers: every dialect on one port, with a real capacity.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, env = "TIDEGATE_SIM_LISTEN", default_value = "127.0.0.1:4102")]
+    listen: SocketAddr,
 
-pub(crate) fn run(_: Args) -> anyhow::Result<Exit> {
-    Ok(Exit::Usage)
+    /// From the start of a sequence to its first token.
+    #[arg(long, env = "TIDEGATE_SIM_TTFT", default_value = "200ms", value_parser = units::duration)]
+    ttft: Duration,
+
+    /// Between two tokens.
+    #[arg(long, env = "TIDEGATE_SIM_TPOT", default_value = "20ms", value_parser = units::duration)]
+    tpot: Duration,
+
+    /// Tokens of an answer, unless the caller's limit is lower.
+    #[arg(long, env = "TIDEGATE_SIM_OUTPUT_TOKENS", default_value_t = 128)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    output_tokens: u64,
+
+    /// Part of the calls that are answered by an error, from 0 to 1.
+    #[arg(long, env = "TIDEGATE_SIM_ERROR_RATE", default_value = "0", value_parser = part)]
+    error_rate: f64,
+
+    /// Sequences at once.
+    #[arg(long, env = "TIDEGATE_SIM_CAPACITY", default_value = "64")]
+    capacity: NonZeroUsize,
+
+    /// Calls that wait for their turn; more are refused.
+    #[arg(long, env = "TIDEGATE_SIM_QUEUE", default_value_t = 1024)]
+    queue: usize,
+
+    /// What texts, ids and errors are drawn from.
+    #[arg(long, env = "TIDEGATE_SIM_SEED", default_value_t = 1)]
+    seed: u64,
+
+    /// Threads; as many as there are cores, if not given.
+    #[arg(long, env = "TIDEGATE_SIM_WORKERS")]
+    workers: Option<NonZeroUsize>,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = args.workers {
+        runtime.worker_threads(workers.get());
+    }
+    runtime.enable_all().build().context("cannot start the runtime")?.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<Exit> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let simulator = Simulator::bind(Options {
+        listen: args.listen,
+        ttft: args.ttft,
+        tpot: args.tpot,
+        output_tokens: args.output_tokens,
+        error_rate: args.error_rate,
+        capacity: args.capacity.get(),
+        queue: args.queue,
+        seed: args.seed,
+    })
+    .await
+    .with_context(|| format!("cannot listen on {}", args.listen))?;
+
+    // Other programs wait for this line.
+    eprintln!("listening on {}", simulator.addr());
+    simulator
+        .serve(async {
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = interrupted.recv() => {}
+            }
+        })
+        .await;
+    Ok(Exit::Good)
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    let part = text.parse().ok().filter(|part| (0.0..=1.0).contains(part));
+    part.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
 }

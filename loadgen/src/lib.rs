@@ -11,6 +11,7 @@ mod user;
 
 pub mod report;
 pub mod schedule;
+pub mod sim;
 pub mod workload;
 
 pub use client::{InvalidTarget, Target};

@@ -1,0 +1,250 @@
+//! Gemini, from the Gemini API and on Vertex AI.
+//!
+//! They differ: the Gemini API counts in every chunk, Vertex AI in the last one only. A stream is
+//! server-sent events with CRLF, or a pretty-printed array.
+
+use std::fmt::Display;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use super::{Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, vector_as_json};
+use crate::sim::generation::{Ask, Generation, fill, input_tokens, quoted};
+use crate::sim::playback::Script;
+
+pub(super) struct Gemini;
+
+const JSON: &str = "application/json; charset=UTF-8";
+const SSE: &str = "text/event-stream";
+
+const GEMINI_CHUNK: &str = r#"{"candidates": [{"content": {"parts": [{"text": "$word"}],"role": "model"},"index": 0}],"usageMetadata": {"promptTokenCount": $input,"candidatesTokenCount": $done,"totalTokenCount": $sum,"promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}]},"modelVersion": $model,"responseId": "$id"}"#;
+const GEMINI_LAST: &str = r#"{"candidates": [{"content": {"parts": [{"text": "$word"}],"role": "model"},"finishReason": "$reason","index": 0}],"usageMetadata": {"promptTokenCount": $input,"candidatesTokenCount": $output,"totalTokenCount": $total,"promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}]},"modelVersion": $model,"responseId": "$id"}"#;
+
+const VERTEX_CHUNK: &str = r#"{"candidates": [{"content": {"role": "model","parts": [{"text": "$word"}]}}],"usageMetadata": {"trafficType": "ON_DEMAND"},"modelVersion": $model,"createTime": "$time","responseId": "$id"}"#;
+const VERTEX_LAST: &str = r#"{"candidates": [{"content": {"role": "model","parts": [{"text": "$word"}]},"finishReason": "$reason"}],"usageMetadata": {"promptTokenCount": $input,"candidatesTokenCount": $output,"totalTokenCount": $total,"trafficType": "ON_DEMAND","promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}],"candidatesTokensDetails": [{"modality": "TEXT","tokenCount": $output}]},"modelVersion": $model,"createTime": "$time","responseId": "$id"}"#;
+
+const COUNT: &str =
+    r#"{"totalTokens": $input,"promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}]}"#;
+const EMBEDDING: &str = r#"{"embedding": {"values": $vector},"usageMetadata": {"promptTokenCount": $input,"promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}],"totalTokenCount": $input}}"#;
+
+const ERROR: &str = r#"{"error": {"code": $code,"message": $message,"status": "$status"$details}}"#;
+const RETRY_IN_A_SECOND: &str =
+    r#","details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo","retryDelay": "1s"}]"#;
+
+impl Dialect for Gemini {
+    fn name(&self) -> &'static str {
+        "gemini"
+    }
+
+    fn claims(&self, target: &Target) -> bool {
+        let verb = target.model_and_verb().map(|(_, verb)| verb);
+        matches!(
+            verb,
+            Some("generateContent" | "streamGenerateContent" | "countTokens" | "embedContent")
+        )
+    }
+
+    fn read(&self, call: &Call<'_>) -> Result<Answer, Unreadable> {
+        let body = call.json()?;
+        let (model, verb) = call.target.model_and_verb().unwrap_or_default();
+        let ask = ask(model, &body);
+        let form = Form::of(call.target);
+        Ok(match verb {
+            "countTokens" => Answer::Ready(json(fill(COUNT, &[("input", &ask.input_tokens)]))),
+            "embedContent" => Answer::Pass { reply: embedding(&ask), ask },
+            "streamGenerateContent" => {
+                Answer::Stream { ask, write: Box::new(move |generation| form.stream(generation)) }
+            }
+            _ => Answer::Whole { ask, write: Box::new(move |generation| form.whole(generation)) },
+        })
+    }
+
+    fn refuse(&self, target: &Target, refusal: &Refusal) -> Reply {
+        refuse(target, refusal)
+    }
+
+    fn failures(&self) -> &'static [u16] {
+        &[429, 500, 503]
+    }
+}
+
+/// An error in Google's form. It says that it is an event stream where one was asked for, and is
+/// none: so do Google's.
+pub(super) fn refuse(target: &Target, refusal: &Refusal) -> Reply {
+    let retry = refusal.status == StatusCode::TOO_MANY_REQUESTS && !target.is_vertex();
+    let mut reply = json(pretty(&error(refusal.status, &refusal.message, retry)));
+    *reply.status_mut() = refusal.status;
+    if wants_events(target) {
+        reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(SSE));
+    }
+    reply
+}
+
+fn error(status: StatusCode, message: &str, retry: bool) -> String {
+    fill(
+        ERROR,
+        &[
+            ("code", &status.as_u16()),
+            ("message", &quoted(message)),
+            ("status", &status_name(status)),
+            ("details", &if retry { RETRY_IN_A_SECOND } else { "" }),
+        ],
+    )
+}
+
+fn status_name(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        429 => "RESOURCE_EXHAUSTED",
+        499 => "CANCELLED",
+        400..500 => "INVALID_ARGUMENT",
+        503 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        _ => "INTERNAL",
+    }
+}
+
+fn wants_events(target: &Target) -> bool {
+    target.query().split('&').any(|pair| pair == "alt=sse")
+}
+
+fn json(body: String) -> Reply {
+    let mut reply = Response::new(body.into());
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    reply
+}
+
+fn ask(model: &str, body: &Value) -> Ask {
+    // The Gemini API's `countTokens` may wrap the request that is to be counted.
+    let body = body.get("generateContentRequest").unwrap_or(body);
+    Ask {
+        model: model.to_owned(),
+        input_tokens: input_tokens(&[
+            &body["systemInstruction"],
+            &body["contents"],
+            &body["content"],
+        ]),
+        limit: body["generationConfig"]["maxOutputTokens"].as_u64(),
+    }
+}
+
+fn embedding(ask: &Ask) -> Reply {
+    json(fill(EMBEDDING, &[("vector", &vector_as_json(768)), ("input", &ask.input_tokens)]))
+}
+
+/// How an answer is written: whose service it is, and how a stream is framed.
+#[derive(Clone, Copy)]
+struct Form {
+    chunk: &'static str,
+    last: &'static str,
+    events: bool,
+}
+
+// === impl Form ===
+
+impl Form {
+    fn of(target: &Target) -> Self {
+        let events = wants_events(target);
+        if target.is_vertex() {
+            Self { chunk: VERTEX_CHUNK, last: VERTEX_LAST, events }
+        } else {
+            Self { chunk: GEMINI_CHUNK, last: GEMINI_LAST, events }
+        }
+    }
+
+    fn whole(self, generation: &Generation) -> Reply {
+        let values: [(&str, &dyn Display); 2] =
+            [("word", &generation.text()), ("reason", &reason(generation))];
+        json(generation.fill(&pretty(self.last), &values))
+    }
+
+    fn stream(self, generation: &Generation) -> Script {
+        let chunk = generation.fill(&self.framed(self.chunk), &[]);
+        let last = generation.fill(&self.framed(self.last), &[("reason", &reason(generation))]);
+        let input = generation.input_tokens;
+        let failed = error(StatusCode::SERVICE_UNAVAILABLE, "The model is overloaded.", false);
+        Script {
+            content_type: if self.events { SSE } else { JSON },
+            headers: &[],
+            opening: Vec::new(),
+            token: Box::new(move |token| {
+                let done = token.index + 1;
+                let before = if token.index == 0 { "[" } else { ",\r\n" };
+                let template = if token.last { &last } else { &chunk };
+                let values: [(&str, &dyn Display); 4] = [
+                    ("word", &token.word),
+                    ("done", &done),
+                    ("sum", &(input + done)),
+                    ("before", &before),
+                ];
+                fill(template, &values).into_bytes()
+            }),
+            ending: if self.events { Vec::new() } else { b"]".to_vec() },
+            error: fill(&self.framed(&failed), &[("before", &",\r\n")]).into_bytes(),
+        }
+    }
+
+    fn framed(self, json: &str) -> String {
+        if self.events {
+            format!("data: {json}\r\n\r\n")
+        } else {
+            format!("$before{}\n", pretty(json))
+        }
+    }
+}
+
+fn reason(generation: &Generation) -> &'static str {
+    generation.reason("STOP", "MAX_TOKENS")
+}
+
+/// Breaks JSON, or a template of JSON, into lines as Google does.
+fn pretty(json: &str) -> String {
+    let mut text = String::with_capacity(2 * json.len());
+    let (mut depth, mut in_string, mut escaped) = (0, false, false);
+    let line = |depth: usize| format!("\n{}", "  ".repeat(depth));
+    for c in json.chars() {
+        if in_string {
+            in_string = c != '"' || escaped;
+            escaped = c == '\\' && !escaped;
+            text.push(c);
+            continue;
+        }
+        match c {
+            '{' | '[' => {
+                depth += 1;
+                text.push(c);
+                text.push_str(&line(depth));
+            }
+            '}' | ']' => {
+                depth -= 1;
+                text.push_str(&line(depth));
+                text.push(c);
+            }
+            ',' => {
+                text.push(c);
+                text.push_str(&line(depth));
+            }
+            _ => {
+                in_string = c == '"';
+                text.push(c);
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_broken_into_lines() {
+        let lines = pretty(r#"{"a": [{"b": "{,\"}"}],"c": $c}"#);
+        let expected =
+            "{\n  \"a\": [\n    {\n      \"b\": \"{,\\\"}\"\n    }\n  ],\n  \"c\": $c\n}";
+        assert_eq!(lines, expected);
+    }
+}

@@ -1,0 +1,98 @@
+//! What a request may ask of the simulator itself, by header.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+/// Headers of one request that go before the simulator's options.
+#[derive(Debug, Default)]
+pub(super) struct Overrides {
+    /// `x-sim-ttft`: as `--ttft`.
+    pub(super) ttft: Option<Duration>,
+    /// `x-sim-tpot`: as `--tpot`.
+    pub(super) tpot: Option<Duration>,
+    /// `x-sim-output-tokens`: as `--output-tokens`.
+    pub(super) output_tokens: Option<u64>,
+    /// `x-sim-fault`: how this call goes wrong.
+    pub(super) fault: Option<Fault>,
+}
+
+/// How a call goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It is answered with this status.
+    Status(StatusCode),
+    /// It goes wrong after half of the answer.
+    Midway(Break),
+}
+
+/// How an answer goes wrong that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Break {
+    /// The connection is broken off.
+    Cut,
+    /// Nothing more is sent.
+    Stall,
+    /// An error is told in band, in the dialect's form.
+    ErrorEvent,
+}
+
+impl Overrides {
+    pub(super) fn read(headers: &HeaderMap) -> Result<Self, String> {
+        Ok(Self {
+            ttft: value(headers, "x-sim-ttft", duration)?,
+            tpot: value(headers, "x-sim-tpot", duration)?,
+            output_tokens: value(headers, "x-sim-output-tokens", |text| text.parse().ok())?,
+            fault: value(headers, "x-sim-fault", fault)?,
+        })
+    }
+
+    /// The fault that an answer meets on its way.
+    pub(super) fn midway(&self) -> Option<Break> {
+        match self.fault {
+            Some(Fault::Midway(fault)) => Some(fault),
+            _ => None,
+        }
+    }
+}
+
+fn value<T>(
+    headers: &HeaderMap,
+    name: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, String> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    match value.to_str().ok().and_then(read) {
+        Some(value) => Ok(Some(value)),
+        None => Err(format!("header {name} cannot be read: {value:?}")),
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    text.parse::<jiff::SignedDuration>().ok()?.try_into().ok()
+}
+
+fn fault(text: &str) -> Option<Fault> {
+    match text {
+        "cut" => Some(Fault::Midway(Break::Cut)),
+        "stall" => Some(Fault::Midway(Break::Stall)),
+        "error-event" => Some(Fault::Midway(Break::ErrorEvent)),
+        status => {
+            let status = status.parse().ok().filter(|status: &StatusCode| status.as_u16() >= 400);
+            status.map(Fault::Status)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_statuses_or_words() {
+        assert_eq!(fault("503"), Some(Fault::Status(StatusCode::SERVICE_UNAVAILABLE)));
+        assert_eq!(fault("cut"), Some(Fault::Midway(Break::Cut)));
+        assert_eq!(fault("200"), None);
+        assert_eq!(fault("explode"), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! Plays a streamed answer: each chunk at its time, until the end or the fault.
+//!
+//! The times are a schedule from one start, so a slow reader delays what he does not read and
+//! nothing after it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::capacity::Slot;
+use super::generation::{Generation, Token};
+use super::overrides::Break;
+use super::tally::Entry;
+
+/// How long what was sent before a cut has to leave. A connection that breaks forgets what it holds.
+const LAST_WORDS: Duration = Duration::from_millis(5);
+
+/// Everything that a stream says, written by a dialect before it starts.
+pub(super) struct Script {
+    pub(super) content_type: &'static str,
+    pub(super) headers: &'static [(&'static str, &'static str)],
+    /// What comes with the head, before any token.
+    pub(super) opening: Vec<u8>,
+    /// The chunk that carries a token.
+    pub(super) token: Box<dyn FnMut(Token) -> Vec<u8> + Send>,
+    /// What follows the last token at once.
+    pub(super) ending: Vec<u8>,
+    /// What stands in the place of the rest if the model fails midway.
+    pub(super) error: Vec<u8>,
+}
+
+/// A streamed answer on its way.
+pub(super) struct Playback {
+    script: Script,
+    generation: Generation,
+    start: Instant,
+    timer: Pin<Box<Sleep>>,
+    next: Step,
+    fault: Option<Break>,
+    /// What the call holds while it runs; given back with the last chunk, or when the caller leaves.
+    held: Option<(Slot, Entry)>,
+}
+
+/// What is sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Opening,
+    Token(u64),
+    Ending,
+    Broken,
+    Stalled,
+    Over,
+}
+
+/// The simulator broke the answer off, as it was told to.
+#[derive(Debug, thiserror::Error)]
+#[error("answer cut off on purpose")]
+pub(super) struct CutOff;
+
+impl Playback {
+    pub(super) fn new(
+        script: Script,
+        generation: Generation,
+        start: Instant,
+        fault: Option<Break>,
+        held: (Slot, Entry),
+    ) -> Self {
+        Self {
+            timer: Box::pin(sleep_until(start + generation.due(0))),
+            next: Step::Opening,
+            held: Some(held),
+            script,
+            generation,
+            start,
+            fault,
+        }
+    }
+
+    /// The chunk with this token, and what comes after it.
+    fn token(&mut self, index: u64) -> Vec<u8> {
+        let token = self.generation.token(index);
+        if let Some((_, entry)) = &mut self.held {
+            entry.give_out(1);
+        }
+        self.next = if token.last { Step::Ending } else { Step::Token(index + 1) };
+        if !token.last {
+            self.timer.as_mut().reset(self.start + self.generation.due(index + 1));
+        }
+        (self.script.token)(token)
+    }
+
+    /// Goes wrong as the caller wished.
+    fn break_off(&mut self, fault: Break) {
+        if let Some((_, entry)) = &mut self.held {
+            entry.fail();
+        }
+        self.next = match fault {
+            Break::Cut => {
+                self.timer.as_mut().reset(Instant::now() + LAST_WORDS);
+                Step::Broken
+            }
+            Break::Stall => Step::Stalled,
+            Break::ErrorEvent => {
+                self.script.ending = std::mem::take(&mut self.script.error);
+                Step::Ending
+            }
+        };
+    }
+}
+
+impl Body for Playback {
+    type Data = Bytes;
+    type Error = CutOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
+        let this = self.get_mut();
+        loop {
+            let chunk = match this.next {
+                Step::Opening => {
+                    this.next = Step::Token(0);
+                    std::mem::take(&mut this.script.opening)
+                }
+                Step::Token(index) => {
+                    ready!(this.timer.as_mut().poll(cx));
+                    match this.fault.take_if(|_| index >= this.generation.output_tokens / 2) {
+                        Some(fault) => {
+                            this.break_off(fault);
+                            continue;
+                        }
+                        None => this.token(index),
+                    }
+                }
+                Step::Ending => {
+                    this.next = Step::Over;
+                    this.held = None;
+                    std::mem::take(&mut this.script.ending)
+                }
+                Step::Broken => {
+                    ready!(this.timer.as_mut().poll(cx));
+                    this.next = Step::Over;
+                    this.held = None;
+                    return Poll::Ready(Some(Err(CutOff)));
+                }
+                // Nothing wakes this but the connection, when the caller has had enough.
+                Step::Stalled => return Poll::Pending,
+                Step::Over => return Poll::Ready(None),
+            };
+            if !chunk.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk.into()))));
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.next == Step::Over
+    }
+}

@@ -1,0 +1,307 @@
+//! What happens to a request, from its head to its answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep_until};
+
+use super::Options;
+use super::capacity::{Capacity, Overloaded, Slot};
+use super::dialect::{self, Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, json, set};
+use super::generation::{Ask, Generation, mix};
+use super::overrides::{Break, Fault, Overrides};
+use super::playback::{Playback, Script};
+use super::tally::{Entry, Tally};
+
+/// The most that a request may hold.
+const BODY_LIMIT_BYTES: usize = 64 << 20;
+
+/// The one model behind all the dialects.
+#[derive(Debug)]
+pub(super) struct Model {
+    options: Options,
+    capacity: Capacity,
+    tally: Arc<Tally>,
+    calls: AtomicU64,
+}
+
+type Body = Either<Full<Bytes>, Playback>;
+
+/// Why a call gets an error for an answer.
+enum Stop {
+    /// The model has no place for it.
+    Overloaded,
+    /// It failed by chance or by wish.
+    Failed(StatusCode),
+    Unreadable(String),
+    /// The body is too large, or did not come to its end.
+    BodyLost,
+}
+
+/// How a call is answered that is not stopped.
+enum Outcome {
+    Whole(Reply),
+    Played { head: Response<()>, script: Script, sequence: Sequence, fault: Option<Break> },
+}
+
+/// A generation that has its slot.
+struct Sequence {
+    slot: Slot,
+    start: Instant,
+    generation: Generation,
+}
+
+impl Model {
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            capacity: Capacity::new(options.capacity, options.queue),
+            tally: Arc::default(),
+            calls: AtomicU64::new(0),
+            options,
+        }
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let target = Target::new(head.uri.clone());
+        match dialect::of(&target).filter(|_| head.method == Method::POST) {
+            Some(dialect) => self.call(dialect, target, head, body).await,
+            None => self.administer(&head.method, &target).map(whole),
+        }
+    }
+
+    /// A model call. It is counted here, once, whatever becomes of it.
+    async fn call(
+        &self,
+        dialect: &dyn Dialect,
+        target: Target,
+        head: Parts,
+        body: Incoming,
+    ) -> Response<Body> {
+        let name = if target.is_vertex() { "vertex" } else { dialect.name() };
+        let mut entry = self.tally.open(name, trace_id(&head.headers));
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:032x}", self.id(number));
+
+        let outcome = self.run(dialect, &target, &head.headers, body, number, &mut entry).await;
+        let mut response = match outcome {
+            Ok(Outcome::Whole(reply)) => reply.map(whole),
+            Ok(Outcome::Played { head, script, sequence, fault }) => {
+                let Sequence { slot, start, generation } = sequence;
+                let playback = Playback::new(script, generation, start, fault, (slot, entry));
+                head.map(|()| Either::Right(playback))
+            }
+            Err(stop) => {
+                entry.fail();
+                dialect.refuse(&target, &stop.refusal(dialect, &id)).map(whole)
+            }
+        };
+        if let Some((name, id)) = dialect.request_id(&id) {
+            set(response.headers_mut(), name, id);
+        }
+        response
+    }
+
+    async fn run(
+        &self,
+        dialect: &dyn Dialect,
+        target: &Target,
+        headers: &HeaderMap,
+        body: Incoming,
+        number: u64,
+        entry: &mut Entry,
+    ) -> Result<Outcome, Stop> {
+        let overrides = Overrides::read(headers).map_err(Stop::Unreadable)?;
+        // Read first, even if only to fail: an error sent early would meet a caller who still sends.
+        let body = Limited::new(body, BODY_LIMIT_BYTES).collect().await;
+        let body = body.map_err(|_| Stop::BodyLost)?.to_bytes();
+        if let Some(status) = self.failure(dialect, &overrides, number) {
+            return Err(Stop::Failed(status));
+        }
+
+        let fault = overrides.midway();
+        match dialect.read(&Call { target, headers, body })? {
+            Answer::Ready(reply) => Ok(Outcome::Whole(reply)),
+            Answer::Pass { ask, reply } => {
+                let sequence = self.begin(ask, &overrides, number, entry).await?;
+                sleep_until(sequence.start + sequence.generation.ttft).await;
+                finish(reply, sequence, fault)
+            }
+            Answer::Whole { ask, write } => {
+                let sequence = self.begin(ask, &overrides, number, entry).await?;
+                sleep_until(sequence.start + sequence.generation.latency()).await;
+                if fault.is_none() {
+                    entry.give_out(sequence.generation.output_tokens);
+                }
+                finish(write(&sequence.generation), sequence, fault)
+            }
+            Answer::Stream { ask, write } => {
+                let sequence = self.begin(ask, &overrides, number, entry).await?;
+                entry.streams();
+                let script = write(&sequence.generation);
+                let head = stream_head(&script);
+                Ok(Outcome::Played { head, script, sequence, fault })
+            }
+        }
+    }
+
+    /// Takes a slot, and decides what the answer will be.
+    async fn begin(
+        &self,
+        ask: Ask,
+        overrides: &Overrides,
+        number: u64,
+        entry: &mut Entry,
+    ) -> Result<Sequence, Stop> {
+        let slot = self.capacity.admit().await?;
+        entry.take_in(ask.input_tokens);
+        let length = overrides.output_tokens.unwrap_or(self.options.output_tokens).max(1);
+        let limit = ask.limit.unwrap_or(u64::MAX).max(1);
+        let generation = Generation {
+            id: self.id(number),
+            model: ask.model,
+            input_tokens: ask.input_tokens,
+            output_tokens: length.min(limit),
+            capped: limit < length,
+            created: Timestamp::now(),
+            ttft: overrides.ttft.unwrap_or(self.options.ttft),
+            tpot: overrides.tpot.unwrap_or(self.options.tpot),
+        };
+        Ok(Sequence { slot, start: Instant::now(), generation })
+    }
+
+    fn id(&self, number: u64) -> u128 {
+        let high = mix(self.options.seed, 2 * number);
+        let low = mix(self.options.seed, 2 * number + 1);
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    /// The status of a call that is to fail, by wish or by chance.
+    fn failure(
+        &self,
+        dialect: &dyn Dialect,
+        overrides: &Overrides,
+        number: u64,
+    ) -> Option<StatusCode> {
+        if let Some(Fault::Status(status)) = overrides.fault {
+            return Some(status);
+        }
+        let drawn = mix(!self.options.seed, number);
+        let chance = (drawn >> 11) as f64 / (1u64 << 53) as f64;
+        let usual = dialect.failures();
+        let status = usual[(drawn % usual.len() as u64) as usize];
+        StatusCode::from_u16(status).ok().filter(|_| chance < self.options.error_rate)
+    }
+
+    fn administer(&self, method: &Method, target: &Target) -> Reply {
+        match (method.as_str(), target.path()) {
+            ("GET", "/health") => json(StatusCode::OK, r#"{"status":"ok"}"#),
+            ("GET", "/v1/models") => json(StatusCode::OK, MODELS),
+            ("GET", "/-/served") => serialised(&self.tally.served()),
+            ("GET", "/-/stamps") => {
+                serialised(&self.tally.stamps(target.query().strip_prefix("trace_id=")))
+            }
+            ("POST", "/-/reset") => {
+                self.tally.reset();
+                json(StatusCode::OK, "{}")
+            }
+            _ => json(StatusCode::NOT_FOUND, NOT_FOUND),
+        }
+    }
+}
+
+const MODELS: &str = r#"{"object":"list","data":[{"id":"sim","object":"model","created":1767225600,"owned_by":"tidegate"}]}"#;
+
+const NOT_FOUND: &str = r#"{"error":{"message":"no model answers here","type":"invalid_request_error","param":null,"code":"not_found"}}"#;
+
+fn whole(body: Bytes) -> Body {
+    Either::Left(Full::new(body))
+}
+
+fn serialised(value: &impl serde::Serialize) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(body) => json(StatusCode::OK, body),
+        Err(error) => json(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// The trace that a request belongs to, by its `traceparent`.
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let mut fields = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let trace_id = fields.nth(1)?;
+    (trace_id.len() == 32).then(|| trace_id.to_owned())
+}
+
+fn stream_head(script: &Script) -> Response<()> {
+    let mut head = Response::new(());
+    head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(script.content_type));
+    for (name, value) in script.headers {
+        set(head.headers_mut(), name, value);
+    }
+    head
+}
+
+/// An answer in one piece, or half of it.
+fn finish(reply: Reply, sequence: Sequence, fault: Option<Break>) -> Result<Outcome, Stop> {
+    match fault {
+        None => Ok(Outcome::Whole(reply)),
+        Some(Break::ErrorEvent) => Err(Stop::Failed(StatusCode::INTERNAL_SERVER_ERROR)),
+        Some(_) => Ok(half(reply, sequence, fault)),
+    }
+}
+
+/// An answer that promises its length and breaks after half of it.
+fn half(reply: Reply, mut sequence: Sequence, fault: Option<Break>) -> Outcome {
+    let (mut head, body) = reply.into_parts();
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    sequence.generation.output_tokens = 0;
+    let script = Script {
+        content_type: "",
+        headers: &[],
+        opening: body[..body.len() / 2].to_vec(),
+        token: Box::new(|_| Vec::new()),
+        ending: Vec::new(),
+        error: Vec::new(),
+    };
+    Outcome::Played { head: Response::from_parts(head, ()), script, sequence, fault }
+}
+
+// === impl Stop ===
+
+impl Stop {
+    fn refusal(self, dialect: &dyn Dialect, id: &str) -> Refusal {
+        let (status, message) = match self {
+            Self::Overloaded => {
+                let status = StatusCode::from_u16(dialect.failures()[0]);
+                let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+                (status, "every sequence of the simulator runs and its queue is full".to_owned())
+            }
+            Self::Failed(status) => (status, "the simulator fails on purpose".to_owned()),
+            Self::Unreadable(message) => (StatusCode::BAD_REQUEST, message),
+            Self::BodyLost => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is over 64 MiB, or ended early".to_owned(),
+            ),
+        };
+        Refusal { status, message, id: id.to_owned() }
+    }
+}
+
+impl From<Overloaded> for Stop {
+    fn from(_: Overloaded) -> Self {
+        Self::Overloaded
+    }
+}
+
+impl From<Unreadable> for Stop {
+    fn from(Unreadable(message): Unreadable) -> Self {
+        Self::Unreadable(message)
+    }
+}
