@@ -16,4 +16,5 @@ pub mod workload;
 
 pub use client::{InvalidTarget, Target};
 pub use interrupt::interrupts;
+pub use recorder::CallRecord;
 pub use run::{Error, Plan, run};

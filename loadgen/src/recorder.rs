@@ -1,5 +1,6 @@
 //! What becomes of the samples: counts and histograms, per model and in all.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_wire::{Outcome, Record};
 use tokio::time::Instant;
 
@@ -128,7 +129,7 @@ impl Recorder {
         }
         self.last_end = Some(Instant::now());
         self.write(|records| {
-            serde_json::to_writer(&mut *records, &Line::of(sample))?;
+            serde_json::to_writer(&mut *records, &CallRecord::of(sample))?;
             records.write_all(b"\n")
         });
     }
@@ -147,21 +148,27 @@ impl Recorder {
     }
 }
 
-/// A line of the records file: the keys of the contract and what only a load generator knows.
-#[derive(Serialize)]
-struct Line<'a> {
+/// A line of the records file: the keys of the contract, and what only a load generator knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallRecord<'a> {
+    /// The call; its times count from when it was due.
     #[serde(flatten)]
-    record: &'a Record,
+    pub record: Cow<'a, Record>,
+    /// The name under which it is counted.
     #[serde(rename = "tidegate.load.model")]
-    model: &'a str,
+    pub model: Cow<'a, str>,
+    /// How long after it was due it was sent.
     #[serde(rename = "tidegate.load.send_lag_s")]
-    send_lag_s: f64,
+    pub send_lag_s: f64,
 }
 
-impl<'a> Line<'a> {
-    fn of(sample: &'a Sample) -> Self {
-        let Sample { model, record, send_lag, .. } = sample;
-        Self { record, model, send_lag_s: send_lag.as_secs_f64() }
+impl<'a> CallRecord<'a> {
+    fn of(Sample { model, record, send_lag, .. }: &'a Sample) -> Self {
+        Self {
+            record: Cow::Borrowed(record),
+            model: Cow::Borrowed(model),
+            send_lag_s: send_lag.as_secs_f64(),
+        }
     }
 }
 
