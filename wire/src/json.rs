@@ -1,1 +1,646 @@
-//! A JSON reader that is fed in pieces and never holds a whole document.
+//! A JSON reader that is fed in pieces and never holds a document.
+//!
+//! A [`Table`] says which paths are of interest. The reader walks the bytes as they come, counts
+//! its way past everything else, and hands what it finds to a [`Sink`]. Values at the root, one
+//! after another (NDJSON, NUL-ended), and the elements of an array at the root are each an item.
+//! Malformed text is an error, never a panic; what lies off the paths is only checked for balance.
+
+use memchr::memchr2;
+
+#[cfg(test)]
+mod tests;
+
+/// Of a string or number, this much is kept; the rest of a string is cut off.
+const KEPT_BYTES: usize = 1024;
+/// Containers within containers, wanted or not.
+const MAX_DEPTH: u8 = 128;
+/// Containers within containers on a wanted path.
+const MAX_LIVE: usize = 12;
+
+/// Takes what a [`Reader`] finds.
+pub trait Sink<F> {
+    /// A wanted scalar.
+    fn value(&mut self, field: F, value: Scalar<'_>);
+    /// A wanted string with text in it, or a wanted value that is not null.
+    fn seen(&mut self, field: F);
+    /// The next piece of a wanted string, unescaped.
+    fn fragment(&mut self, field: F, bytes: &[u8]);
+    /// A wanted object has closed; `at` is its index in the array around it.
+    fn closed(&mut self, field: F, at: u32);
+    /// A whole item has been read.
+    fn item(&mut self);
+}
+
+/// A value without parts, as it stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scalar<'a> {
+    /// A string, unescaped; cut off where it is very long.
+    Text(&'a [u8]),
+    /// A number as written.
+    Number(&'a [u8]),
+    /// `true` or `false`.
+    Bool(bool),
+    /// `null`.
+    Null,
+}
+
+/// What is wanted of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Its scalar.
+    Value,
+    /// Whether it is anything but null or an empty string.
+    Seen,
+    /// Its text, in pieces as they come.
+    Fragments,
+    /// The moment when its object closes.
+    Closed,
+}
+
+/// Why a reader gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// This is no JSON, or it ended too early.
+    Malformed,
+    /// Too many containers within containers.
+    TooDeep,
+}
+
+/// The wanted paths, as a tree.
+#[derive(Debug)]
+pub struct Table<F> {
+    nodes: Vec<Node<F>>,
+}
+
+/// Reads JSON along the paths of its table.
+#[derive(Debug)]
+pub struct Reader<F: 'static> {
+    table: &'static Table<F>,
+    step: Step,
+    /// The node of the value that comes next.
+    node: u16,
+    /// What becomes of the string that is open.
+    target: Target<F>,
+    /// A string that skipping is inside of.
+    quoted: bool,
+    escape: Escape,
+    /// What is kept of a scalar that was cut in two.
+    kept: Vec<u8>,
+    depth: u8,
+    /// By level, whether it is an object.
+    objects: u128,
+    /// How many of the levels are on wanted paths.
+    live: u8,
+    levels: [Level; MAX_LIVE],
+}
+
+#[derive(Debug)]
+struct Node<F> {
+    keys: Vec<(&'static [u8], u16)>,
+    each: u16,
+    want: Option<(Want, F)>,
+    closed: Option<F>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    node: u16,
+    index: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Between,
+    Value,
+    FirstElement,
+    FirstKey,
+    Key,
+    Colon,
+    After,
+    Text,
+    Word,
+    Skip,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Target<F> {
+    Nothing,
+    Key,
+    Field(Want, F),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Escape {
+    /// 0: none is open; 1: after the backslash; 2 to 5: so many hexadecimal digits are missing, less one.
+    open: u8,
+    code: u16,
+    /// The first half of a surrogate pair.
+    high: u16,
+}
+
+/// Nothing below is wanted.
+const DEAD: u16 = 0;
+/// An item.
+const ROOT: u16 = 1;
+/// An array at the root, whose elements are items.
+const ITEMS: u16 = 2;
+
+// === impl Table ===
+
+impl<F: Copy> Table<F> {
+    /// Compiles paths such as `choices[*].delta.content`; `[*]` stands for every element.
+    pub fn new(paths: &[(&'static str, Want, F)]) -> Self {
+        let mut table = Self { nodes: vec![Node::new(), Node::new(), Node::new()] };
+        table.nodes[usize::from(ITEMS)].each = ROOT;
+        for &(path, want, field) in paths {
+            table.add(path, want, field);
+        }
+        table
+    }
+
+    fn add(&mut self, path: &'static str, want: Want, field: F) {
+        let mut node = ROOT;
+        for part in path.split('.') {
+            let (key, each) = part.strip_suffix("[*]").map_or((part, false), |key| (key, true));
+            node = self.child(node, key.as_bytes());
+            if each {
+                node = self.each(node);
+            }
+        }
+        let node = &mut self.nodes[usize::from(node)];
+        match want {
+            Want::Closed => node.closed = Some(field),
+            want => node.want = Some((want, field)),
+        }
+    }
+
+    fn child(&mut self, node: u16, key: &'static [u8]) -> u16 {
+        let known = self.find(node, key);
+        if known != DEAD {
+            return known;
+        }
+        let new = self.push();
+        self.nodes[usize::from(node)].keys.push((key, new));
+        new
+    }
+
+    fn each(&mut self, node: u16) -> u16 {
+        if self.nodes[usize::from(node)].each == DEAD {
+            self.nodes[usize::from(node)].each = self.push();
+        }
+        self.nodes[usize::from(node)].each
+    }
+
+    fn push(&mut self) -> u16 {
+        self.nodes.push(Node::new());
+        u16::try_from(self.nodes.len() - 1).expect("tables are written by hand")
+    }
+}
+
+impl<F> Table<F> {
+    fn find(&self, node: u16, key: &[u8]) -> u16 {
+        let keys = &self.nodes[usize::from(node)].keys;
+        keys.iter().find(|(known, _)| *known == key).map_or(DEAD, |(_, node)| *node)
+    }
+}
+
+impl<F> Node<F> {
+    fn new() -> Self {
+        Self { keys: Vec::new(), each: DEAD, want: None, closed: None }
+    }
+}
+
+// === impl Reader ===
+
+impl<F: Copy> Reader<F> {
+    /// A reader before its first byte.
+    pub fn new(table: &'static Table<F>) -> Self {
+        Self {
+            table,
+            step: Step::Between,
+            node: ROOT,
+            target: Target::Nothing,
+            quoted: false,
+            escape: Escape::default(),
+            kept: Vec::new(),
+            depth: 0,
+            objects: 0,
+            live: 0,
+            levels: [Level::default(); MAX_LIVE],
+        }
+    }
+
+    /// Whether the reader stands between two values at the root.
+    pub fn between(&self) -> bool {
+        self.step == Step::Between
+    }
+
+    /// Reads on.
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) -> Result<(), Error> {
+        let mut at = 0;
+        while at < bytes.len() {
+            at += match self.step {
+                Step::Text => self.text(&bytes[at..], sink)?,
+                Step::Word => self.word(&bytes[at..], sink)?,
+                Step::Skip => self.skip(&bytes[at..], sink)?,
+                _ => self.structure(&bytes[at..], sink)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// No more of this document comes: a number at the root ends here, everything else must have
+    /// ended before. The reader is then as new.
+    pub fn end(&mut self, sink: &mut impl Sink<F>) -> Result<(), Error> {
+        if self.step == Step::Word && self.depth == 0 {
+            self.word(b" ", sink)?;
+        }
+        let ended = self.between();
+        self.reset();
+        if ended { Ok(()) } else { Err(Error::Malformed) }
+    }
+
+    fn reset(&mut self) {
+        self.step = Step::Between;
+        self.node = ROOT;
+        self.quoted = false;
+        self.escape = Escape::default();
+        self.kept.clear();
+        self.depth = 0;
+        self.live = 0;
+    }
+
+    /// Punctuation and white space, up to the next string, word or unwanted container.
+    fn structure(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) -> Result<usize, Error> {
+        for (at, &byte) in bytes.iter().enumerate() {
+            match (self.step, byte) {
+                (_, b' ' | b'\n' | b'\r' | b'\t') | (Step::Between, 0) => {}
+                (Step::FirstElement, b']') | (Step::FirstKey, b'}') => self.close(byte, sink)?,
+                (Step::Between | Step::Value | Step::FirstElement, b'{' | b'[') => {
+                    self.open(byte, sink)?;
+                }
+                (Step::Between | Step::Value | Step::FirstElement, b'"') => {
+                    self.target = match self.table.nodes[usize::from(self.node)].want {
+                        Some((want, field)) => Target::Field(want, field),
+                        None => Target::Nothing,
+                    };
+                    self.step = Step::Text;
+                }
+                (Step::Between | Step::Value | Step::FirstElement, _) => {
+                    self.step = Step::Word;
+                    return Ok(at);
+                }
+                (Step::FirstKey | Step::Key, b'"') => {
+                    self.target = Target::Key;
+                    self.step = Step::Text;
+                }
+                (Step::Colon, b':') => self.step = Step::Value,
+                (Step::After, b',') => self.comma(),
+                (Step::After, b'}' | b']') => self.close(byte, sink)?,
+                _ => return Err(Error::Malformed),
+            }
+            if matches!(self.step, Step::Text | Step::Skip) {
+                return Ok(at + 1);
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn comma(&mut self) {
+        if self.in_object() {
+            self.step = Step::Key;
+        } else {
+            let level = &mut self.levels[usize::from(self.live) - 1];
+            level.index = level.index.saturating_add(1);
+            self.node = self.table.nodes[usize::from(level.node)].each;
+            self.step = Step::Value;
+        }
+    }
+
+    fn open(&mut self, byte: u8, sink: &mut impl Sink<F>) -> Result<(), Error> {
+        let is_object = byte == b'{';
+        let at_root = self.depth == 0;
+        self.push(is_object)?;
+        let node = &self.table.nodes[usize::from(self.node)];
+        if let Some((Want::Seen, field)) = node.want {
+            sink.seen(field);
+        }
+        let (level, step) = if is_object {
+            let is_wanted = !node.keys.is_empty() || node.closed.is_some();
+            (is_wanted.then_some(self.node), Step::FirstKey)
+        } else if at_root {
+            (Some(ITEMS), Step::FirstElement)
+        } else {
+            ((node.each != DEAD).then_some(self.node), Step::FirstElement)
+        };
+        match level {
+            Some(level) if usize::from(self.live) < MAX_LIVE => {
+                self.levels[usize::from(self.live)] = Level { node: level, index: 0 };
+                self.live += 1;
+                self.node = self.table.nodes[usize::from(level)].each;
+                self.step = step;
+            }
+            _ => self.step = Step::Skip,
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, byte: u8, sink: &mut impl Sink<F>) -> Result<(), Error> {
+        self.pop(byte)?;
+        self.live -= 1;
+        let closed = self.levels[usize::from(self.live)];
+        if let Some(field) = self.table.nodes[usize::from(closed.node)].closed {
+            sink.closed(field, self.index());
+        }
+        if closed.node == ITEMS {
+            self.step = Step::Between;
+            self.node = ROOT;
+        } else {
+            self.value_ended(sink);
+        }
+        Ok(())
+    }
+
+    /// The index in the array that the reader stands in.
+    fn index(&self) -> u32 {
+        self.live.checked_sub(1).map_or(0, |top| self.levels[usize::from(top)].index)
+    }
+
+    fn value_ended(&mut self, sink: &mut impl Sink<F>) {
+        let is_item = match self.live {
+            0 => true,
+            1 => self.levels[0].node == ITEMS,
+            _ => false,
+        };
+        self.step = if self.live == 0 { Step::Between } else { Step::After };
+        if is_item {
+            self.node = ROOT;
+            sink.item();
+        }
+    }
+
+    /// Runs past an unwanted container.
+    fn skip(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) -> Result<usize, Error> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.quoted {
+                at += self.skip_text(&bytes[at..]);
+                continue;
+            }
+            match bytes[at] {
+                b'"' => self.quoted = true,
+                open @ (b'{' | b'[') => self.push(open == b'{')?,
+                close @ (b'}' | b']') => {
+                    self.pop(close)?;
+                    if self.depth == self.live {
+                        self.value_ended(sink);
+                        return Ok(at + 1);
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    fn skip_text(&mut self, bytes: &[u8]) -> usize {
+        if self.escape.open != 0 {
+            self.escape.open = 0;
+            return 1;
+        }
+        let Some(at) = memchr2(b'"', b'\\', bytes) else { return bytes.len() };
+        match bytes[at] {
+            b'"' => self.quoted = false,
+            _ => self.escape.open = 1,
+        }
+        at + 1
+    }
+
+    fn push(&mut self, is_object: bool) -> Result<(), Error> {
+        if self.depth == MAX_DEPTH {
+            return Err(Error::TooDeep);
+        }
+        let bit = 1u128 << self.depth;
+        self.objects = if is_object { self.objects | bit } else { self.objects & !bit };
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn pop(&mut self, byte: u8) -> Result<(), Error> {
+        if self.depth == 0 || self.in_object() != (byte == b'}') {
+            return Err(Error::Malformed);
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn in_object(&self) -> bool {
+        self.objects >> (self.depth - 1) & 1 == 1
+    }
+
+    /// The inside of a string whose place is known.
+    fn text(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) -> Result<usize, Error> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.escape.open != 0 {
+                self.unescape(bytes[at], sink)?;
+                at += 1;
+                continue;
+            }
+            let Some(length) = memchr2(b'"', b'\\', &bytes[at..]) else {
+                self.fragment(&bytes[at..], sink);
+                return Ok(bytes.len());
+            };
+            let fragment = &bytes[at..at + length];
+            at += length + 1;
+            if bytes[at - 1] == b'"' {
+                self.text_ended(fragment, sink);
+                return Ok(at);
+            }
+            self.fragment(fragment, sink);
+            self.escape.open = 1;
+        }
+        Ok(at)
+    }
+
+    fn fragment(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.lone_surrogate(sink);
+        match self.target {
+            Target::Nothing => {}
+            Target::Key | Target::Field(Want::Value, _) => self.keep(bytes),
+            Target::Field(Want::Fragments, field) => sink.fragment(field, bytes),
+            Target::Field(_, field) => {
+                sink.seen(field);
+                self.target = Target::Nothing;
+            }
+        }
+    }
+
+    fn text_ended(&mut self, last: &[u8], sink: &mut impl Sink<F>) {
+        let is_whole = self.kept.is_empty() && self.escape.high == 0;
+        match self.target {
+            Target::Key if is_whole => self.key(last),
+            Target::Field(Want::Value, field) if is_whole => {
+                sink.value(field, Scalar::Text(&last[..last.len().min(KEPT_BYTES)]));
+            }
+            target => {
+                self.fragment(last, sink);
+                self.lone_surrogate(sink);
+                match target {
+                    Target::Key => {
+                        let kept = std::mem::take(&mut self.kept);
+                        self.key(&kept);
+                        self.kept = kept;
+                    }
+                    Target::Field(Want::Value, field) => {
+                        sink.value(field, Scalar::Text(&self.kept));
+                    }
+                    _ => {}
+                }
+                self.kept.clear();
+            }
+        }
+        match target_is_key(&self.target) {
+            true => self.step = Step::Colon,
+            false => self.value_ended(sink),
+        }
+    }
+
+    fn key(&mut self, key: &[u8]) {
+        let level = self.levels[usize::from(self.live) - 1];
+        self.node = self.table.find(level.node, key);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = KEPT_BYTES - self.kept.len();
+        self.kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// A number, `true`, `false` or `null`.
+    fn word(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) -> Result<usize, Error> {
+        let end = bytes.iter().position(|byte| !is_word(*byte));
+        let length = end.unwrap_or(bytes.len());
+        if self.kept.len() + length > KEPT_BYTES {
+            return Err(Error::Malformed);
+        }
+        if end.is_none() {
+            self.keep(bytes);
+            return Ok(length);
+        }
+        let scalar = if self.kept.is_empty() {
+            scalar(&bytes[..length])?
+        } else {
+            self.keep(&bytes[..length]);
+            scalar(&self.kept)?
+        };
+        match self.table.nodes[usize::from(self.node)].want {
+            Some((Want::Value, field)) => sink.value(field, scalar),
+            Some((Want::Seen, field)) if !matches!(scalar, Scalar::Null | Scalar::Bool(false)) => {
+                sink.seen(field);
+            }
+            _ => {}
+        }
+        self.kept.clear();
+        self.value_ended(sink);
+        Ok(length)
+    }
+
+    /// One byte of an escape.
+    fn unescape(&mut self, byte: u8, sink: &mut impl Sink<F>) -> Result<(), Error> {
+        if matches!(self.target, Target::Nothing) {
+            self.escape = Escape::default();
+            return Ok(());
+        }
+        if self.escape.open > 1 {
+            let digit = (byte as char).to_digit(16).ok_or(Error::Malformed)?;
+            self.escape.code = self.escape.code << 4 | digit as u16;
+            self.escape.open -= 1;
+            if self.escape.open == 1 {
+                self.escape.open = 0;
+                self.code_unit(sink);
+            }
+            return Ok(());
+        }
+        self.escape.open = 0;
+        match byte {
+            b'u' => (self.escape.open, self.escape.code) = (5, 0),
+            b'"' | b'\\' | b'/' => self.fragment(&[byte], sink),
+            b'b' => self.fragment(&[8], sink),
+            b'f' => self.fragment(&[12], sink),
+            b'n' => self.fragment(b"\n", sink),
+            b'r' => self.fragment(b"\r", sink),
+            b't' => self.fragment(b"\t", sink),
+            _ => return Err(Error::Malformed),
+        }
+        Ok(())
+    }
+
+    fn code_unit(&mut self, sink: &mut impl Sink<F>) {
+        let code = self.escape.code;
+        if self.escape.high != 0 && (0xDC00..0xE000).contains(&code) {
+            let high = u32::from(self.escape.high - 0xD800) << 10;
+            self.escape.high = 0;
+            self.character(0x10000 + high + u32::from(code - 0xDC00), sink);
+            return;
+        }
+        self.lone_surrogate(sink);
+        match code {
+            0xD800..0xDC00 => self.escape.high = code,
+            _ => self.character(u32::from(code), sink),
+        }
+    }
+
+    /// Half a surrogate pair that found no other half.
+    fn lone_surrogate(&mut self, sink: &mut impl Sink<F>) {
+        if self.escape.high != 0 {
+            self.escape.high = 0;
+            self.character(0xFFFD, sink);
+        }
+    }
+
+    fn character(&mut self, code: u32, sink: &mut impl Sink<F>) {
+        let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+        self.fragment(character.encode_utf8(&mut [0; 4]).as_bytes(), sink);
+    }
+}
+
+// === impl Scalar ===
+
+impl Scalar<'_> {
+    /// A count: a number that is not negative, floats such as `6.0` among them.
+    pub fn count(self) -> Option<u64> {
+        let Self::Number(text) = self else { return None };
+        let text = std::str::from_utf8(text).ok()?;
+        text.parse().ok().or_else(|| {
+            let float: f64 = text.parse().ok()?;
+            (float >= 0.0 && float < u64::MAX as f64).then_some(float as u64)
+        })
+    }
+}
+
+fn scalar(word: &[u8]) -> Result<Scalar<'_>, Error> {
+    match word {
+        b"true" => Ok(Scalar::Bool(true)),
+        b"false" => Ok(Scalar::Bool(false)),
+        // Some servers write what Python calls JSON.
+        b"null" | b"NaN" | b"Infinity" | b"-Infinity" => Ok(Scalar::Null),
+        [b'-' | b'0'..=b'9', rest @ ..] if rest.iter().all(is_numeric) => Ok(Scalar::Number(word)),
+        _ => Err(Error::Malformed),
+    }
+}
+
+fn is_numeric(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-')
+}
+
+fn target_is_key<F>(target: &Target<F>) -> bool {
+    matches!(target, Target::Key)
+}

@@ -7,10 +7,15 @@ pub mod frame;
 pub mod json;
 
 mod dialect;
+mod facts;
+mod host;
 mod observer;
 mod outcome;
 mod record;
+mod reply;
+mod request;
 mod shape;
+mod words;
 
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};

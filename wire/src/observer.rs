@@ -2,19 +2,44 @@
 
 use std::time::Duration;
 
-use crate::{Ending, Headers, Record, Shape};
+use crate::dialect::{Count, Usage};
+use crate::facts::{Facts, Fault, Tokens, without_namespace};
+use crate::reply::Reply;
+use crate::request::Request;
+use crate::words::word;
+use crate::{Ending, ErrorOrigin, Headers, Outcome, Record, Shape, UsageSource};
+
+/// The type of an error that came without one, and without a status that could stand for it.
+const OTHER_ERROR: &str = "_OTHER";
 
 /// Reads a call beside its bytes. Never fails: what it cannot read it leaves out, and says so.
 ///
 /// All times are offsets from the start of the call.
+#[derive(Debug)]
 pub struct Observer {
     shape: Shape,
+    request: Request,
+    head: Option<Head>,
+    reply: Option<Box<Reply>>,
+    keeps_token_times: bool,
 }
+
+/// What the head of the response said.
+#[derive(Debug)]
+struct Head {
+    status: u16,
+    at: Duration,
+    error_kind: Option<String>,
+    retry_after: Option<f64>,
+}
+
+// === impl Observer ===
 
 impl Observer {
     /// An observer for a call of this shape.
     pub fn new(shape: Shape) -> Self {
-        Self { shape }
+        let request = Request::new(shape.asks);
+        Self { shape, request, head: None, reply: None, keeps_token_times: false }
     }
 
     /// What the head said.
@@ -24,45 +49,254 @@ impl Observer {
 
     /// A piece of the request body (without transfer coding).
     pub fn request(&mut self, bytes: &[u8]) {
-        let _ = bytes;
+        self.request.chunk(bytes);
     }
 
     /// Whether more of the request body could still say something; once false, it stays so.
     pub fn reads_request(&self) -> bool {
-        false
+        self.request.reads()
     }
 
     /// Whether routing may still learn the model from more of the request body.
     pub fn awaits_model(&self) -> bool {
-        false
+        self.request.awaits_model() && self.shape.model.is_none()
     }
 
     /// The model as requested, once it is known.
     pub fn model(&self) -> Option<&str> {
-        self.shape.model.as_deref()
+        self.request.model().or(self.shape.model.as_deref())
     }
 
     /// The response head (the final one, not a 1xx).
     pub fn head(&mut self, status: u16, headers: &dyn Headers, at: Duration) {
-        let _ = (status, headers, at);
+        self.head = Some(Head::read(status, headers, at));
+        self.reply = self.shape.reading.map(|reading| {
+            let kept = self.keeps_token_times.then(Vec::new);
+            Box::new(Reply::new(reading, headers, Tokens { kept, ..Tokens::default() }))
+        });
     }
 
     /// A piece of the response body (without transfer coding), and when it was read.
     pub fn chunk(&mut self, bytes: &[u8], at: Duration) {
-        let _ = (bytes, at);
+        if let Some(reply) = &mut self.reply {
+            reply.chunk(bytes, at);
+        }
     }
 
     /// Keeps the offset of every token chunk from here on; [`Observer::token_times`] hands them out.
-    pub fn keep_token_times(&mut self) {}
+    pub fn keep_token_times(&mut self) {
+        self.keeps_token_times = true;
+        if let Some(reply) = &mut self.reply {
+            reply.facts_mut().tokens.kept.get_or_insert_default();
+        }
+    }
 
     /// The offsets of the token chunks, where they were kept.
     pub fn token_times(&self) -> &[Duration] {
-        &[]
+        let reply = self.reply.as_ref().filter(|_| self.is_stream());
+        reply.and_then(|reply| reply.facts().tokens.kept.as_deref()).unwrap_or_default()
     }
 
     /// The end. Fills in everything that the wire says, the outcome among it, and leaves what only
     /// the carrier knows (ids, route, bytes, waits) as it is.
-    pub fn finish(self, ending: Ending, at: Duration, record: &mut Record) {
-        let _ = (ending, at, record);
+    pub fn finish(mut self, ending: Ending, at: Duration, record: &mut Record) {
+        if let Some(reply) = &mut self.reply {
+            reply.end();
+        }
+        let outcome = self.outcome(ending);
+        record.outcome = Some(outcome);
+        record.duration_s = Some(at.as_secs_f64());
+        self.fill_request(record);
+        if let Some(head) = &self.head {
+            record.status.get_or_insert(head.status);
+            record.time_to_first_byte_s = Some(head.at.as_secs_f64());
+        }
+        if let Some(reply) = &self.reply {
+            self.fill_reply(reply, outcome, record);
+        }
+        self.fill_error(ending, outcome, record);
     }
+
+    /// The first cause wins: an error that the reply states came before whatever ended it.
+    fn outcome(&self, ending: Ending) -> Outcome {
+        let has_failed = self.head.as_ref().is_some_and(|head| head.status >= 400)
+            || self.facts().is_some_and(|facts| facts.error.is_some());
+        match ending {
+            Ending::Refused => Outcome::Refused,
+            Ending::NoAnswer => Outcome::Failed,
+            _ if has_failed => Outcome::Failed,
+            Ending::CallerLeft => Outcome::Abandoned,
+            Ending::Broken => Outcome::Truncated,
+            Ending::Clean if self.is_cut_short() => Outcome::Truncated,
+            Ending::Clean => Outcome::Completed,
+        }
+    }
+
+    /// Whether a clean end came too early: within a message, or before a stream said why it ended.
+    fn is_cut_short(&self) -> bool {
+        let (Some(reply), Some(reading)) = (&self.reply, self.shape.reading) else { return false };
+        let facts = reply.facts();
+        let is_open = reading.has_end && !facts.ended && !facts.has_finished();
+        reply.is_cut() || reply.is_read() && reply.is_stream() && is_open
+    }
+
+    fn is_stream(&self) -> bool {
+        self.asked_stream() == Some(true)
+            || self.reply.as_ref().is_some_and(|reply| reply.is_stream())
+    }
+
+    fn asked_stream(&self) -> Option<bool> {
+        self.shape.stream.or(self.request.stream())
+    }
+
+    fn facts(&self) -> Option<&Facts> {
+        self.reply.as_ref().map(|reply| reply.facts())
+    }
+
+    fn fill_request(&self, record: &mut Record) {
+        let shape = &self.shape;
+        fill(&mut record.operation, || shape.operation.clone());
+        fill(&mut record.provider, || shape.provider.clone());
+        fill(&mut record.region, || shape.region.clone());
+        fill(&mut record.project, || shape.project.clone());
+        fill(&mut record.request_model, || self.model().map(str::to_owned));
+        let came_as_stream = self.is_stream().then_some(true);
+        fill(&mut record.stream, || self.asked_stream().or(came_as_stream));
+    }
+
+    fn fill_reply(&self, reply: &Reply, outcome: Outcome, record: &mut Record) {
+        let facts = reply.facts();
+        record.response_model = said(&facts.model);
+        record.response_id = said(&facts.id);
+        record.finish_reasons = facts.reasons();
+        record.block_reason = facts.block_reason.clone();
+        record.counted_tokens = facts.counts.value(Count::Counted);
+        record.job_name = facts.job_name.clone();
+        record.job_done = facts.job_name.is_some().then(|| facts.job_done.unwrap_or(false));
+        record.not_understood = reply.not_understood().map(|reason| word(reason.as_str()));
+        self.fill_usage(facts, outcome, record);
+        if self.is_stream() {
+            fill_times(&facts.tokens, record);
+        }
+    }
+
+    fn fill_usage(&self, facts: &Facts, outcome: Outcome, record: &mut Record) {
+        let Some(reading) = self.shape.reading else { return };
+        let usage = (reading.usage)(&facts.counts);
+        let is_final = outcome == Outcome::Completed || facts.ended || facts.counted_at_end;
+        if usage != Usage::default() {
+            let source = if is_final { UsageSource::Reported } else { UsageSource::Partial };
+            record.usage_source = Some(source);
+        }
+        record.input_tokens = usage.input;
+        record.output_tokens = usage.output;
+        record.cache_read_tokens = usage.cache_read;
+        record.cache_creation_tokens = usage.cache_creation;
+        record.reasoning_tokens = usage.reasoning;
+    }
+
+    fn fill_error(&self, ending: Ending, outcome: Outcome, record: &mut Record) {
+        match outcome {
+            Outcome::Failed if ending == Ending::NoAnswer => {
+                fill(&mut record.error_type, || Some("no_answer".to_owned()));
+                fill(&mut record.error_origin, || Some(ErrorOrigin::Upstream));
+            }
+            Outcome::Failed => self.fill_fault(record),
+            Outcome::Truncated => {
+                fill(&mut record.error_type, || Some("truncated".to_owned()));
+                fill(&mut record.error_origin, || Some(ErrorOrigin::Upstream));
+            }
+            Outcome::Completed | Outcome::Refused | Outcome::Abandoned => {}
+        }
+    }
+
+    /// What the reply says of its own failure.
+    fn fill_fault(&self, record: &mut Record) {
+        let Some(head) = &self.head else { return };
+        let body = self.facts().map(Facts::fault).unwrap_or_default();
+        let fault = Fault { kind: head.error_kind.clone().or(body.kind), code: body.code };
+        let origin = origin(head.status, &fault);
+        let status = (head.status >= 400).then(|| head.status.to_string());
+        fill(&mut record.error_code, || fault.code.clone());
+        fill(&mut record.error_type, || {
+            fault.kind.or(fault.code).or(status).or_else(|| Some(OTHER_ERROR.to_owned()))
+        });
+        fill(&mut record.error_origin, || Some(origin));
+        let stated = self.facts().and_then(|facts| facts.retry_after);
+        fill(&mut record.retry_after_s, || head.retry_after.or(stated));
+    }
+}
+
+// === impl Head ===
+
+impl Head {
+    fn read(status: u16, headers: &dyn Headers, at: Duration) -> Self {
+        let mut head = Self { status, at, error_kind: None, retry_after: None };
+        if status >= 400 {
+            head.error_kind = headers
+                .value("x-amzn-errortype")
+                .map(|kind| String::from_utf8_lossy(without_namespace(kind)).into_owned());
+            head.retry_after = retry_after(headers);
+        }
+        head
+    }
+}
+
+/// How long to wait, where that is said in figures; a date would need a clock.
+fn retry_after(headers: &dyn Headers) -> Option<f64> {
+    let figure = |name| -> Option<f64> {
+        let value = std::str::from_utf8(headers.value(name)?).ok()?.trim().parse().ok()?;
+        Some(value).filter(|value: &f64| value.is_finite() && *value >= 0.0)
+    };
+    figure("retry-after-ms").map(|value| value / 1000.0).or_else(|| figure("retry-after"))
+}
+
+/// Whose fault it is: by the type where that is telling, else by the status.
+fn origin(status: u16, fault: &Fault) -> ErrorOrigin {
+    const QUOTA: [&str; 5] = ["quota", "rate_limit", "throttling", "resource_exhausted", "429"];
+    const UPSTREAM: [&str; 4] = ["overloaded", "modeltimeout", "modelerror", "modelstreamerror"];
+    const CLIENT: [&str; 4] = ["invalid", "validation", "not_found", "authentication"];
+    let words = [fault.kind.as_deref(), fault.code.as_deref()];
+    let says = |known: &[&str]| {
+        words.iter().flatten().any(|word| {
+            let word = word.to_ascii_lowercase();
+            known.iter().any(|known| word.contains(known))
+        })
+    };
+    match status {
+        429 => ErrorOrigin::Quota,
+        500.. => ErrorOrigin::Upstream,
+        _ if says(&QUOTA) => ErrorOrigin::Quota,
+        _ if says(&UPSTREAM) => ErrorOrigin::Upstream,
+        400.. => ErrorOrigin::Client,
+        _ if says(&CLIENT) || says_client_status(fault) => ErrorOrigin::Client,
+        _ => ErrorOrigin::Upstream,
+    }
+}
+
+/// An error in band may carry the status that it would have had.
+fn says_client_status(fault: &Fault) -> bool {
+    let code = fault.code.as_deref().and_then(|code| code.parse::<u16>().ok());
+    code.is_some_and(|code| (400..500).contains(&code))
+}
+
+fn fill_times(tokens: &Tokens, record: &mut Record) {
+    let seconds = |at: Option<Duration>| at.map(|at| at.as_secs_f64());
+    record.time_to_first_token_s = seconds(tokens.first);
+    record.time_to_first_visible_token_s = seconds(tokens.first_visible);
+    record.time_to_last_token_s = seconds(tokens.last);
+    let span = tokens.last.zip(tokens.first).map(|(last, first)| (last - first).as_secs_f64());
+    let gaps = record.output_tokens.filter(|count| *count >= 2).map(|count| count - 1);
+    record.time_per_output_token_s = span.zip(gaps).map(|(span, gaps)| span / gaps as f64);
+}
+
+/// Fills what the carrier has not said already: it knows better.
+fn fill<T>(slot: &mut Option<T>, value: impl FnOnce() -> Option<T>) {
+    if slot.is_none() {
+        *slot = value();
+    }
+}
+
+fn said(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::dialect::{Asks, Call, DIALECTS, Path, Reading};
+use crate::host;
+use crate::words::word;
+
 /// What of a request's head decides how the call reads.
 #[derive(Clone, Copy)]
 pub struct HeadView<'a> {
@@ -66,20 +70,68 @@ pub struct Shape {
     pub project: Option<String>,
     /// Whether a stream is asked for, where the path says so.
     pub stream: Option<bool>,
+    /// What the body of the request may add.
+    pub(crate) asks: Asks,
+    /// How the reply reads; absent where nobody knows.
+    pub(crate) reading: Option<&'static Reading>,
 }
 
 impl Shape {
     /// Reads the head of a request.
     pub fn read(head: &HeadView<'_>) -> Self {
-        let _ = head;
+        let host = host::read(head.host.unwrap_or(""));
+        let path = Path::new(head.path);
+        let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
+            return Self::unknown(head, &host);
+        };
+        let region = match host.region {
+            Some(region) => Some(word(region)),
+            None => call.region.as_deref().or_else(|| signed_region(head, &call)).map(word),
+        };
+        Self {
+            dialect: call.dialect,
+            operation: Some(word(call.operation)),
+            provider: host.provider.or(call.provider).map(word),
+            model: call.model,
+            region,
+            project: call.project,
+            stream: call.stream,
+            asks: if is_json(head) { call.asks } else { Asks::default() },
+            reading: Some(call.reading),
+        }
+    }
+
+    /// A call that no dialect knows: it may still name a model.
+    fn unknown(head: &HeadView<'_>, host: &host::Host<'_>) -> Self {
+        let asks = Asks { model: head.method == "POST" && is_json(head), stream: false };
         Self {
             dialect: Dialect::Other,
             operation: None,
-            provider: None,
+            provider: host.provider.map(word),
             model: None,
-            region: None,
+            region: host.region.map(word),
             project: None,
             stream: None,
+            asks,
+            reading: None,
         }
     }
+}
+
+/// The region that the caller signed for (SigV4).
+fn signed_region<'a>(head: &HeadView<'a>, call: &Call) -> Option<&'a str> {
+    if call.dialect != Dialect::Bedrock {
+        return None;
+    }
+    let signature = std::str::from_utf8(head.headers.value("authorization")?).ok()?;
+    let (_, scope) = signature.strip_prefix("AWS4-HMAC-SHA256")?.split_once("Credential=")?;
+    scope.split(['/', ',']).nth(2)
+}
+
+/// Whether the body may be JSON: some clients do not say.
+fn is_json(head: &HeadView<'_>) -> bool {
+    head.headers.value("content-type").is_none_or(|kind| {
+        let kind = kind.to_ascii_lowercase();
+        memchr::memmem::find(&kind, b"json").is_some()
+    })
 }

@@ -1,1 +1,158 @@
-//! How a stream is cut into the pieces that mean something.
+//! How a body is cut into the pieces that mean something.
+//!
+//! A piece is one JSON text: an event of a stream, or a whole body. Nothing is collected: what
+//! belongs to a piece goes on as it comes.
+
+mod event_stream;
+mod sse;
+
+pub use event_stream::EventStream;
+pub use sse::Sse;
+
+/// Takes what a framing cuts out.
+pub trait Pieces {
+    /// More of the piece at hand.
+    fn payload(&mut self, bytes: &[u8]);
+    /// The piece has ended.
+    fn end(&mut self);
+    /// The name of the event whose data follows (server-sent events).
+    fn name(&mut self, name: &[u8]);
+    /// A header of the message whose payload follows (event streams).
+    fn header(&mut self, name: &[u8], value: &[u8]);
+    /// The mark after the last event (`[DONE]`).
+    fn done(&mut self);
+}
+
+/// Why a body is not read any further. Its bytes go on all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotUnderstood {
+    /// It has a content encoding, which this version does not undo.
+    Encoded,
+    /// It is no JSON, or broken JSON.
+    NotJson,
+    /// Its JSON is nested deeper than anything sensible.
+    TooDeep,
+    /// A message of an event stream does not have the checksum that it states.
+    BadChecksum,
+    /// A message of an event stream is illegal.
+    BadFrame,
+    /// A message of an event stream, or its headers, is longer than allowed.
+    FrameTooLarge,
+}
+
+impl NotUnderstood {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Encoded,
+        Self::NotJson,
+        Self::TooDeep,
+        Self::BadChecksum,
+        Self::BadFrame,
+        Self::FrameTooLarge,
+    ];
+
+    /// The word that stands in records and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Encoded => "encoded",
+            Self::NotJson => "not_json",
+            Self::TooDeep => "too_deep",
+            Self::BadChecksum => "bad_checksum",
+            Self::BadFrame => "bad_frame",
+            Self::FrameTooLarge => "frame_too_large",
+        }
+    }
+}
+
+/// The framing of one body.
+#[derive(Debug)]
+pub enum Framing {
+    /// Nothing but blanks has come; the first byte decides.
+    Unknown {
+        /// Whether the head announces server-sent events, or nothing at all.
+        maybe_sse: bool,
+    },
+    /// JSON texts, one or many.
+    Json,
+    /// Server-sent events.
+    Sse(Sse),
+    /// AWS event stream.
+    EventStream(EventStream),
+}
+
+impl Framing {
+    /// The framing that a content type announces.
+    pub fn announced(content_type: Option<&[u8]>) -> Self {
+        match content_type {
+            Some(kind) if starts_with(kind, b"application/vnd.amazon.eventstream") => {
+                Self::EventStream(EventStream::default())
+            }
+            Some(kind) => Self::Unknown { maybe_sse: starts_with(kind, b"text/event-stream") },
+            None => Self::Unknown { maybe_sse: true },
+        }
+    }
+
+    /// Whether this framing is only used for streams.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::Sse(_) | Self::EventStream(_))
+    }
+
+    /// Cuts on.
+    pub fn feed(&mut self, bytes: &[u8], pieces: &mut impl Pieces) -> Result<(), NotUnderstood> {
+        let bytes = match self {
+            Self::Unknown { maybe_sse } => {
+                let Some(start) = bytes.iter().position(|byte| !is_blank(*byte)) else {
+                    return Ok(());
+                };
+                *self = Self::sniffed(bytes[start], *maybe_sse)?;
+                &bytes[start..]
+            }
+            _ => bytes,
+        };
+        match self {
+            Self::Unknown { .. } => {}
+            Self::Json => pieces.payload(bytes),
+            Self::Sse(sse) => sse.feed(bytes, pieces),
+            Self::EventStream(stream) => stream.feed(bytes, pieces)?,
+        }
+        Ok(())
+    }
+
+    /// No more comes. Says whether the body stopped within a message.
+    pub fn end(&mut self, pieces: &mut impl Pieces) -> bool {
+        match self {
+            Self::Unknown { .. } => false,
+            Self::Json => {
+                pieces.end();
+                false
+            }
+            Self::Sse(sse) => {
+                sse.end(pieces);
+                false
+            }
+            Self::EventStream(stream) => !stream.between(),
+        }
+    }
+
+    /// Trusts the first byte over the head: errors of Google come as JSON under `text/event-stream`,
+    /// and streams came as `application/json`.
+    fn sniffed(first: u8, maybe_sse: bool) -> Result<Self, NotUnderstood> {
+        match first {
+            b'{' | b'[' => Ok(Self::Json),
+            _ if maybe_sse => Ok(Self::Sse(Sse::default())),
+            // The first letters of SSE's fields, and its comments.
+            b'd' | b'e' | b'i' | b'r' | b':' => Ok(Self::Sse(Sse::default())),
+            b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => Ok(Self::Json),
+            _ => Err(NotUnderstood::NotJson),
+        }
+    }
+}
+
+/// White space, the end mark of some NUL-ended streams, and the bytes of a byte order mark.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | 0 | 0xEF | 0xBB | 0xBF)
+}
+
+fn starts_with(text: &[u8], start: &[u8]) -> bool {
+    text.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
+}

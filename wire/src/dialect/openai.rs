@@ -1,0 +1,178 @@
+//! OpenAI, and those that speak like it: chat, completions, embeddings, responses.
+//!
+//! Cached tokens are inside the input and reasoning is inside the output, unless the provider's
+//! own total shows that it stands beside (xAI, Gemini), or more is cached than there is input
+//! (Grok on Azure).
+
+use std::sync::LazyLock;
+
+use super::Count::*;
+use super::{Asks, Call, Counts, Field, Path, Reading, Usage, decoded};
+use crate::json::{Table, Want};
+use crate::{Dialect, HeadView};
+
+/// Chat, completions and embeddings.
+pub(super) static CHAT: Reading = Reading {
+    paths: LazyLock::new(|| Table::new(&[CHAT_PATHS, USAGE_PATHS, ERROR_PATHS].concat())),
+    nested: None,
+    usage,
+    has_end: true,
+    count_headers: &[],
+};
+
+static RESPONSES: Reading = Reading {
+    paths: LazyLock::new(|| Table::new(&[RESPONSES_PATHS, ERROR_PATHS].concat())),
+    nested: None,
+    usage,
+    has_end: true,
+    count_headers: &[],
+};
+
+static EMBEDDINGS: Reading = Reading {
+    paths: LazyLock::new(|| Table::new(&[CHAT_PATHS, USAGE_PATHS, ERROR_PATHS].concat())),
+    nested: None,
+    usage,
+    has_end: false,
+    count_headers: &[],
+};
+
+/// Choices, of whole answers and of chunks.
+pub(super) const CHAT_PATHS: &[(&str, Want, Field)] = &[
+    ("id", Want::Value, Field::Id),
+    ("model", Want::Value, Field::Model),
+    ("object", Want::Value, Field::Object),
+    ("choices[*]", Want::Closed, Field::Choice),
+    ("choices[*].index", Want::Value, Field::Index),
+    ("choices[*].finish_reason", Want::Value, Field::Finish),
+    ("choices[*].text", Want::Seen, Field::Text),
+    ("choices[*].delta.content", Want::Seen, Field::Text),
+    ("choices[*].delta.refusal", Want::Seen, Field::Text),
+    ("choices[*].delta.reasoning_content", Want::Seen, Field::Reasoning),
+    ("choices[*].delta.reasoning", Want::Seen, Field::Reasoning),
+    ("choices[*].delta.function_call.arguments", Want::Seen, Field::Text),
+    ("choices[*].delta.tool_calls[*].function.arguments", Want::Seen, Field::Text),
+    ("type", Want::Value, Field::FlatType),
+    ("code", Want::Value, Field::FlatCode),
+];
+
+/// Usage, in all the places where it was seen.
+pub(super) const USAGE_PATHS: &[(&str, Want, Field)] = &[
+    ("usage.prompt_tokens", Want::Value, Field::Count(Prompt)),
+    ("usage.completion_tokens", Want::Value, Field::Count(Output)),
+    ("usage.total_tokens", Want::Value, Field::Count(Total)),
+    ("usage.prompt_tokens_details.cached_tokens", Want::Value, Field::Count(CacheRead)),
+    ("usage.prompt_tokens_details.cache_write_tokens", Want::Value, Field::Count(CacheWrite)),
+    ("usage.completion_tokens_details.reasoning_tokens", Want::Value, Field::Count(Reasoning)),
+    ("usage.reasoning_tokens", Want::Value, Field::Count(ReasoningElsewhere)),
+    ("usage.prompt_cache_hit_tokens", Want::Value, Field::Count(CacheReadElsewhere)),
+    ("usage.cached_tokens", Want::Value, Field::Count(CacheReadElsewhere)),
+    ("usage.num_cached_tokens", Want::Value, Field::Count(CacheReadElsewhere)),
+    ("x_groq.usage.prompt_tokens", Want::Value, Field::Count(Prompt)),
+    ("x_groq.usage.completion_tokens", Want::Value, Field::Count(Output)),
+    ("x_groq.usage.total_tokens", Want::Value, Field::Count(Total)),
+    ("x_groq.usage.prompt_tokens_details.cached_tokens", Want::Value, Field::Count(CacheRead)),
+    (
+        "x_groq.usage.completion_tokens_details.reasoning_tokens",
+        Want::Value,
+        Field::Count(Reasoning),
+    ),
+    ("x_groq.error", Want::Seen, Field::Error),
+];
+
+const RESPONSES_PATHS: &[(&str, Want, Field)] = &[
+    ("id", Want::Value, Field::Id),
+    ("model", Want::Value, Field::Model),
+    ("status", Want::Value, Field::Status),
+    ("incomplete_details.reason", Want::Value, Field::Stop),
+    ("usage.input_tokens", Want::Value, Field::Count(Prompt)),
+    ("usage.output_tokens", Want::Value, Field::Count(Output)),
+    ("usage.total_tokens", Want::Value, Field::Count(Total)),
+    ("usage.input_tokens_details.cached_tokens", Want::Value, Field::Count(CacheRead)),
+    ("usage.input_tokens_details.cache_write_tokens", Want::Value, Field::Count(CacheWrite)),
+    ("usage.output_tokens_details.reasoning_tokens", Want::Value, Field::Count(Reasoning)),
+    ("type", Want::Value, Field::Type),
+    ("delta", Want::Seen, Field::Delta),
+    ("code", Want::Value, Field::FlatCode),
+    ("response.id", Want::Value, Field::Id),
+    ("response.model", Want::Value, Field::Model),
+    ("response.status", Want::Value, Field::Status),
+    ("response.incomplete_details.reason", Want::Value, Field::Stop),
+    ("response.error", Want::Seen, Field::Error),
+    ("response.error.type", Want::Value, Field::ErrorType),
+    ("response.error.code", Want::Value, Field::ErrorCode),
+    ("response.usage.input_tokens", Want::Value, Field::Count(Prompt)),
+    ("response.usage.output_tokens", Want::Value, Field::Count(Output)),
+    ("response.usage.total_tokens", Want::Value, Field::Count(Total)),
+    ("response.usage.input_tokens_details.cached_tokens", Want::Value, Field::Count(CacheRead)),
+    (
+        "response.usage.input_tokens_details.cache_write_tokens",
+        Want::Value,
+        Field::Count(CacheWrite),
+    ),
+    ("response.usage.output_tokens_details.reasoning_tokens", Want::Value, Field::Count(Reasoning)),
+];
+
+/// Errors of all who speak like OpenAI, and Google's, which come from its compatible endpoints.
+pub(super) const ERROR_PATHS: &[(&str, Want, Field)] = &[
+    ("error", Want::Seen, Field::Error),
+    ("error.type", Want::Value, Field::ErrorType),
+    ("error.code", Want::Value, Field::ErrorCode),
+    ("error.status", Want::Value, Field::ErrorType),
+    ("error.details[*].retryDelay", Want::Value, Field::RetryDelay),
+];
+
+/// Recognises chat, completions, embeddings and responses, behind whatever prefix.
+pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
+    if head.method != "POST" {
+        return None;
+    }
+    let (operation, reading, front) = match path.segments() {
+        [front @ .., "chat", "completions"] => ("chat", &CHAT, front),
+        [front @ .., "completions"] => ("text_completion", &CHAT, front),
+        [front @ .., "embeddings"] => ("embeddings", &EMBEDDINGS, front),
+        [front @ .., "responses"] => ("chat", &RESPONSES, front),
+        _ => return None,
+    };
+    let deployment = match front {
+        [.., "deployments", deployment] => Some(decoded(deployment).into_owned()),
+        _ => None,
+    };
+    let has_stream = operation != "embeddings";
+    Some(Call {
+        dialect: Dialect::OpenAi,
+        operation,
+        provider: Some("openai"),
+        model: deployment,
+        region: None,
+        project: None,
+        stream: (!has_stream).then_some(false),
+        asks: Asks { model: true, stream: has_stream },
+        reading,
+    })
+}
+
+/// How the counts add up.
+pub(super) fn usage(counts: &Counts) -> Usage {
+    let cache_read = counts.first(&[CacheRead, CacheReadElsewhere]);
+    let reasoning = counts.first(&[Reasoning, ReasoningElsewhere]);
+    Usage {
+        input: input(counts, cache_read),
+        output: output(counts, reasoning),
+        cache_read,
+        cache_creation: counts.value(CacheWrite),
+        reasoning,
+    }
+}
+
+fn input(counts: &Counts, cache_read: Option<u64>) -> Option<u64> {
+    let prompt = counts.value(Prompt)?;
+    let beside = cache_read.filter(|cached| *cached > prompt).unwrap_or(0);
+    Some(prompt.saturating_add(beside))
+}
+
+fn output(counts: &Counts, reasoning: Option<u64>) -> Option<u64> {
+    let output = counts.value(Output)?;
+    let with_reasoning = output.saturating_add(reasoning.unwrap_or(0));
+    let parts = counts.value(Prompt).unwrap_or(0).saturating_add(with_reasoning);
+    Some(if counts.value(Total) == Some(parts) { with_reasoning } else { output })
+}

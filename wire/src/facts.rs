@@ -1,0 +1,363 @@
+//! What a reply has said so far.
+//!
+//! The common meaning of all dialects' fields: how totals merge, when a reason counts, what makes
+//! an event a token.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::dialect::{Counts, Field, Reading};
+use crate::json::{Reader, Scalar, Sink};
+
+/// More choices than anybody asks for.
+const MAX_CHOICES: u64 = 128;
+
+/// What a reply has said so far.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) model: String,
+    pub(crate) id: String,
+    pub(crate) counts: Counts,
+    pub(crate) tokens: Tokens,
+    pub(crate) error: Option<Fault>,
+    /// How the reply came to its end in its own words, by choice.
+    pub(crate) finish_reasons: Vec<String>,
+    /// The state of the whole answer.
+    pub(crate) status: String,
+    pub(crate) block_reason: Option<String>,
+    pub(crate) job_name: Option<String>,
+    pub(crate) job_done: Option<bool>,
+    pub(crate) retry_after: Option<f64>,
+    /// The dialect's end mark has come.
+    pub(crate) ended: bool,
+    /// Counts have come with or after the reason of the end: these are the final ones.
+    pub(crate) counted_at_end: bool,
+    /// Nested JSON was broken.
+    pub(crate) is_broken: bool,
+    flat: Fault,
+    choice: Choice,
+    part: Part,
+    item: Item,
+    nested: Option<Box<Nested>>,
+    /// When what is being read came.
+    pub(crate) now: Duration,
+}
+
+/// An error, as far as the reply names it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fault {
+    pub(crate) kind: Option<String>,
+    pub(crate) code: Option<String>,
+}
+
+/// When tokens came.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    pub(crate) first: Option<Duration>,
+    pub(crate) first_visible: Option<Duration>,
+    pub(crate) last: Option<Duration>,
+    pub(crate) kept: Option<Vec<Duration>>,
+}
+
+/// The choice at hand.
+#[derive(Debug, Default)]
+struct Choice {
+    index: Option<u64>,
+    reason: String,
+}
+
+/// The part at hand.
+#[derive(Debug, Default)]
+struct Part {
+    has_text: bool,
+    is_thought: bool,
+}
+
+/// The event at hand.
+#[derive(Debug, Default)]
+struct Item {
+    has_text: bool,
+    has_reasoning: bool,
+    has_delta: bool,
+    is_about_reasoning: bool,
+    has_counts: bool,
+}
+
+/// JSON that comes as base64 within the JSON.
+#[derive(Debug)]
+struct Nested {
+    reader: Reader<Field>,
+    /// Digits that wait for their group of four.
+    digits: [u8; 4],
+    waiting: usize,
+}
+
+// === impl Facts ===
+
+impl Facts {
+    pub(crate) fn new(reading: &'static Reading, tokens: Tokens) -> Self {
+        Self {
+            model: String::new(),
+            id: String::new(),
+            counts: Counts::default(),
+            tokens,
+            error: None,
+            finish_reasons: Vec::new(),
+            status: String::new(),
+            block_reason: None,
+            job_name: None,
+            job_done: None,
+            retry_after: None,
+            ended: false,
+            counted_at_end: false,
+            is_broken: false,
+            flat: Fault::default(),
+            choice: Choice::default(),
+            part: Part::default(),
+            item: Item::default(),
+            nested: reading.nested.map(|table| Box::new(Nested::new(table))),
+            now: Duration::ZERO,
+        }
+    }
+
+    /// The reply says that it failed.
+    pub(crate) fn fail(&mut self) -> &mut Fault {
+        self.error.get_or_insert_default()
+    }
+
+    /// The error with what a flat body says of it.
+    pub(crate) fn fault(&self) -> Fault {
+        let error = self.error.clone().unwrap_or_default();
+        Fault {
+            kind: error.kind.or_else(|| self.flat.kind.clone()),
+            code: error.code.or_else(|| self.flat.code.clone()),
+        }
+    }
+
+    /// Why it ended, by choice; where that is all there is, the state of the whole.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let reasons = self.finish_reasons.iter().filter(|reason| !reason.is_empty());
+        let reasons: Vec<_> = reasons.cloned().collect();
+        if reasons.is_empty() && self.has_final_status() {
+            return vec![self.status.clone()];
+        }
+        reasons
+    }
+
+    /// Whether anything said why it ended.
+    pub(crate) fn has_finished(&self) -> bool {
+        self.has_final_status()
+            || self.block_reason.is_some()
+            || self.finish_reasons.iter().any(|reason| !reason.is_empty())
+    }
+
+    fn has_final_status(&self) -> bool {
+        !matches!(self.status.as_str(), "" | "queued" | "in_progress")
+    }
+
+    fn text(&mut self, field: Field, text: &[u8]) {
+        match field {
+            Field::Model => replace(&mut self.model, text),
+            Field::Id => replace(&mut self.id, text),
+            Field::MessageId if text.starts_with(b"msg_") => replace(&mut self.id, text),
+            Field::Finish => replace(&mut self.choice.reason, text),
+            Field::Stop => self.finish(0, text),
+            Field::Status => replace(&mut self.status, text),
+            Field::Type => self.event(text),
+            Field::Object if text == b"error" => drop(self.fail()),
+            Field::ErrorType => self.fail().kind = kept(text),
+            Field::ErrorCode => self.fail().code = kept(text),
+            Field::FlatType => self.flat.kind = kept(without_namespace(text)),
+            Field::FlatCode => self.flat.code = kept(text),
+            Field::RetryDelay => self.retry_after = seconds(text),
+            Field::BlockReason => self.block_reason = kept(text),
+            Field::JobName => self.job_name = kept(text),
+            _ => {}
+        }
+    }
+
+    fn number(&mut self, field: Field, number: Scalar<'_>, text: &[u8]) {
+        match (field, number.count()) {
+            (Field::Count(count), Some(value)) => {
+                self.counts.set(count, value);
+                self.item.has_counts = true;
+            }
+            (Field::Add(count), Some(value)) => self.counts.add(count, value),
+            (Field::Index, index) => self.choice.index = index,
+            (Field::Finish | Field::Stop | Field::ErrorCode | Field::FlatCode, _) => {
+                self.text(field, text);
+            }
+            _ => {}
+        }
+    }
+
+    /// What the type of an event says by itself.
+    pub(crate) fn event(&mut self, kind: &[u8]) {
+        match kind {
+            b"error" => drop(self.fail()),
+            b"message_stop"
+            | b"response.completed"
+            | b"response.incomplete"
+            | b"response.failed" => self.ended = true,
+            _ if memchr::memmem::find(kind, b"reasoning").is_some() => {
+                self.item.is_about_reasoning = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, index: u64, reason: &[u8]) {
+        if reason.is_empty() || index >= MAX_CHOICES {
+            return;
+        }
+        let index = index as usize;
+        if self.finish_reasons.len() <= index {
+            self.finish_reasons.resize_with(index + 1, String::new);
+        }
+        replace(&mut self.finish_reasons[index], reason);
+    }
+
+    fn choice_closed(&mut self, at: u32) {
+        let index = self.choice.index.take().unwrap_or(u64::from(at));
+        let mut reason = std::mem::take(&mut self.choice.reason);
+        self.finish(index, reason.as_bytes());
+        reason.clear();
+        self.choice.reason = reason;
+    }
+
+    fn part_closed(&mut self) {
+        let part = std::mem::take(&mut self.part);
+        self.item.has_text |= part.has_text && !part.is_thought;
+        self.item.has_reasoning |= part.has_text && part.is_thought;
+    }
+
+    /// The JSON text at hand is whole, or will never be.
+    pub(crate) fn piece_ended(&mut self) {
+        let Some(mut nested) = self.nested.take() else { return };
+        self.is_broken |= nested.reader.end(self).is_err() || nested.waiting > 0;
+        nested.waiting = 0;
+        self.nested = Some(nested);
+    }
+}
+
+impl Sink<Field> for Facts {
+    fn value(&mut self, field: Field, value: Scalar<'_>) {
+        match value {
+            Scalar::Text(text) => self.text(field, text),
+            Scalar::Number(text) => self.number(field, value, text),
+            Scalar::Bool(done) if field == Field::JobDone => self.job_done = Some(done),
+            Scalar::Bool(_) | Scalar::Null => {}
+        }
+    }
+
+    fn seen(&mut self, field: Field) {
+        match field {
+            Field::Text => self.item.has_text = true,
+            Field::Reasoning => self.item.has_reasoning = true,
+            Field::Delta => self.item.has_delta = true,
+            Field::PartText => self.part.has_text = true,
+            Field::PartThought => self.part.is_thought = true,
+            Field::Error => drop(self.fail()),
+            Field::End => self.ended = true,
+            _ => {}
+        }
+    }
+
+    fn fragment(&mut self, _: Field, bytes: &[u8]) {
+        let Some(mut nested) = self.nested.take() else { return };
+        self.is_broken |= nested.feed(bytes, self).is_none();
+        self.nested = Some(nested);
+    }
+
+    fn closed(&mut self, field: Field, at: u32) {
+        match field {
+            Field::Choice => self.choice_closed(at),
+            Field::Part => self.part_closed(),
+            _ => {}
+        }
+    }
+
+    fn item(&mut self) {
+        let item = std::mem::take(&mut self.item);
+        let is_reasoning = item.has_reasoning || item.has_delta && item.is_about_reasoning;
+        let is_visible = item.has_text || item.has_delta && !item.is_about_reasoning;
+        if is_reasoning || is_visible {
+            self.tokens.stamp(self.now, is_visible);
+        }
+        self.counted_at_end |= item.has_counts && self.has_finished();
+    }
+}
+
+// === impl Tokens ===
+
+impl Tokens {
+    fn stamp(&mut self, now: Duration, is_visible: bool) {
+        self.first.get_or_insert(now);
+        self.last = Some(now);
+        if is_visible {
+            self.first_visible.get_or_insert(now);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(now);
+        }
+    }
+}
+
+// === impl Nested ===
+
+impl Nested {
+    fn new(table: &'static crate::json::Table<Field>) -> Self {
+        Self { reader: Reader::new(table), digits: [0; 4], waiting: 0 }
+    }
+
+    /// Decodes and reads on; nothing where that cannot be done.
+    fn feed(&mut self, mut digits: &[u8], facts: &mut Facts) -> Option<()> {
+        while self.waiting > 0 && !digits.is_empty() {
+            self.digits[self.waiting] = digits[0];
+            self.waiting = (self.waiting + 1) % 4;
+            digits = &digits[1..];
+            if self.waiting == 0 {
+                let group = self.digits;
+                self.decode(&group, facts)?;
+            }
+        }
+        let (groups, rest) = digits.split_at(digits.len() / 4 * 4);
+        self.digits[..rest.len()].copy_from_slice(rest);
+        if !rest.is_empty() {
+            self.waiting = rest.len();
+        }
+        groups.chunks(1024).try_for_each(|groups| self.decode(groups, facts))
+    }
+
+    fn decode(&mut self, groups: &[u8], facts: &mut Facts) -> Option<()> {
+        let mut bytes = [0; 768];
+        let length = STANDARD.decode_slice(groups, &mut bytes).ok()?;
+        self.reader.feed(&bytes[..length], facts).ok()
+    }
+}
+
+/// Keeps the last text that is not empty, without an allocation where it is the same again.
+fn replace(kept: &mut String, text: &[u8]) {
+    if !text.is_empty() && kept.as_bytes() != text {
+        kept.clear();
+        kept.push_str(&String::from_utf8_lossy(text));
+    }
+}
+
+fn kept(text: &[u8]) -> Option<String> {
+    (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// AWS puts a namespace in front of its types, and a link behind.
+pub(crate) fn without_namespace(kind: &[u8]) -> &[u8] {
+    let kind = kind.split(|byte| *byte == b':').next().unwrap_or(kind);
+    kind.rsplit(|byte| *byte == b'#').next().unwrap_or(kind)
+}
+
+/// `48s`, `1.5s`.
+fn seconds(text: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(text).ok()?.strip_suffix('s')?;
+    text.parse().ok().filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0)
+}

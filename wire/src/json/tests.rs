@@ -1,0 +1,224 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+/// What a reader found, as lines.
+#[derive(Debug, Default, PartialEq)]
+struct Found(Vec<String>);
+
+impl Sink<&'static str> for Found {
+    fn value(&mut self, field: &'static str, value: Scalar<'_>) {
+        self.0.push(match value {
+            Scalar::Text(text) => format!("{field} '{}'", String::from_utf8_lossy(text)),
+            Scalar::Number(text) => format!("{field} {}", String::from_utf8_lossy(text)),
+            Scalar::Bool(bool) => format!("{field} {bool}"),
+            Scalar::Null => format!("{field} null"),
+        });
+    }
+    fn seen(&mut self, field: &'static str) {
+        self.0.push(format!("{field} seen"));
+    }
+    fn fragment(&mut self, field: &'static str, bytes: &[u8]) {
+        let start = format!("{field}..");
+        let fragment = String::from_utf8_lossy(bytes);
+        match self.0.last_mut().filter(|line| line.starts_with(&start)) {
+            Some(line) => line.push_str(&fragment),
+            None => self.0.push(format!("{start}{fragment}")),
+        }
+    }
+    fn closed(&mut self, field: &'static str, at: u32) {
+        self.0.push(format!("{field} closed {at}"));
+    }
+    fn item(&mut self) {
+        self.0.push("item".to_owned());
+    }
+}
+
+fn table(paths: &[(&'static str, Want, &'static str)]) -> &'static Table<&'static str> {
+    Box::leak(Box::new(Table::new(paths)))
+}
+
+fn read(table: &'static Table<&'static str>, pieces: &[&[u8]]) -> Result<Found, Error> {
+    let (mut reader, mut found) = (Reader::new(table), Found::default());
+    for piece in pieces {
+        reader.feed(piece, &mut found)?;
+    }
+    reader.end(&mut found)?;
+    Ok(found)
+}
+
+/// Reads it whole, cut in two at every place, and byte by byte.
+#[track_caller]
+fn check(
+    paths: &[(&'static str, Want, &'static str)],
+    text: &str,
+    expected: Result<&[&str], Error>,
+) {
+    let table = table(paths);
+    let expected = expected.map(|lines| Found(lines.iter().map(|line| (*line).into()).collect()));
+    let text = text.as_bytes();
+    assert_eq!(read(table, &[text]), expected, "whole");
+    for at in 0..text.len() {
+        assert_eq!(read(table, &[&text[..at], &text[at..]]), expected, "cut at {at}");
+    }
+    assert_eq!(read(table, &text.chunks(1).collect::<Vec<_>>()), expected, "byte by byte");
+}
+
+#[test]
+fn scalars_are_found_along_their_paths() {
+    check(
+        &[("a.b", Want::Value, "b"), ("c[*].d", Want::Value, "d"), ("e", Want::Value, "e")],
+        r#"{"x": {"b": 1}, "a": {"x": "}", "b": "t\u00e9\"x"}, "c": [{"d": 1}, {"d": null}, 7], "e": -6.5e3}"#,
+        Ok(&["b 'té\"x'", "d 1", "d null", "e -6.5e3", "item"]),
+    );
+}
+
+#[test]
+fn a_closed_object_tells_its_index() {
+    check(
+        &[("c[*]", Want::Closed, "c"), ("c[*].d", Want::Value, "d")],
+        r#"{"c": [{}, {"d": true, "x": []}, 3, {"d": false}]}"#,
+        Ok(&["c closed 0", "d true", "c closed 1", "d false", "c closed 3", "item"]),
+    );
+}
+
+#[test]
+fn presence_needs_something_to_be_there() {
+    let wants = [("a", Want::Seen, "a")];
+    check(&wants, r#"{"a": ""}"#, Ok(&["item"]));
+    check(&wants, r#"{"a": null}"#, Ok(&["item"]));
+    check(&wants, r#"{"a": "\n text"}"#, Ok(&["a seen", "item"]));
+    check(&wants, r#"{"a": {"b": [1]}}"#, Ok(&["a seen", "item"]));
+    check(&wants, r#"{"a": [[]]}"#, Ok(&["a seen", "item"]));
+}
+
+#[test]
+fn a_wanted_string_can_come_in_fragments() {
+    check(&[("a", Want::Fragments, "a")], r#"{"a": "x\/y=="}"#, Ok(&["a..x/y==", "item"]));
+}
+
+#[test]
+fn keys_may_be_escaped() {
+    check(&[("model", Want::Value, "m")], r#"{"mod\u0065l": "x"}"#, Ok(&["m 'x'", "item"]));
+}
+
+#[test]
+fn surrogates_make_pairs_or_are_replaced() {
+    let wants = [("a", Want::Value, "a")];
+    check(&wants, r#"{"a": "\ud83d\ude00"}"#, Ok(&["a '😀'", "item"]));
+    check(&wants, r#"{"a": "\ud83d"}"#, Ok(&["a '\u{fffd}'", "item"]));
+    check(&wants, r#"{"a": "\ud83dx\ude00"}"#, Ok(&["a '\u{fffd}x\u{fffd}'", "item"]));
+}
+
+#[test]
+fn values_one_after_another_are_items() {
+    let wants = [("a", Want::Value, "a")];
+    check(
+        &wants,
+        "{\"a\":1}\n{\"a\":2}\0{\"a\":3}",
+        Ok(&["a 1", "item", "a 2", "item", "a 3", "item"]),
+    );
+    check(&wants, "[{\"a\":1}\n,\r\n{\"a\":2}\n]", Ok(&["a 1", "item", "a 2", "item"]));
+    check(&wants, "[]", Ok(&[]));
+    check(&wants, " 3 \"x\" [[1],2]", Ok(&["item"; 4]));
+}
+
+#[test]
+fn what_is_no_json_is_an_error() {
+    let wants = [("a", Want::Value, "a")];
+    for text in ["{", "{]", "{\"a\":}", "{\"a\" 1}", "[1,]", "nul", "{\"x\":[}]", "<html>", "\"x"] {
+        check(&wants, text, Err(Error::Malformed));
+    }
+    check(&wants, &"[".repeat(129), Err(Error::TooDeep));
+}
+
+#[test]
+fn long_strings_are_cut_off_and_do_not_pile_up() {
+    let table = table(&[("a", Want::Value, "a")]);
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 20));
+    let found = read(table, &long.as_bytes().chunks(1000).collect::<Vec<_>>()).expect("JSON");
+    assert_eq!(found.0[0].len(), KEPT_BYTES + "a ''".len());
+}
+
+#[test]
+fn counts_may_be_written_as_floats() {
+    assert_eq!(Scalar::Number(b"6.0").count(), Some(6));
+    assert_eq!(Scalar::Number(b"18446744073709551615").count(), Some(u64::MAX));
+    assert_eq!(Scalar::Number(b"-1").count(), None);
+    assert_eq!(Scalar::Text(b"6").count(), None);
+}
+
+fn json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "(?s).{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 48, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec(("[abc\"\\\\]{0,2}", inner), 0..5)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
+/// What a reader should find of `a`, `a.b` and `c[*].a`, by a parser that holds the document.
+fn by_hand(value: &Value) -> Vec<String> {
+    let scalar = |name: &str, value: &Value| match value {
+        Value::Object(_) | Value::Array(_) => None,
+        Value::String(text) => Some(format!("{name} '{text}'")),
+        value => Some(format!("{name} {value}")),
+    };
+    let mut lines = Vec::new();
+    for (key, value) in value.as_object().into_iter().flatten() {
+        match key.as_str() {
+            "a" => {
+                lines.extend(scalar("a", value));
+                lines.extend(value.get("b").and_then(|value| scalar("a.b", value)));
+            }
+            "c" => {
+                let elements = value.as_array().into_iter().flatten();
+                lines.extend(elements.filter_map(|each| scalar("c.a", each.get("a")?)));
+            }
+            _ => {}
+        }
+    }
+    lines.push("item".to_owned());
+    lines
+}
+
+proptest! {
+    #[test]
+    fn any_document_cut_anywhere_reads_as_a_whole_parser_reads_it(
+        value in json(),
+        pretty: bool,
+        cuts in prop::collection::vec(1..9usize, 1..40),
+    ) {
+        prop_assume!(!value.is_array());
+        let text = if pretty { format!("{value:#}") } else { value.to_string() };
+        let mut pieces = Vec::new();
+        let mut rest = text.as_bytes();
+        for cut in cuts.iter().cycle() {
+            let (piece, tail) = rest.split_at((*cut).min(rest.len()));
+            pieces.push(piece);
+            rest = tail;
+            if rest.is_empty() { break }
+        }
+        let paths = [
+            ("a", Want::Value, "a"), ("a.b", Want::Value, "a.b"), ("c[*].a", Want::Value, "c.a"),
+        ];
+        let found = read(table(&paths), &pieces).expect("this is JSON");
+        prop_assert_eq!(found.0, by_hand(&value), "{}", text);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0..200usize) {
+        let paths = [("a", Want::Fragments, "a"), ("c[*].a", Want::Value, "c")];
+        let (head, tail) = bytes.split_at(cut.min(bytes.len()));
+        drop(read(table(&paths), &[head, tail]));
+    }
+}

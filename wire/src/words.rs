@@ -1,0 +1,26 @@
+//! Words that stand in many records, shared instead of copied.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Words beyond these are simply not shared.
+const MAX_WORDS: usize = 128;
+
+thread_local! {
+    // By thread: a counter that all workers touch on every call would cost more than the copy.
+    static WORDS: RefCell<Vec<Arc<str>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The shared form of a word of a small vocabulary: a provider, an operation, a region.
+pub(crate) fn word(text: &str) -> Arc<str> {
+    WORDS.with_borrow_mut(|words| {
+        if let Some(word) = words.iter().find(|word| ***word == *text) {
+            return word.clone();
+        }
+        let word: Arc<str> = Arc::from(text);
+        if words.len() < MAX_WORDS {
+            words.push(word.clone());
+        }
+        word
+    })
+}

@@ -1,0 +1,148 @@
+//! Every recorded exchange, cut at random places, makes the record that it should.
+//!
+//! `TIDEGATE_EXCHANGES` says where the recordings are. What is known to be wrong stands in
+//! `tests/corpus.known`, one `<id> <key>` a line; the test fails as soon as that list is.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use serde_json::Value;
+use tidegate_wire::{Ending, HeadView, Observer, Outcome, Record, Shape};
+
+#[path = "../../tests/support/expect.rs"]
+mod expect;
+
+const KNOWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/corpus.known");
+
+#[test]
+fn every_recorded_exchange_makes_the_record_that_it_should() {
+    let Some(folder) = env::var_os("TIDEGATE_EXCHANGES") else {
+        println!("SKIPPED: TIDEGATE_EXCHANGES is not set, no recorded exchange was read");
+        return;
+    };
+    let mut wrong = BTreeSet::new();
+    let mut read = 0;
+    for exchange in exchanges(Path::new(&folder)) {
+        read += 1;
+        for (key, what) in check(&exchange) {
+            let id = exchange["id"].as_str().expect("an id");
+            println!("{id} {key}: {what}");
+            wrong.insert(format!("{id} {key}"));
+        }
+    }
+    println!("read {read} exchanges, {} keys differ", wrong.len());
+    assert!(read > 0, "no exchanges in {}", folder.display());
+    assert_eq!(wrong, known(), "left: what is wrong; right: what is known to be");
+}
+
+fn check(exchange: &Value) -> Vec<(&'static str, String)> {
+    let is_encoded = exchange["response"]["headers"].get("content-encoding").is_some();
+    let record = replay(exchange);
+    let json = serde_json::to_value(&record).expect("a record serialises");
+    let mut wrong = expect::differences(&exchange["expect"], &json);
+    let is_error = exchange["expect"].get("error_type").is_some()
+        || exchange["expect"].get("error_code").is_some();
+    let outcome = if is_error { Outcome::Failed } else { Outcome::Completed };
+    if record.outcome != Some(outcome) {
+        wrong.push(("outcome", format!("{:?}", record.outcome)));
+    }
+    if record.not_understood.is_some() != is_encoded && record.operation.is_some() {
+        wrong.push(("not_understood", format!("{:?}", record.not_understood)));
+    }
+    wrong
+}
+
+fn replay(exchange: &Value) -> Record {
+    let (request, response) = (&exchange["request"], &exchange["response"]);
+    let url: Uri = request["url"].as_str().expect("a URL").parse().expect("a legal URL");
+    let headers = headers(&request["headers"]);
+    let mut observer = Observer::new(Shape::read(&HeadView {
+        method: request["method"].as_str().expect("a method"),
+        host: url.host(),
+        path: url.path(),
+        query: url.query(),
+        headers: &headers,
+    }));
+    let mut random = Random::new(exchange["id"].as_str().expect("an id"));
+    for piece in random.cut(&body(request)) {
+        observer.request(piece);
+    }
+    let status = response["status"].as_u64().expect("a status") as u16;
+    observer.head(status, &self::headers(&response["headers"]), Duration::from_millis(1));
+    for piece in random.cut(&body(response)) {
+        observer.chunk(piece, Duration::from_millis(2));
+    }
+    let mut record = Record::default();
+    observer.finish(Ending::Clean, Duration::from_millis(3), &mut record);
+    record
+}
+
+fn exchanges(folder: &Path) -> impl Iterator<Item = Value> {
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .expect("the folder of exchanges")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    paths.sort();
+    paths.into_iter().map(|path| {
+        let text = fs::read(&path).expect("a readable file");
+        serde_json::from_slice(&text).expect("a JSON file")
+    })
+}
+
+fn known() -> BTreeSet<String> {
+    let text = fs::read_to_string(KNOWN).expect("the list of known differences");
+    text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+fn headers(fields: &Value) -> HeaderMap {
+    let fields = fields.as_object().expect("header fields");
+    let field = |(name, value): (&String, &Value)| {
+        let name: HeaderName = name.parse().ok()?;
+        Some((name, HeaderValue::from_str(value.as_str()?).ok()?))
+    };
+    fields.iter().filter_map(field).collect()
+}
+
+fn body(message: &Value) -> Vec<u8> {
+    match (&message["body_text"], &message["body_b64"]) {
+        (Value::String(text), _) => text.clone().into_bytes(),
+        (_, Value::String(text)) => STANDARD.decode(text).expect("base64"),
+        _ => Vec::new(),
+    }
+}
+
+/// Places to cut at, the same on every run.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: &str) -> Self {
+        Self(seed.bytes().fold(14_695_981_039_346_656_037, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(1_099_511_628_211)
+        }))
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    fn cut<'a>(&mut self, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
+        let mut pieces = Vec::new();
+        while !bytes.is_empty() {
+            let longest = [3, 40, 700, 20_000][self.below(4)];
+            let (piece, rest) = bytes.split_at((1 + self.below(longest)).min(bytes.len()));
+            pieces.push(piece);
+            bytes = rest;
+        }
+        pieces
+    }
+}
