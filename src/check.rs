@@ -1,11 +1,26 @@
-//! `tidegate check`.
+//! `tidegate check`: reads a configuration and says what is wrong with it.
+
+use std::path::PathBuf;
+
+use tidegate_proxy::Config;
 
 use crate::Exit;
 
-/// Not there yet.
+/// Read a configuration and say what is wrong with it, with file, line and key.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Configuration file (YAML)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
 
-pub(crate) fn run(_: Args) -> anyhow::Result<Exit> {
-    Ok(Exit::Usage)
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    let config = Config::read(&args.file)?;
+    println!(
+        "{}: good; {} upstreams, {} routes",
+        args.file.display(),
+        config.upstreams.len(),
+        config.routes.len()
+    );
+    Ok(Exit::Good)
 }

@@ -57,6 +57,8 @@ enum Exit {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // One provider for all TLS in the process; dependencies bring a second one, and rustls will not guess.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     log_to_standard_error();
     let result = match cli.command {
         Command::Proxy(args) => proxy::run(args),

@@ -1,11 +1,128 @@
-//! `tidegate proxy`.
+//! `tidegate proxy`: the sidecar.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tidegate_proxy::{Config, Sidecar};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+use tracing::info;
 
 use crate::Exit;
 
-/// Not there yet.
-#[derive(clap::Args)]
-pub(crate) struct Args {}
+/// How often a drain looks whether all is over.
+const LOOK: Duration = Duration::from_millis(50);
 
-pub(crate) fn run(_: Args) -> anyhow::Result<Exit> {
-    Ok(Exit::Usage)
+/// Run the sidecar: forward model calls and measure them.
+///
+/// `tidegate proxy --upstream https://api.openai.com` forwards everything to one place; point the
+/// application at it with OPENAI_BASE_URL=http://127.0.0.1:4100/v1. A configuration file gives
+/// several upstreams and routes. A flag counts more than its variable, a variable more than the file.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Configuration file (YAML)
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Send everything to this URL; the dialect is found from each call
+    #[arg(long, value_name = "URL", env = "TIDEGATE_UPSTREAM")]
+    upstream: Option<String>,
+    /// Where the application connects [default: 127.0.0.1:4100]
+    #[arg(long, value_name = "ADDR", env = "TIDEGATE_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Where metrics, probes and the admin API are served [default: 127.0.0.1:4101]
+    #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN")]
+    admin: Option<SocketAddr>,
+    /// A third address for /livez, /readyz and /metrics alone
+    #[arg(long, value_name = "ADDR", env = "TIDEGATE_HEALTH")]
+    health: Option<SocketAddr>,
+    /// Write one JSON object per call to this file; - is standard output
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_RECORDS")]
+    records: Option<PathBuf>,
+    /// Threads that carry traffic [default: the cores that the container has]
+    #[arg(long, value_name = "N", env = "TIDEGATE_WORKERS")]
+    workers: Option<NonZeroU16>,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    let config = configuration(args)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before the first address is announced, so that no signal finds nobody.
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let sidecar = Sidecar::start(config)?;
+    runtime.block_on(serve(&sidecar, &mut signals));
+    sidecar.stop();
+    Ok(Exit::Good)
+}
+
+fn configuration(args: Args) -> anyhow::Result<Config> {
+    let mut config = match &args.config {
+        Some(path) => Config::read(path)?,
+        None => Config::default(),
+    };
+    if let Some(url) = &args.upstream {
+        config = config.everything_to(url).context("--upstream")?;
+    }
+    if config.routes.is_empty() {
+        anyhow::bail!(
+            "there is nowhere to send calls to; give --upstream URL, or --config FILE with `upstreams` and `routes`"
+        );
+    }
+    config.listen = args.listen.unwrap_or(config.listen);
+    config.admin = args.admin.unwrap_or(config.admin);
+    config.health = args.health.or(config.health);
+    config.records = args.records.or(config.records);
+    config.workers = args.workers.or(config.workers);
+    Ok(config)
+}
+
+/// A soft limit of 1,024 descriptors is 500 calls at a time.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// Serves until a signal, then until nothing is left to wait for, or a second signal.
+async fn serve(sidecar: &Sidecar, signals: &mut Signals) {
+    let terminated = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break true,
+            _ = signals.interrupt.recv() => break false,
+            _ = signals.hangup.recv() => sidecar.reopen(),
+        }
+    };
+    sidecar.drain();
+    let limit = Sidecar::drain_limit();
+    info!(calls = sidecar.calls_in_flight(), limit_s = limit.as_secs(), "draining");
+    let over = async {
+        while !sidecar.is_over(terminated) {
+            sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = over => {}
+        () = sleep(limit) => {}
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }

@@ -1,1 +1,30 @@
-//! The sidecar.
+//! The sidecar: a transparent reverse proxy that measures model calls.
+//!
+//! A request is followed in two files: `serve.rs` (what always happens) and `stack.rs` (the
+//! policies, in order).
+
+pub mod admin;
+pub mod config;
+pub mod export;
+pub mod recorder;
+
+mod activity;
+mod call;
+mod error;
+mod exchange;
+mod executor;
+mod head;
+mod http1;
+mod inbound;
+mod layer;
+mod listener;
+mod pump;
+mod route;
+mod serve;
+mod sidecar;
+mod stack;
+mod timer;
+mod upstream;
+
+pub use config::{Config, ConfigError};
+pub use sidecar::{Sidecar, StartError};

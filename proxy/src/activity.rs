@@ -1,0 +1,38 @@
+//! Whether calls are in flight, and when the last one came: what a drain waits for.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// The calls of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    open: AtomicUsize,
+    opened_ms: AtomicU64,
+}
+
+impl Activity {
+    pub(crate) fn opened(&self) {
+        self.open.fetch_add(1, Relaxed);
+        self.opened_ms.store(since_start().as_millis() as u64, Relaxed);
+    }
+
+    pub(crate) fn closed(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// Calls in flight.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// How long no new call has come.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        since_start().saturating_sub(Duration::from_millis(self.opened_ms.load(Relaxed)))
+    }
+}
+
+fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}

@@ -1,0 +1,217 @@
+//! The door for people and machines that watch: metrics, health, and what else is there.
+//!
+//! It listens on loopback, where any page in a browser could reach it under a name of its own
+//! choice (DNS rebinding): a request must name the host by address, as `localhost`, or by a name
+//! that the configuration gives. The health address is meant for the network and shows nothing
+//! that needs this.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::export::metrics::Registry;
+use crate::export::prometheus::{CONTENT_TYPE as PROMETHEUS_TEXT, Prometheus};
+
+/// Connections at once, on each address.
+const CONNECTIONS: usize = 64;
+/// How long a request head may take, or the pause before the next one.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may last, however slowly its answers are read.
+const CONNECTION: Duration = Duration::from_secs(300);
+/// How long to pause when a connection cannot be accepted: mostly, descriptors are out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const INDEX: &str = "\
+tidegate
+
+/metrics  metrics, for Prometheus
+/livez    200 while the process lives
+/readyz   200 while calls are welcome
+";
+
+/// What administration shows.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    prometheus: Prometheus,
+    readiness: Readiness,
+    hosts: Arc<[String]>,
+}
+
+/// Whether calls are welcome; shared by all who know or ask.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicU8>);
+
+/// How much an address shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Surface {
+    Admin,
+    Health,
+}
+
+// === impl Readiness ===
+
+impl Readiness {
+    const STARTING: u8 = 0;
+    const READY: u8 = 1;
+    const DRAINING: u8 = 2;
+
+    /// From now on calls are welcome, unless it drains already.
+    pub fn ready(&self) {
+        let (old, new) = (Self::STARTING, Self::READY);
+        _ = self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// From now on calls had better go elsewhere. There is no way back.
+    pub fn drain(&self) {
+        self.0.store(Self::DRAINING, Ordering::Release);
+    }
+
+    /// Why calls are not welcome, if so.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self.0.load(Ordering::Acquire) {
+            Self::STARTING => Some("starting"),
+            Self::READY => None,
+            _ => Some("draining"),
+        }
+    }
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// Shows this registry and this readiness, to who names one of these hosts too.
+    pub fn new(registry: Arc<Registry>, readiness: Readiness, hosts: Vec<String>) -> Self {
+        Self { prometheus: Prometheus::new(registry), readiness, hosts: hosts.into() }
+    }
+
+    fn answer(&self, request: &Request<Incoming>, surface: Surface) -> Response<Full<Bytes>> {
+        if surface == Surface::Admin && !self.is_host(request) {
+            let reason = "this host is not ours: use an address, localhost, or a configured name\n";
+            return text(StatusCode::MISDIRECTED_REQUEST, reason);
+        }
+        let answer = match (request.uri().path(), surface) {
+            ("/livez", _) => text(StatusCode::OK, "ok\n"),
+            ("/readyz", _) => self.readyz(),
+            ("/metrics", _) => self.metrics(),
+            ("/", Surface::Admin) => text(StatusCode::OK, INDEX),
+            _ => return text(StatusCode::NOT_FOUND, "nothing is here\n"),
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        answer
+    }
+
+    fn readyz(&self) -> Response<Full<Bytes>> {
+        match self.readiness.reason() {
+            None => text(StatusCode::OK, "ok\n"),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match self.prometheus.text() {
+            Ok(metrics) => {
+                let mut answer = text(StatusCode::OK, metrics);
+                let content_type = HeaderValue::from_static(PROMETHEUS_TEXT);
+                answer.headers_mut().insert(CONTENT_TYPE, content_type);
+                answer
+            }
+            Err(error) => {
+                warn!(%error, "metrics cannot be shown");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be shown\n")
+            }
+        }
+    }
+
+    /// A browser always names the host; who names none is no browser.
+    fn is_host(&self, request: &Request<Incoming>) -> bool {
+        let Some(host) = request.headers().get(HOST) else { return true };
+        host.to_str().ok().and_then(host_name).is_some_and(|name| {
+            name.parse::<IpAddr>().is_ok()
+                || name.eq_ignore_ascii_case("localhost")
+                || self.hosts.iter().any(|host| name.eq_ignore_ascii_case(host))
+        })
+    }
+}
+
+/// The host of an authority, without its port and without the brackets of IPv6.
+fn host_name(authority: &str) -> Option<&str> {
+    match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map(|(address, _)| address),
+        None => authority.split(':').next(),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, "text/plain; charset=utf-8")
+        .header(CACHE_CONTROL, "no-store")
+        .body(Full::new(body.into()))
+        .expect("these headers are valid")
+}
+
+/// Serves all of it on this listener, for as long as its runtime lives.
+pub async fn serve_admin(listener: TcpListener, admin: Admin) -> io::Result<Infallible> {
+    serve(listener, admin, Surface::Admin).await
+}
+
+/// Serves `/livez`, `/readyz` and `/metrics` only.
+pub async fn serve_health(listener: TcpListener, admin: Admin) -> io::Result<Infallible> {
+    serve(listener, admin, Surface::Health).await
+}
+
+async fn serve(listener: TcpListener, admin: Admin, surface: Surface) -> io::Result<Infallible> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = connections.clone().acquire_owned().await.expect("nobody closes it");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "administration cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let admin = admin.clone();
+        tokio::spawn(async move {
+            if tokio::time::timeout(CONNECTION, connection(stream, admin, surface)).await.is_err() {
+                debug!("connection to administration was cut");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, admin: Admin, surface: Surface) {
+    let service = service_fn(|request| {
+        let answer = admin.answer(&request, surface);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "connection to administration ended");
+    }
+}

@@ -1,0 +1,101 @@
+//! A call on its way down the stack, and the reply on its way up.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::Body as _;
+
+use crate::exchange::Notes;
+use crate::head::{RequestHead, ResponseHead};
+use crate::http1::body::Framed;
+use crate::upstream::{Http1Reply, Http2Reply};
+
+/// A call that has a route.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) head: RequestHead,
+    pub(crate) body: RequestBody,
+    /// Where every layer writes down what it learned.
+    pub(crate) notes: Rc<Notes>,
+}
+
+/// The body of a request, still with its caller.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    /// On an HTTP/1.1 connection.
+    Http1(Framed),
+    /// On an HTTP/2 stream.
+    Http2(Http2Body),
+}
+
+/// A request body by HTTP/2, with what was read ahead of it.
+#[derive(Debug)]
+pub(crate) struct Http2Body {
+    pub(crate) ahead: std::collections::VecDeque<Bytes>,
+    pub(crate) incoming: hyper::body::Incoming,
+}
+
+/// What an upstream, or Tidegate itself, answers.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) head: ResponseHead,
+    pub(crate) body: ReplyBody,
+}
+
+/// The body of a reply, still with its upstream.
+#[derive(Debug)]
+pub(crate) enum ReplyBody {
+    /// Made by Tidegate.
+    Full(Bytes),
+    /// On an HTTP/1.1 connection.
+    Http1(Box<Http1Reply>),
+    /// On an HTTP/2 stream.
+    Http2(Box<Http2Reply>),
+}
+
+/// A call that failed, with the call itself where nothing of it was sent.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: crate::error::Error,
+    pub(crate) unsent: Option<Call>,
+}
+
+// === impl Http2Body ===
+
+impl Http2Body {
+    /// The next piece of the body, or its trailers.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+        match self.ahead.pop_front() {
+            Some(bytes) => Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        }
+    }
+}
+
+impl Http2Body {
+    /// Reads a piece ahead of its way, and keeps it.
+    pub(crate) fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)).transpose()?;
+        // Trailers end a body; a body that is nothing else says nothing of its model.
+        let data = frame.and_then(|frame| frame.into_data().ok());
+        self.ahead.extend(data.clone());
+        Poll::Ready(data.map(Ok))
+    }
+}
+
+// === impl Failure ===
+
+impl From<crate::error::Error> for Failure {
+    fn from(error: crate::error::Error) -> Self {
+        Self { error, unsent: None }
+    }
+}

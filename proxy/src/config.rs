@@ -1,0 +1,351 @@
+//! What a user writes: listeners, upstreams, routes. Empty is a good configuration.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use tidegate_wire::Dialect;
+
+use crate::export::otlp::OtlpConfig;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where callers connect.
+    pub listen: SocketAddr,
+    /// Where metrics, probes and the admin API are served.
+    pub admin: SocketAddr,
+    /// A third address that serves `/livez`, `/readyz` and `/metrics` alone.
+    pub health: Option<SocketAddr>,
+    /// Threads that carry traffic; as many as the container has cores where absent.
+    pub workers: Option<NonZeroU16>,
+    /// A file for one JSON object per call; `-` is standard output.
+    pub records: Option<PathBuf>,
+    /// The places that calls go to, by name.
+    pub upstreams: BTreeMap<String, UpstreamConfig>,
+    /// Which call goes where; the first match wins.
+    pub routes: Vec<RouteConfig>,
+    /// How long things may take.
+    pub timeouts: TimeoutsConfig,
+    /// How much there may be of things.
+    pub limits: LimitsConfig,
+    /// Metrics by OTLP; the `OTEL_*` variables say the same.
+    pub otlp: OtlpConfig,
+}
+
+/// One place that calls go to: a URL, or several addresses of one service.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamConfig {
+    /// `https://host[:port]`; `{location}` in it is filled from the call's path.
+    pub url: Option<String>,
+    /// Several URLs of one service, used in turn.
+    pub addresses: Vec<String>,
+    /// Another host or IP (and port) to dial, while Host and SNI stay the URL's.
+    pub address: Option<String>,
+    /// The locations that `{location}` may be filled with.
+    pub locations: Vec<String>,
+    /// The model that is served here, where calls name none.
+    pub model: Option<String>,
+    /// Who serves here: the `gen_ai.provider.name` of its calls.
+    pub provider: Option<String>,
+    /// The region of its calls.
+    pub region: Option<String>,
+    /// HTTP/2 without TLS, for servers known to speak it.
+    pub http2: bool,
+}
+
+/// Which calls go to which upstream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// The name in records and metrics; the upstream's where absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// All that is said here must hold.
+    #[serde(default, rename = "match")]
+    pub matches: MatchConfig,
+    /// Taken off the front of the path.
+    #[serde(default)]
+    pub strip_prefix: Option<String>,
+    /// The name of an upstream.
+    pub upstream: String,
+}
+
+/// What a call must be for a route to take it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MatchConfig {
+    /// Whose interface it speaks.
+    pub dialect: Option<Dialect>,
+    /// The host that the caller names; `*` stands for any characters.
+    pub host: Option<String>,
+    /// The path; `*` stands for any characters.
+    pub path: Option<String>,
+    /// Headers and their values; `*` stands for any characters.
+    pub header: BTreeMap<String, String>,
+    /// The requested model; `*` stands for any characters.
+    pub model: Option<String>,
+}
+
+/// How long things may take.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsConfig {
+    /// From a request's first byte to the end of its head.
+    pub request_head: Span,
+    /// Between two pieces of a request body.
+    pub request_body_idle: Span,
+    /// To resolve, connect and shake hands.
+    pub connect: Span,
+    /// From the sent request to the response head.
+    pub response_head: Span,
+    /// Between two pieces of a response body, and for a caller to take one.
+    pub idle: Span,
+    /// Between two calls on a caller's connection.
+    pub keep_alive: Span,
+    /// Between two calls on an upstream's connection.
+    pub upstream_keep_alive: Span,
+}
+
+/// How much there may be of things.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Callers' connections at a time.
+    pub connections: NonZeroU32,
+    /// Bytes of one body that may be held where a policy must see it first.
+    pub held_body: bytesize::ByteSize,
+    /// Bytes of all held bodies together.
+    pub held_bodies: bytesize::ByteSize,
+    /// Idle connections that each worker keeps to one upstream address.
+    pub idle_connections: NonZeroU32,
+}
+
+/// A length of time, written with its unit: `1.5s`, `20ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+/// A configuration that cannot be used, and where.
+#[derive(Debug)]
+pub struct ConfigError {
+    file: Option<PathBuf>,
+    message: String,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4100)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 4101)),
+            health: None,
+            workers: None,
+            records: None,
+            upstreams: BTreeMap::new(),
+            routes: Vec::new(),
+            timeouts: TimeoutsConfig::default(),
+            limits: LimitsConfig::default(),
+            otlp: OtlpConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
+        let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
+        Self::parse(&text).map_err(|error| within(error.message))
+    }
+
+    /// Reads and checks a text.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::default());
+        }
+        let config: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// One upstream that takes everything.
+    pub fn everything_to(mut self, url: &str) -> Result<Self, ConfigError> {
+        let upstream = UpstreamConfig { url: Some(url.to_owned()), ..UpstreamConfig::default() };
+        self.upstreams.insert(DEFAULT.to_owned(), upstream);
+        self.routes = vec![RouteConfig {
+            name: None,
+            matches: MatchConfig::default(),
+            strip_prefix: None,
+            upstream: DEFAULT.to_owned(),
+        }];
+        self.check()?;
+        Ok(self)
+    }
+
+    /// What one key cannot say of itself.
+    fn check(&self) -> Result<(), ConfigError> {
+        for (name, upstream) in &self.upstreams {
+            crate::upstream::Spec::new(name, upstream)
+                .map_err(|message| ConfigError::new(format!("upstreams.{name}: {message}")))?;
+        }
+        for (at, route) in self.routes.iter().enumerate() {
+            if !self.upstreams.contains_key(&route.upstream) {
+                let known = self.upstreams.keys().map(String::as_str);
+                let hint = nearest(&route.upstream, known);
+                return Err(ConfigError::new(format!(
+                    "routes[{at}].upstream: there is no upstream `{}`{hint}",
+                    route.upstream
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of the upstream that `--upstream` makes.
+const DEFAULT: &str = "default";
+
+// === impl ConfigError ===
+
+impl ConfigError {
+    fn new(message: String) -> Self {
+        Self { file: None, message }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{}: {}", file.display(), self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The reader's own words (with line and column), and the nearest key where one is unknown.
+fn explain(error: &serde_saphyr::Error) -> ConfigError {
+    let message = error.to_string();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let hint = match quoted.split_first() {
+        Some((wrong, known)) if message.contains("unknown field") => {
+            nearest(wrong, known.iter().copied())
+        }
+        _ => String::new(),
+    };
+    ConfigError::new(message + &hint)
+}
+
+fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
+    known
+        .map(|key| (strsim::damerau_levenshtein(wrong, key), key))
+        .min()
+        .filter(|(distance, _)| *distance <= wrong.len().max(3) / 2)
+        .map_or_else(String::new, |(_, key)| format!("; did you mean `{key}`?"))
+}
+
+// === impl Span ===
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let read = text.parse::<jiff::SignedDuration>().ok();
+        read.and_then(|read| Duration::try_from(read).ok()).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is not a duration; write a number with its unit, such as 1.5s or 20ms"
+            ))
+        })
+    }
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> Self {
+        let seconds = |seconds| Span(Duration::from_secs(seconds));
+        Self {
+            request_head: seconds(10),
+            request_body_idle: seconds(60),
+            connect: seconds(5),
+            response_head: seconds(900),
+            idle: seconds(300),
+            keep_alive: seconds(600),
+            upstream_keep_alive: seconds(60),
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections: NonZeroU32::new(10_000).expect("not zero"),
+            held_body: bytesize::ByteSize::mib(8),
+            held_bodies: bytesize::ByteSize::mib(16),
+            idle_connections: NonZeroU32::new(1024).expect("not zero"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_configuration_is_a_good_one() {
+        for text in ["", "\n", "# nothing\n", "{}"] {
+            let config = Config::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+            assert_eq!(config.listen.port(), 4100);
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_contract_is_read() {
+        let config = Config::parse(
+            r#"
+listen: 127.0.0.1:0
+upstreams:
+  vertex:  { url: "https://{location}-aiplatform.googleapis.com", locations: [us-central1, global] }
+  gemma:   { url: "http://gemma-service.default.svc:8000", model: gemma-3-12b }
+  pool:    { addresses: ["http://10.0.0.1:8000", "http://10.0.0.2:8000"] }
+routes:
+  - { match: { path: "/openai/*", header: { x-team: a }, model: "gpt-*" }, strip_prefix: /openai, upstream: pool }
+  - { match: { path: "/generate" }, upstream: gemma }
+  - { match: { dialect: vertex }, upstream: vertex }
+timeouts: { idle: 1.5s, connect: 20ms }
+limits: { held_body: 1MiB }
+"#,
+        )
+        .expect("a good configuration");
+        assert_eq!(config.routes.len(), 3);
+        assert_eq!(config.timeouts.idle, Span(Duration::from_millis(1500)));
+        assert_eq!(config.limits.held_body.as_u64(), 1 << 20);
+    }
+
+    #[test]
+    fn an_error_names_line_key_and_the_nearest_right_key() {
+        let error =
+            Config::parse("listen: 127.0.0.1:1\nupstream:\n  a: {}\n").expect_err("unknown key");
+        let text = error.to_string();
+        assert!(text.contains("upstream") && text.contains("did you mean `upstreams`"), "{text}");
+        assert!(text.contains("line 2"), "{text}");
+    }
+
+    #[test]
+    fn a_route_to_nowhere_is_told() {
+        let text = "upstreams: { gemma: { url: 'http://a' } }\nroutes: [{ upstream: gema }]";
+        let error = Config::parse(text).expect_err("no such upstream").to_string();
+        assert_eq!(error, "routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?");
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        let error = Config::parse("timeouts: { idle: 300 }").expect_err("no unit").to_string();
+        assert!(error.contains("is not a duration"), "{error}");
+    }
+}

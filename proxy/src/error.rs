@@ -1,0 +1,151 @@
+//! Why a call got no reply from an upstream, and what the caller is told instead.
+
+use std::sync::Arc;
+
+use tidegate_wire::{Dialect, ErrorOrigin};
+
+use crate::call::{Reply, ReplyBody};
+use crate::head::{Fields, ResponseHead};
+use crate::http1::body::BodyError;
+use crate::http1::parse::HeadError;
+
+/// The cause of something that went wrong below.
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a call got no reply from an upstream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    Head(#[from] HeadError),
+    #[error("request head did not come within {limit_s} s")]
+    HeadTimeout { limit_s: u64 },
+    #[error("no route matches this call; see `routes` in the configuration")]
+    NoRoute,
+    #[error("location `{location}` is not among the locations of upstream `{upstream}`")]
+    Location { upstream: Arc<str>, location: String },
+    #[error("the caller left")]
+    CallerLeft,
+    #[error("request body broke off")]
+    Body(#[source] BodyError),
+    #[error("request body stood still for {limit_s} s")]
+    BodyTimeout { limit_s: u64 },
+    #[error("upstream `{upstream}` cannot be reached: {source}")]
+    Connect { upstream: Arc<str>, source: Source },
+    #[error("upstream `{upstream}` did not accept a connection within {limit_s} s")]
+    ConnectTimeout { upstream: Arc<str>, limit_s: u64 },
+    #[error("upstream `{upstream}` has no TLS that we trust: {source}")]
+    Tls { upstream: Arc<str>, source: Source },
+    #[error("upstream `{upstream}` closed the connection without an answer")]
+    Closed { upstream: Arc<str>, source: Option<Source> },
+    #[error("upstream `{upstream}` gave no answer within {limit_s} s")]
+    ResponseTimeout { upstream: Arc<str>, limit_s: u64 },
+    #[error("upstream `{upstream}` sent something that is not HTTP: {source}")]
+    Protocol { upstream: Arc<str>, source: Source },
+}
+
+impl Error {
+    /// The `error.type` of records: one of few fixed words, never a message.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Head(HeadError::TooLarge) => "head_too_large",
+            Self::Head(_) => "bad_request",
+            Self::HeadTimeout { .. } => "request_head_timeout",
+            Self::NoRoute => "no_route",
+            Self::Location { .. } => "location_not_configured",
+            Self::CallerLeft => "caller_left",
+            Self::Body(_) => "request_body_broken",
+            Self::BodyTimeout { .. } => "request_body_timeout",
+            Self::Connect { .. } => "upstream_unreachable",
+            Self::ConnectTimeout { .. } => "upstream_connect_timeout",
+            Self::Tls { .. } => "upstream_tls",
+            Self::Closed { .. } => "upstream_closed",
+            Self::ResponseTimeout { .. } => "upstream_response_timeout",
+            Self::Protocol { .. } => "upstream_protocol",
+        }
+    }
+
+    /// The status that the caller gets.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Head(HeadError::TooLarge) => 431,
+            Self::Head(HeadError::Connect) => 405,
+            Self::Head(_) | Self::CallerLeft | Self::Body(_) => 400,
+            Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
+            Self::NoRoute | Self::Location { .. } => 404,
+            Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
+            Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Closed { .. }
+            | Self::Protocol { .. } => 502,
+        }
+    }
+
+    /// Who caused it.
+    pub(crate) fn origin(&self) -> ErrorOrigin {
+        match self.status() {
+            400..500 => ErrorOrigin::Client,
+            _ => ErrorOrigin::Upstream,
+        }
+    }
+
+    /// Whether the call was refused before any upstream was asked.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Head(_) | Self::HeadTimeout { .. } | Self::NoRoute | Self::Location { .. }
+        )
+    }
+
+    /// The answer to the caller, in the form that its SDK reads.
+    pub(crate) fn reply(&self, dialect: Dialect) -> Reply {
+        let (status, kind) = (self.status(), self.kind());
+        let body = body(dialect, status, kind, &format!("tidegate: {self}"));
+        let mut map = http::HeaderMap::new();
+        let mut set = |name: &'static str, value: &str| {
+            map.insert(name, value.parse().expect("words and numbers are header values"));
+        };
+        set("content-type", "application/json");
+        set("content-length", &body.len().to_string());
+        set("x-tidegate-error", kind);
+        if dialect == Dialect::Bedrock {
+            set("x-amzn-errortype", kind);
+        }
+        let head =
+            ResponseHead { status, reason: reason(status).into(), fields: Fields::from_map(&map) };
+        Reply { head, body: ReplyBody::Full(body.into()) }
+    }
+}
+
+/// An error body as the dialect's own provider would write it.
+fn body(dialect: Dialect, status: u16, kind: &str, message: &str) -> String {
+    let json = match dialect {
+        Dialect::Anthropic => serde_json::json!({
+            "type": "error", "error": { "type": kind, "message": message },
+        }),
+        Dialect::Gemini | Dialect::Vertex => serde_json::json!({
+            "error": { "code": status, "message": message, "status": google_status(status) },
+        }),
+        Dialect::Bedrock => serde_json::json!({ "message": message }),
+        Dialect::OpenAi | Dialect::Generate | Dialect::Other => serde_json::json!({
+            "error": { "message": message, "type": "tidegate_error", "param": null, "code": kind },
+        }),
+    };
+    json.to_string()
+}
+
+/// Google's word for a status (AIP-193).
+fn google_status(status: u16) -> &'static str {
+    match status {
+        404 => "NOT_FOUND",
+        400..500 => "INVALID_ARGUMENT",
+        504 => "DEADLINE_EXCEEDED",
+        _ => "UNAVAILABLE",
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason())
+        .unwrap_or("Error")
+}

@@ -1,0 +1,375 @@
+//! One call, from the moment its head was read: exactly one record leaves, whatever happens.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_wire::{
+    Dialect, Ending, HeadView, Headers, Id, Observer, Record, Shape, SpanId, TraceId,
+};
+use tokio::time::Instant;
+
+use crate::activity::Activity;
+use crate::error::Error;
+use crate::export::metrics::InFlight;
+use crate::head::{Fields, RequestHead, ResponseHead};
+use crate::recorder::Recorder;
+use crate::route::Route;
+use crate::upstream::{Origin, Spec};
+
+/// Owns the record of one call. Dropping it is the only way out.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    notes: Rc<Notes>,
+    recorder: Recorder,
+    activity: Arc<Activity>,
+}
+
+/// What is known of a call so far; shared by all who carry it.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    opened: Instant,
+    state: RefCell<State>,
+    ending: Cell<Ending>,
+    request_read: Cell<bool>,
+    stamps: Stamps,
+}
+
+struct State {
+    /// Taken when the record is closed.
+    observer: Option<Observer>,
+    record: Record,
+    /// Payload bytes of the request that the observer has seen, and that have gone by.
+    request_seen: u64,
+    request_passed: u64,
+    response_bytes: u64,
+    in_flight: Option<InFlight>,
+}
+
+/// Moments from which waits and our own share are reckoned.
+#[derive(Debug, Default)]
+struct Stamps {
+    sent: Cell<Option<Instant>>,
+    answered: Cell<Option<Instant>>,
+    delivered: Cell<Option<Instant>>,
+    /// Waits for pool, DNS, connect, TLS and the caller's own body, before the request was sent.
+    waited: Cell<Duration>,
+}
+
+/// What a call waited for on its way to an upstream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    Pool,
+    Dns,
+    Connect,
+    Tls,
+    /// The caller's own body, where the route depends on it.
+    Body,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Opens the exchange of a call whose head was read just now.
+    pub(crate) fn open(
+        head: &RequestHead,
+        shape: Shape,
+        recorder: Recorder,
+        activity: Arc<Activity>,
+    ) -> Self {
+        let (trace_id, parent_span_id) = trace_context(head);
+        let record = Record {
+            time: jiff::Timestamp::now(),
+            trace_id,
+            parent_span_id,
+            method: Some(method(&head.method)),
+            path: Some(head.target.path().to_owned()),
+            ..Record::default()
+        };
+        Self::with(record, shape, recorder, activity)
+    }
+
+    /// Opens the exchange of a request that is refused before it could be read.
+    pub(crate) fn refused(error: &Error, recorder: Recorder, activity: Arc<Activity>) -> Self {
+        let record = Record {
+            time: jiff::Timestamp::now(),
+            trace_id: Id(rand::random()),
+            ..Record::default()
+        };
+        let nothing: &dyn Headers = &Fields::default();
+        let head = HeadView { method: "", host: None, path: "", query: None, headers: nothing };
+        let exchange = Self::with(record, Shape::read(&head), recorder, activity);
+        exchange.notes.failed(error);
+        exchange
+    }
+
+    fn with(mut record: Record, shape: Shape, recorder: Recorder, activity: Arc<Activity>) -> Self {
+        record.span_id = Id(rand::random());
+        let state = State {
+            observer: Some(Observer::new(shape)),
+            record,
+            request_seen: 0,
+            request_passed: 0,
+            response_bytes: 0,
+            in_flight: None,
+        };
+        activity.opened();
+        let notes = Notes {
+            opened: Instant::now(),
+            state: RefCell::new(state),
+            // Whoever lets go of a call without a word did so because its caller had gone.
+            ending: Cell::new(Ending::CallerLeft),
+            request_read: Cell::new(false),
+            stamps: Stamps::default(),
+        };
+        Self { notes: Rc::new(notes), recorder, activity }
+    }
+
+    /// What is known of the call so far.
+    pub(crate) fn notes(&self) -> &Rc<Notes> {
+        &self.notes
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.recorder.close(self.notes.close());
+        self.activity.closed();
+    }
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// Looks at what head and body say.
+    pub(crate) fn observer<R>(&self, look: impl FnOnce(&mut Observer) -> R) -> R {
+        look(self.state.borrow_mut().observer())
+    }
+
+    /// Whose interface the caller speaks.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.state.borrow_mut().observer().shape().dialect
+    }
+
+    /// Writes into the record what only the carrier knows.
+    pub(crate) fn record<R>(&self, write: impl FnOnce(&mut Record) -> R) -> R {
+        write(&mut self.state.borrow_mut().record)
+    }
+
+    /// The call has a route, and is in flight from here on.
+    pub(crate) fn routed(&self, route: &Route, recorder: &Recorder) {
+        let mut state = self.state.borrow_mut();
+        state.record.route = Some(route.name.clone());
+        let guard = recorder.in_flight(state.observer().model(), &route.upstream);
+        state.in_flight = Some(guard);
+    }
+
+    /// The status that the caller gets.
+    pub(crate) fn status(&self, status: u16) {
+        self.record(|record| record.status = Some(status));
+    }
+
+    /// Request payload that was read ahead of its way to the upstream.
+    pub(crate) fn request_ahead(&self, payload: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        state.observer().request(payload);
+        state.request_seen += payload.len() as u64;
+    }
+
+    /// Request payload on its way to the upstream; what was seen ahead is not observed twice.
+    pub(crate) fn request_chunk(&self, payload: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        let already = (state.request_seen - state.request_passed).min(payload.len() as u64);
+        state.request_passed += payload.len() as u64;
+        let fresh = &payload[already as usize..];
+        if !fresh.is_empty() {
+            state.request_seen += fresh.len() as u64;
+            if state.observer().reads_request() {
+                state.observer().request(fresh);
+            }
+        }
+    }
+
+    /// The first byte of the request went to the upstream.
+    pub(crate) fn sent(&self) {
+        if self.stamps.sent.get().is_none() {
+            self.stamps.sent.set(Some(Instant::now()));
+        }
+    }
+
+    /// The final response head was read from the upstream.
+    pub(crate) fn answered(&self, head: &ResponseHead) {
+        let now = Instant::now();
+        self.stamps.answered.set(Some(now));
+        let mut state = self.state.borrow_mut();
+        state.observer().head(head.status, &head.fields, now - self.opened);
+    }
+
+    /// Response payload, and when it was read.
+    pub(crate) fn response_chunk(&self, payload: &[u8], at: Instant) {
+        let mut state = self.state.borrow_mut();
+        state.response_bytes += payload.len() as u64;
+        state.observer().chunk(payload, at - self.opened);
+    }
+
+    /// The first byte of the response went to the caller.
+    pub(crate) fn delivered(&self) {
+        if self.stamps.delivered.get().is_none() {
+            self.stamps.delivered.set(Some(Instant::now()));
+        }
+    }
+
+    /// The request body was read whole.
+    pub(crate) fn request_ended(&self) {
+        self.request_read.set(true);
+    }
+
+    /// Whether the request body was read whole.
+    pub(crate) fn request_is_read(&self) -> bool {
+        self.request_read.get()
+    }
+
+    /// The answer was handed over whole.
+    pub(crate) fn handed_over(&self) {
+        self.delivered();
+        self.ended(Ending::Clean);
+    }
+
+    /// An upstream is tried.
+    pub(crate) fn attempt(&self, spec: &Spec, origin: &Origin) {
+        self.record(|record| {
+            record.attempts = Some(record.attempts.unwrap_or_default() + 1);
+            record.upstream = Some(spec.name.clone());
+            record.server_address = Some(origin.host.clone());
+            record.server_port = Some(origin.port);
+            record.provider = spec.provider.clone();
+            record.region = spec.region.clone();
+            record.request_model = spec.model.clone();
+        });
+    }
+
+    /// Time that the call spent waiting for something else.
+    pub(crate) fn waited(&self, wait: Wait, time: Duration) {
+        self.stamps.waited.set(self.stamps.waited.get() + time);
+        let mut state = self.state.borrow_mut();
+        let record = &mut state.record;
+        let slot = match wait {
+            Wait::Pool => &mut record.wait_pool_s,
+            Wait::Dns => &mut record.wait_dns_s,
+            Wait::Connect => &mut record.wait_connect_s,
+            Wait::Tls => &mut record.wait_tls_s,
+            Wait::Body => return,
+        };
+        *slot = Some(slot.unwrap_or_default() + time.as_secs_f64());
+    }
+
+    /// How the transport ended. The first word counts.
+    pub(crate) fn ended(&self, ending: Ending) {
+        if self.ending.get() == Ending::CallerLeft {
+            self.ending.set(ending);
+        }
+    }
+
+    /// Notes why there is no answer from an upstream, or why it broke off.
+    pub(crate) fn failed(&self, error: &Error) {
+        if matches!(error, Error::CallerLeft) {
+            return;
+        }
+        self.ended(if error.is_refusal() { Ending::Refused } else { Ending::NoAnswer });
+        self.record(|record| {
+            record.status = Some(error.status());
+            record.error_type = Some(error.kind().to_owned());
+            record.error_origin = Some(error.origin());
+        });
+    }
+
+    /// Notes why an answer that had begun was broken off.
+    pub(crate) fn broken(&self, kind: &'static str) {
+        self.ended(Ending::Broken);
+        self.record(|record| record.error_type = Some(kind.to_owned()));
+    }
+
+    fn close(&self) -> Record {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        state.in_flight = None;
+        let mut record = std::mem::take(&mut state.record);
+        record.request_bytes = Some(state.request_passed);
+        record.response_bytes = Some(state.response_bytes);
+        record.overhead_s = self.overhead().map(|time| time.as_secs_f64());
+        if let Some(observer) = state.observer.take() {
+            observer.finish(self.ending.get(), self.opened.elapsed(), &mut record);
+        }
+        record
+    }
+
+    /// Head read → first byte sent, less waits, and first response byte read → handed over.
+    fn overhead(&self) -> Option<Duration> {
+        let before =
+            (self.stamps.sent.get()? - self.opened).saturating_sub(self.stamps.waited.get());
+        let after = self.stamps.delivered.get()? - self.stamps.answered.get()?;
+        Some(before + after)
+    }
+}
+
+impl State {
+    fn observer(&mut self) -> &mut Observer {
+        self.observer.as_mut().expect("notes are taken only while the exchange is open")
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+/// The caller's trace and span (W3C Trace Context), else a trace of our own.
+fn trace_context(head: &RequestHead) -> (TraceId, Option<SpanId>) {
+    let parent = head.fields.get("traceparent").and_then(parse_traceparent);
+    match parent {
+        Some((trace, span)) => (trace, Some(span)),
+        None => (Id(rand::random()), None),
+    }
+}
+
+fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId)> {
+    let mut parts = std::str::from_utf8(value).ok()?.split('-');
+    let version = parts.next()?;
+    if version.len() != 2 || version == "ff" {
+        return None;
+    }
+    let trace: TraceId = parts.next()?.parse().ok()?;
+    let span: SpanId = parts.next()?.parse().ok()?;
+    let real = trace != TraceId::default() && span != SpanId::default();
+    (parts.next()?.len() == 2 && real).then_some((trace, span))
+}
+
+fn method(method: &http::Method) -> Arc<str> {
+    thread_local! {
+        static POST: Arc<str> = Arc::from("POST");
+    }
+    if *method == http::Method::POST { POST.with(Arc::clone) } else { Arc::from(method.as_str()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_real_traceparent_is_taken() {
+        let good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(parse_traceparent(good).is_some());
+        for bad in [
+            &b""[..],
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            b"ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            b"00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            b"00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(parse_traceparent(bad).is_none(), "{:?}", String::from_utf8_lossy(bad));
+        }
+    }
+}

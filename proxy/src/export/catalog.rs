@@ -1,0 +1,343 @@
+//! Every metric that there is: its names, its labels, and how it is read off what was counted.
+//!
+//! Prometheus and OTLP show this one list, so they cannot disagree.
+
+use tidegate_wire::Outcome;
+
+use super::metrics::{Labels, Series, Value};
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit of this build, where the build was told.
+pub const REVISION: &str = match option_env!("TIDEGATE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// Every metric, in the order of the contract.
+pub static FAMILIES: &[&Family] = &[
+    &CALLS,
+    &CALL_DURATION,
+    &TIME_TO_FIRST_TOKEN,
+    &TIME_PER_OUTPUT_TOKEN,
+    &OVERHEAD,
+    &TOKENS,
+    &USAGE_ABSENT,
+    &CALLS_IN_FLIGHT,
+    &RECORDS_DROPPED,
+    &NOT_UNDERSTOOD,
+    &BUILD_INFO,
+    &CLIENT_OPERATION_DURATION,
+    &CLIENT_TOKEN_USAGE,
+    &SERVER_TIME_TO_FIRST_TOKEN,
+    &SERVER_TIME_PER_OUTPUT_TOKEN,
+];
+
+/// The types of [`TOKENS`], in the order in which a series keeps them.
+pub(super) const TOKEN_TYPES: [&str; 5] =
+    ["input", "output", "cache_read", "cache_creation", "reasoning"];
+
+/// One metric.
+#[derive(Debug)]
+pub struct Family {
+    /// Its name in OTLP.
+    pub name: &'static str,
+    /// Its name in Prometheus.
+    pub prometheus: &'static str,
+    /// Its unit, as UCUM writes it.
+    pub unit: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// What kind of metric it is.
+    pub kind: Kind,
+    /// What tells its series apart.
+    pub labels: &'static [&'static Label],
+    /// Reads it off a series of calls, in parts where it has a type.
+    pub(super) read: Read,
+}
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// It counts sizes.
+    Histogram,
+}
+
+/// What tells series apart.
+#[derive(Debug)]
+pub struct Label {
+    /// Its name in OTLP.
+    pub name: &'static str,
+    /// Its name in Prometheus.
+    pub prometheus: &'static str,
+    /// Its value for a series of calls, and the part of it that is read.
+    pub(super) value: fn(&Labels, &'static str) -> String,
+}
+
+type Read = fn(&Labels, &Series, &mut dyn FnMut(&'static str, Value));
+
+/// Calls that have ended.
+pub static CALLS: Family = Family {
+    name: "tidegate.calls",
+    prometheus: "tidegate_calls_total",
+    unit: "{call}",
+    help: "Calls that have ended.",
+    kind: Kind::Counter,
+    labels: &[
+        &MODEL,
+        &PROVIDER,
+        &OPERATION,
+        &REGION,
+        &ROUTE,
+        &UPSTREAM,
+        &STREAM,
+        &STATUS,
+        &OUTCOME,
+        &ERROR_ORIGIN,
+    ],
+    read: |_, series, put| put("", Value::Counter(series.calls)),
+};
+
+const TIMED: &[&Label] = &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &STREAM, &OUTCOME];
+
+/// How long calls took, from end to end.
+pub static CALL_DURATION: Family = Family {
+    name: "tidegate.call.duration",
+    prometheus: "tidegate_call_duration_seconds",
+    unit: "s",
+    help: "Time from the request head to the last byte of the response.",
+    kind: Kind::Histogram,
+    labels: TIMED,
+    read: |_, series, put| put("", Value::Histogram(series.duration.clone())),
+};
+
+/// How long streams took to their first token.
+pub static TIME_TO_FIRST_TOKEN: Family = Family {
+    name: "tidegate.time_to_first_token",
+    prometheus: "tidegate_time_to_first_token_seconds",
+    unit: "s",
+    help: "Time from the request head to the first token of a stream.",
+    kind: Kind::Histogram,
+    labels: TIMED,
+    read: |_, series, put| put("", Value::Histogram(series.time_to_first_token.clone())),
+};
+
+/// How long each further token of a stream took.
+pub static TIME_PER_OUTPUT_TOKEN: Family = Family {
+    name: "tidegate.time_per_output_token",
+    prometheus: "tidegate_time_per_output_token_seconds",
+    unit: "s",
+    help: "Time between the first and the last token of a stream, by the tokens after the first.",
+    kind: Kind::Histogram,
+    labels: TIMED,
+    read: |_, series, put| put("", Value::Histogram(series.time_per_output_token.clone())),
+};
+
+/// What the sidecar itself costs.
+pub static OVERHEAD: Family = Family {
+    name: "tidegate.overhead",
+    prometheus: "tidegate_overhead_seconds",
+    unit: "s",
+    help: "Time that Tidegate itself added to a call.",
+    kind: Kind::Histogram,
+    labels: &[&ROUTE],
+    read: |_, series, put| put("", Value::Histogram(series.overhead.clone())),
+};
+
+/// Tokens as providers state them.
+pub static TOKENS: Family = Family {
+    name: "tidegate.tokens",
+    prometheus: "tidegate_tokens_total",
+    unit: "{token}",
+    help: "Tokens as stated by the provider. Input includes cached, output includes reasoning.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &TYPE],
+    read: |_, series, put| {
+        for (part, tokens) in TOKEN_TYPES.into_iter().zip(series.tokens) {
+            if let Some(tokens) = tokens {
+                put(part, Value::Counter(tokens));
+            }
+        }
+    },
+};
+
+/// Answers that should have stated tokens and did not.
+pub static USAGE_ABSENT: Family = Family {
+    name: "tidegate.usage.absent",
+    prometheus: "tidegate_usage_absent_total",
+    unit: "{call}",
+    help: "Completed model calls whose answer states no token numbers.",
+    kind: Kind::Counter,
+    labels: &[&MODEL],
+    read: |_, series, put| put("", Value::Counter(series.usage_absent)),
+};
+
+/// Calls that have not ended yet.
+pub static CALLS_IN_FLIGHT: Family = Family {
+    name: "tidegate.calls.in_flight",
+    prometheus: "tidegate_calls_in_flight",
+    unit: "{call}",
+    help: "Calls that have been routed and have not ended.",
+    kind: Kind::Gauge,
+    labels: &[&MODEL, &UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Records that an exporter lost.
+pub static RECORDS_DROPPED: Family = Family {
+    name: "tidegate.records.dropped",
+    prometheus: "tidegate_records_dropped_total",
+    unit: "{record}",
+    help: "Records that this exporter lost, to a full queue or a failed write.",
+    kind: Kind::Counter,
+    labels: &[&EXPORTER],
+    read: |_, _, _| {},
+};
+
+/// Bodies that were forwarded without being read to their end.
+pub static NOT_UNDERSTOOD: Family = Family {
+    name: "tidegate.not_understood",
+    prometheus: "tidegate_not_understood_total",
+    unit: "{call}",
+    help: "Calls whose body was forwarded, but could not be read.",
+    kind: Kind::Counter,
+    labels: &[&REASON],
+    read: |_, _, _| {},
+};
+
+/// Which build this is.
+pub static BUILD_INFO: Family = Family {
+    name: "tidegate.build_info",
+    prometheus: "tidegate_build_info",
+    unit: "",
+    help: "Always 1; the labels say which build this is.",
+    kind: Kind::Gauge,
+    labels: &[&BUILD_VERSION, &BUILD_REVISION],
+    read: |_, _, _| {},
+};
+
+/// `gen_ai.client.operation.duration` of the GenAI conventions.
+pub static CLIENT_OPERATION_DURATION: Family = Family {
+    name: "gen_ai.client.operation.duration",
+    prometheus: "gen_ai_client_operation_duration_seconds",
+    unit: "s",
+    help: "GenAI operation duration.",
+    kind: Kind::Histogram,
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL, &ERROR_TYPE],
+    read: |labels, series, put| {
+        if is_model_call(labels) {
+            put("", Value::Histogram(series.duration.clone()));
+        }
+    },
+};
+
+/// `gen_ai.client.token.usage` of the GenAI conventions.
+pub static CLIENT_TOKEN_USAGE: Family = Family {
+    name: "gen_ai.client.token.usage",
+    prometheus: "gen_ai_client_token_usage",
+    unit: "{token}",
+    help: "Number of input and output tokens used.",
+    kind: Kind::Histogram,
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL, &GEN_AI_TOKEN_TYPE],
+    read: |labels, series, put| {
+        if is_model_call(labels) {
+            put("input", Value::Histogram(series.input_usage.clone()));
+            put("output", Value::Histogram(series.output_usage.clone()));
+        }
+    },
+};
+
+/// `gen_ai.server.time_to_first_token` of the GenAI conventions.
+pub static SERVER_TIME_TO_FIRST_TOKEN: Family = Family {
+    name: "gen_ai.server.time_to_first_token",
+    prometheus: "gen_ai_server_time_to_first_token_seconds",
+    unit: "s",
+    help: "Time to generate the first token of a stream.",
+    kind: Kind::Histogram,
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL],
+    read: |labels, series, put| {
+        if is_model_call(labels) {
+            put("", Value::Histogram(series.time_to_first_token.clone()));
+        }
+    },
+};
+
+/// `gen_ai.server.time_per_output_token` of the GenAI conventions.
+pub static SERVER_TIME_PER_OUTPUT_TOKEN: Family = Family {
+    name: "gen_ai.server.time_per_output_token",
+    prometheus: "gen_ai_server_time_per_output_token_seconds",
+    unit: "s",
+    help: "Time per output token of a stream, after the first.",
+    kind: Kind::Histogram,
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL],
+    read: |labels, series, put| {
+        if is_model_call(labels) {
+            put("", Value::Histogram(series.time_per_output_token.clone()));
+        }
+    },
+};
+
+static MODEL: Label = Label::same("model", |labels, _| labels.model.to_string());
+static PROVIDER: Label = Label::same("provider", |labels, _| labels.provider.to_string());
+static OPERATION: Label = Label::same("operation", |labels, _| labels.operation.to_string());
+static REGION: Label = Label::same("region", |labels, _| labels.region.to_string());
+static ROUTE: Label = Label::same("route", |labels, _| labels.route.to_string());
+static UPSTREAM: Label = Label::same("upstream", |labels, _| labels.upstream.to_string());
+static STREAM: Label = Label::same("stream", |labels, _| text(labels.stream));
+static STATUS: Label = Label::same("status", |labels, _| text(labels.status));
+static OUTCOME: Label =
+    Label::same("outcome", |labels, _| text(labels.outcome.map(Outcome::as_str)));
+static ERROR_ORIGIN: Label = Label::same("error_origin", |labels, _| {
+    text(labels.error_origin.map(tidegate_wire::ErrorOrigin::as_str))
+});
+static TYPE: Label = Label::same("type", |_, part| part.into());
+// These families are not read off series of calls: the registry names their values itself.
+static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
+static REASON: Label = Label::same("reason", |_, part| part.into());
+static BUILD_VERSION: Label = Label::same("version", |_, part| part.into());
+static BUILD_REVISION: Label = Label::same("revision", |_, part| part.into());
+
+static GEN_AI_OPERATION: Label = Label {
+    name: "gen_ai.operation.name",
+    prometheus: "gen_ai_operation_name",
+    value: OPERATION.value,
+};
+static GEN_AI_PROVIDER: Label = Label {
+    name: "gen_ai.provider.name",
+    prometheus: "gen_ai_provider_name",
+    value: PROVIDER.value,
+};
+static GEN_AI_MODEL: Label =
+    Label { name: "gen_ai.request.model", prometheus: "gen_ai_request_model", value: MODEL.value };
+static GEN_AI_TOKEN_TYPE: Label =
+    Label { name: "gen_ai.token.type", prometheus: "gen_ai_token_type", value: TYPE.value };
+static ERROR_TYPE: Label =
+    Label { name: "error.type", prometheus: "error_type", value: |labels, _| error_type(labels) };
+
+impl Label {
+    const fn same(name: &'static str, value: fn(&Labels, &'static str) -> String) -> Self {
+        Self { name, prometheus: name, value }
+    }
+}
+
+fn is_model_call(labels: &Labels) -> bool {
+    !labels.operation.is_empty()
+}
+
+/// The status where it is an error, else the outcome where it is none; nothing on success. The
+/// provider's own words stay in the records: they are not ours to bound.
+fn error_type(labels: &Labels) -> String {
+    match (labels.outcome, labels.status) {
+        (None | Some(Outcome::Completed), _) => String::new(),
+        (Some(_), Some(status)) if status >= 400 => status.to_string(),
+        (Some(outcome), _) => outcome.as_str().into(),
+    }
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,114 @@
+//! Metrics in the text format of Prometheus.
+
+use std::sync::Arc;
+
+use ::prometheus::core::{Collector, Desc};
+use ::prometheus::proto::MetricType;
+use ::prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily};
+use ::prometheus::{TEXT_FORMAT, TextEncoder};
+
+use super::catalog::{FAMILIES, Family, Kind};
+use super::metrics::{self, Point, Registry, Value};
+
+/// The content type of [`Prometheus::text`].
+pub const CONTENT_TYPE: &str = TEXT_FORMAT;
+
+/// All metrics of a registry, and whatever else is registered beside them.
+#[derive(Clone, Debug)]
+pub struct Prometheus {
+    registry: ::prometheus::Registry,
+}
+
+/// Shows the calls of a registry to the `prometheus` crate.
+struct Calls {
+    registry: Arc<Registry>,
+    descriptions: Vec<Desc>,
+}
+
+impl Prometheus {
+    /// Shows this registry.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        let descriptions = FAMILIES.iter().map(|family| describe(family)).collect();
+        let prometheus = ::prometheus::Registry::new();
+        prometheus
+            .register(Box::new(Calls { registry, descriptions }))
+            .expect("the catalog names each metric once");
+        Self { registry: prometheus }
+    }
+
+    /// All metrics, as text.
+    pub fn text(&self) -> Result<String, ::prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl Collector for Calls {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let snapshot = self.registry.snapshot();
+        snapshot.families.into_iter().map(|(family, points)| encode(family, points)).collect()
+    }
+}
+
+fn describe(family: &Family) -> Desc {
+    let labels = family.labels.iter().map(|label| label.prometheus.to_owned()).collect();
+    Desc::new(family.prometheus.into(), family.help.into(), labels, Default::default())
+        .expect("the names in the catalog are valid")
+}
+
+fn encode(family: &Family, points: Vec<Point>) -> MetricFamily {
+    let mut encoded = MetricFamily::default();
+    encoded.set_name(family.prometheus.into());
+    encoded.set_help(family.help.into());
+    encoded.set_field_type(match family.kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    encoded.set_metric(points.into_iter().map(|point| encode_point(family, point)).collect());
+    encoded
+}
+
+fn encode_point(family: &Family, point: Point) -> Metric {
+    let labels = family.labels.iter().zip(point.labels).map(|(label, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(label.prometheus.into());
+        pair.set_value(value);
+        pair
+    });
+    let mut metric = Metric::from_label(labels.collect());
+    match point.value {
+        Value::Counter(count) => {
+            let mut counter = Counter::default();
+            counter.set_value(count as f64);
+            metric.set_counter(counter);
+        }
+        Value::Gauge(value) => {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value as f64);
+            metric.set_gauge(gauge);
+        }
+        Value::Histogram(histogram) => metric.set_histogram(encode_histogram(&histogram)),
+    }
+    metric
+}
+
+/// Buckets of Prometheus are cumulative; the last one, without a bound, goes by itself.
+fn encode_histogram(histogram: &metrics::Histogram) -> Histogram {
+    let mut below = 0;
+    let buckets = histogram.bounds().iter().zip(histogram.counts()).map(|(bound, count)| {
+        below += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(below);
+        bucket
+    });
+    let mut encoded = Histogram::default();
+    encoded.set_bucket(buckets.collect());
+    encoded.set_sample_count(histogram.count());
+    encoded.set_sample_sum(histogram.sum());
+    encoded
+}

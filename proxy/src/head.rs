@@ -1,0 +1,170 @@
+//! The head of a message, kept as the bytes that came.
+//!
+//! Header lines are forwarded as they stand (order, case and repetition included), so a head is one
+//! block of bytes and the places in it, not a map.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tidegate_wire::Headers as WireHeaders;
+
+/// The fields of a head, in the order in which they came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields {
+    block: Bytes,
+    places: Vec<Place>,
+}
+
+/// Where one field stands in the block. A head has at most 64 KiB, so 32 bits are plenty.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    name: (u32, u32),
+    value: (u32, u32),
+}
+
+/// What a caller asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestHead {
+    pub(crate) method: http::Method,
+    /// Path and query as sent.
+    pub(crate) target: Target,
+    /// The authority that the caller named: `Host`, or `:authority`.
+    pub(crate) authority: Bytes,
+    pub(crate) version: http::Version,
+    pub(crate) fields: Fields,
+}
+
+/// What an upstream answers.
+#[derive(Clone, Debug)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: u16,
+    /// The reason phrase as sent; empty over HTTP/2.
+    pub(crate) reason: Bytes,
+    pub(crate) fields: Fields,
+}
+
+/// A path and query in origin form: printable ASCII.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    text: Bytes,
+    query_at: Option<u32>,
+}
+
+// === impl Fields ===
+
+impl Fields {
+    /// Fields that stand in `block` at the places which the slices (parts of it) point to.
+    pub(crate) fn within<'a>(
+        block: Bytes,
+        fields: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Self {
+        let base = block.as_ptr() as usize;
+        let span = |part: &[u8]| {
+            // An empty value may point anywhere.
+            let start = if part.is_empty() { 0 } else { part.as_ptr() as usize - base };
+            (start as u32, (start + part.len()) as u32)
+        };
+        let mut places = Vec::with_capacity(fields.len());
+        places.extend(fields.map(|(name, value)| Place { name: span(name), value: span(value) }));
+        Self { block, places }
+    }
+
+    /// The same fields from a header map (HTTP/2), one line each.
+    pub(crate) fn from_map(map: &HeaderMap) -> Self {
+        let mut block = Vec::with_capacity(map.len() * 48);
+        let mut places = Vec::with_capacity(map.len());
+        for (name, value) in map {
+            let start = block.len() as u32;
+            block.extend_from_slice(name.as_str().as_bytes());
+            let middle = block.len() as u32;
+            block.extend_from_slice(value.as_bytes());
+            let end = block.len() as u32;
+            places.push(Place { name: (start, middle), value: (middle, end) });
+        }
+        Self { block: block.into(), places }
+    }
+
+    /// A header map of the fields for which `keep` holds, for HTTP/2.
+    pub(crate) fn to_map(&self, keep: impl Fn(&[u8]) -> bool) -> HeaderMap {
+        let mut map = HeaderMap::with_capacity(self.places.len());
+        for (name, value) in self.iter().filter(|(name, _)| keep(name)) {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            {
+                map.append(name, value);
+            }
+        }
+        map
+    }
+
+    /// Names and values as they came.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+        self.places.iter().map(|place| (self.slice(place.name), self.slice(place.value)))
+    }
+
+    /// The first value of this field.
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    fn slice(&self, (start, end): (u32, u32)) -> &[u8] {
+        &self.block[start as usize..end as usize]
+    }
+}
+
+impl WireHeaders for Fields {
+    fn value(&self, name: &str) -> Option<&[u8]> {
+        self.get(name)
+    }
+}
+
+// === impl RequestHead ===
+
+impl RequestHead {
+    /// The host that the caller named, without its port.
+    pub(crate) fn host(&self) -> Option<&str> {
+        let text = std::str::from_utf8(&self.authority).ok()?;
+        let host = match text.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => text,
+        };
+        (!host.is_empty()).then_some(host)
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Takes a path and query in origin form.
+    pub(crate) fn new(text: Bytes) -> Self {
+        let query_at = memchr::memchr(b'?', &text).map(|at| at as u32);
+        Self { text, query_at }
+    }
+
+    /// Path and query.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The path, percent-encoded as it came.
+    pub(crate) fn path(&self) -> &str {
+        let end = self.query_at.map_or(self.text.len(), |at| at as usize);
+        std::str::from_utf8(&self.text[..end]).unwrap_or("/")
+    }
+
+    /// The query, without its `?`.
+    pub(crate) fn query(&self) -> Option<&str> {
+        let at = self.query_at? as usize;
+        std::str::from_utf8(&self.text[at + 1..]).ok()
+    }
+
+    /// The same target without a prefix of its path; itself where it does not begin with it.
+    pub(crate) fn without_prefix(&self, prefix: &str) -> Self {
+        match self.text.strip_prefix(prefix.trim_end_matches('/').as_bytes()) {
+            Some(rest) if rest.first() == Some(&b'/') => Self::new(self.text.slice_ref(rest)),
+            Some(rest) if rest.is_empty() || rest[0] == b'?' => {
+                Self::new([b"/", rest].concat().into())
+            }
+            _ => self.clone(),
+        }
+    }
+}

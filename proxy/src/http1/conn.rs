@@ -1,0 +1,231 @@
+//! A byte stream that one task reads and writes, with what was read ahead.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes of the buffer that all connections of a thread read through.
+const SCRATCH: usize = 64 * 1024;
+/// Bytes that a peer may send before we ask for them.
+const MAX_AHEAD: usize = 64 * 1024;
+
+thread_local! {
+    static BUFFER: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
+
+/// Lends the thread's read buffer; a connection that waits holds none.
+pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
+    let mut buffer = BUFFER.take().unwrap_or_else(|| vec![0; SCRATCH].into_boxed_slice());
+    let result = work(&mut buffer);
+    BUFFER.set(Some(buffer));
+    result
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// TCP in the clear.
+    Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+/// One connection. Its methods take `&self`, for both directions are in use at a time.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    stream: RefCell<Stream>,
+    ahead: RefCell<Ahead>,
+}
+
+/// Bytes that were read but not yet used.
+#[derive(Debug, Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Conn {
+    /// A connection with nothing read yet.
+    pub(crate) fn new(stream: Stream) -> Self {
+        Self { stream: RefCell::new(stream), ahead: RefCell::default() }
+    }
+
+    /// Reads what was read ahead, else from the stream; 0 is the end.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.ahead.borrow_mut().take(buf) {
+            0 => self.poll_stream(cx, buf),
+            n => Poll::Ready(Ok(n)),
+        }
+    }
+
+    /// Puts bytes back, in front of what was read ahead.
+    pub(crate) fn unread(&self, bytes: &[u8]) {
+        self.ahead.borrow_mut().put_back(bytes);
+    }
+
+    /// Looks at what was read ahead.
+    pub(crate) fn peek<R>(&self, look: impl FnOnce(&[u8]) -> R) -> R {
+        look(self.ahead.borrow().rest())
+    }
+
+    /// Takes so many bytes from what was read ahead.
+    pub(crate) fn consume(&self, n: usize) {
+        self.ahead.borrow_mut().consume(n);
+    }
+
+    /// Reads more into what was read ahead; 0 is the end.
+    pub(crate) fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        with_scratch(|scratch| {
+            let n = ready!(self.poll_stream(cx, scratch))?;
+            self.ahead.borrow_mut().append(&scratch[..n]);
+            Poll::Ready(Ok(n))
+        })
+    }
+
+    /// Writes some of the bytes.
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Stream::Tls(tls) => {
+                let written = ready!(Pin::new(&mut *tls).poll_write(cx, bytes))?;
+                // What rustls holds back goes out as soon as the socket takes it.
+                let _ = Pin::new(tls).poll_flush(cx)?;
+                Poll::Ready(Ok(written))
+            }
+        }
+    }
+
+    /// Sends on what a TLS session holds back.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Tcp(_) => Poll::Ready(Ok(())),
+            Stream::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    /// Resolves when the peer has closed, while we expect nothing of it. What it sends early is kept.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.ahead.borrow().rest().len() < MAX_AHEAD {
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether an idle connection can no longer be used: closed, or with bytes nobody asked for.
+    pub(crate) fn is_stale(&self, ask_the_socket: bool) -> bool {
+        if !self.ahead.borrow().rest().is_empty() {
+            return true;
+        }
+        let stream = self.stream.borrow();
+        let tcp = match &*stream {
+            Stream::Tcp(tcp) => tcp,
+            Stream::Tls(tls) => tls.get_ref().0,
+        };
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        if ask_the_socket {
+            let peeked = socket2::SockRef::from(tcp).peek(&mut byte);
+            return !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        }
+        // Without a system call where the driver has seen nothing since the last read. A session
+        // ticket over TLS is no answer, so there the socket itself is not judged by its bytes.
+        match &*stream {
+            Stream::Tcp(tcp) => {
+                !matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Stream::Tls(_) => false,
+        }
+    }
+
+    /// Makes the coming close an abnormal one, so that nobody takes what was sent for the whole.
+    pub(crate) fn abort(&self) {
+        if let Stream::Tcp(tcp) = &*self.stream.borrow() {
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Stream::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_stream(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        match &mut *self.stream.borrow_mut() {
+            Stream::Tcp(tcp) => ready!(Pin::new(tcp).poll_read(cx, &mut buf))?,
+            Stream::Tls(tls) => ready!(Pin::new(tls).poll_read(cx, &mut buf))?,
+        }
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+}
+
+// === impl Ahead ===
+
+impl Ahead {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.used..]
+    }
+
+    fn take(&mut self, buf: &mut [u8]) -> usize {
+        let n = self.rest().len().min(buf.len());
+        buf[..n].copy_from_slice(&self.rest()[..n]);
+        self.consume(n);
+        n
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.used += n;
+        if self.used == self.bytes.len() {
+            // An idle connection holds no buffer.
+            *self = Self::default();
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn put_back(&mut self, bytes: &[u8]) {
+        if self.used >= bytes.len() {
+            self.used -= bytes.len();
+            self.bytes[self.used..self.used + bytes.len()].copy_from_slice(bytes);
+        } else {
+            self.bytes.splice(..self.used, bytes.iter().copied());
+            self.used = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_put_back_are_read_again_first() {
+        let mut ahead = Ahead::default();
+        ahead.append(b"abcdef");
+        let mut buf = [0; 4];
+        assert_eq!(ahead.take(&mut buf), 4);
+        ahead.put_back(b"cd");
+        assert_eq!(ahead.rest(), b"cdef");
+        ahead.put_back(b"123");
+        assert_eq!(ahead.rest(), b"123cdef");
+        ahead.consume(7);
+        assert_eq!(ahead.rest(), b"");
+        ahead.put_back(b"x");
+        assert_eq!(ahead.rest(), b"x");
+    }
+}

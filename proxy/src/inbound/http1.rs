@@ -1,0 +1,301 @@
+//! Serves one caller over HTTP/1.1, call after call, in one task.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate_wire::Dialect;
+use tokio::time::{Instant, timeout};
+
+use crate::call::{Reply, ReplyBody, RequestBody};
+use crate::error::Error;
+use crate::exchange::{Exchange, Notes};
+use crate::head::RequestHead;
+use crate::http1::body::Framed;
+use crate::http1::conn::Conn;
+use crate::http1::framing::Framing;
+use crate::http1::parse::{self, Parsed};
+use crate::http1::write::{self, BodyAs, KeepAlive};
+use crate::pump::{Piece, Pump, PumpError, Source};
+use crate::serve::{Request, Worker};
+use crate::timer::Timer;
+
+/// How long, and how much, a caller may go on sending after it was told that we will not read it.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Serves a connection until either side is done with it.
+pub(crate) async fn serve(conn: Rc<Conn>, worker: Rc<Worker>) {
+    let mut timer = Timer::at(Instant::now() + worker.timeouts.keep_alive.0);
+    loop {
+        match read_head(&conn, &mut timer, &worker).await {
+            Ok(Some(parsed)) => {
+                if serve_call(&conn, parsed, &mut timer, &worker).await == Next::Close {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => return refuse(&conn, &worker, &error).await,
+        }
+    }
+}
+
+/// What becomes of the connection after a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Call,
+    Close,
+}
+
+/// The next request head; `None` where the caller is done.
+async fn read_head(
+    conn: &Conn,
+    timer: &mut Timer,
+    worker: &Worker,
+) -> Result<Option<Parsed<RequestHead>>, Error> {
+    let mut begun = false;
+    timer.set(Instant::now() + worker.timeouts.keep_alive.0);
+    poll_fn(|cx| {
+        loop {
+            if let Some(block) = conn.peek(next_head)? {
+                conn.consume(block.len());
+                return Poll::Ready(parse::request(block).map(Some).map_err(Error::Head));
+            }
+            if !begun && conn.peek(|ahead| !ahead.is_empty()) {
+                begun = true;
+                timer.set(Instant::now() + worker.timeouts.request_head.0);
+            }
+            match conn.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(_)) => skip_empty_lines(conn),
+                Poll::Pending => break,
+            }
+        }
+        ready!(timer.poll(cx));
+        let limit_s = worker.timeouts.request_head.0.as_secs();
+        Poll::Ready(if begun { Err(Error::HeadTimeout { limit_s }) } else { Ok(None) })
+    })
+    .await
+}
+
+fn next_head(ahead: &[u8]) -> Result<Option<Bytes>, Error> {
+    let length = parse::head_length(ahead)?;
+    Ok(length.map(|length| Bytes::copy_from_slice(&ahead[..length])))
+}
+
+/// A caller may send an empty line before a request (RFC 9112, section 2.2).
+fn skip_empty_lines(conn: &Conn) {
+    let empty = conn.peek(|ahead| if ahead.starts_with(b"\r\n") { 2 } else { 0 });
+    conn.consume(empty);
+}
+
+async fn serve_call(
+    conn: &Rc<Conn>,
+    parsed: Parsed<RequestHead>,
+    timer: &mut Timer,
+    worker: &Worker,
+) -> Next {
+    let Parsed { head, framing, keep_alive, expects_continue } = parsed;
+    let exchange = worker.open(&head);
+    let version = head.version;
+    let is_head = head.method == http::Method::HEAD;
+    let body = match framing {
+        Framing::Empty => RequestBody::Empty,
+        framing => RequestBody::Http1(Framed::new(conn.clone(), framing)),
+    };
+    let request = Request { head, body, framing, expects_continue };
+    let Ok(reply) = or_gone(conn, exchange.notes(), worker.reply(request, &exchange)).await else {
+        return Next::Close;
+    };
+    deliver(conn, reply, &exchange, Terms { version, is_head, keep_alive }, timer, worker).await
+}
+
+/// What a request says of how its answer is to come.
+struct Terms {
+    version: http::Version,
+    is_head: bool,
+    keep_alive: bool,
+}
+
+/// The work's result, unless the caller goes away first.
+async fn or_gone<T>(
+    conn: &Conn,
+    notes: &Notes,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(result),
+        // While the body comes, those who read it see the caller go.
+        Poll::Pending if notes.request_is_read() => {
+            ready!(conn.poll_gone(cx));
+            Poll::Ready(Err(Error::CallerLeft))
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Hands the reply over.
+async fn deliver(
+    conn: &Rc<Conn>,
+    reply: Reply,
+    exchange: &Exchange,
+    terms: Terms,
+    timer: &mut Timer,
+    worker: &Worker,
+) -> Next {
+    let notes = exchange.notes();
+    let Reply { head, body } = reply;
+    let body_as = body_as(&head, &body, &terms);
+    // A body that nobody will read cannot be told from the next request.
+    let next = match terms.keep_alive && body_as != BodyAs::UntilClose && notes.request_is_read() {
+        true => Next::Call,
+        false => Next::Close,
+    };
+    let said = match (next, terms.version) {
+        (Next::Close, _) => KeepAlive::Close,
+        (Next::Call, http::Version::HTTP_10) => KeepAlive::Said,
+        (Next::Call, _) => KeepAlive::Usual,
+    };
+    notes.status(head.status);
+    let mut out = Vec::with_capacity(4096);
+    write::response(&mut out, &head, body_as, said);
+    let source = UpstreamBody { body, raw: body_as == BodyAs::Framed, bodiless: terms.is_head };
+    let mut pump = Pump::new(out, source, body_as);
+    let stall = worker.timeouts.idle.0;
+    let mut stalled_since: Option<u64> = None;
+    let handed_over = poll_fn(|cx| {
+        let polled = pump.poll(cx, conn);
+        if pump.written() > 0 {
+            notes.delivered();
+        }
+        if polled.is_ready() {
+            return polled;
+        }
+        if pump.waits_for_sink() {
+            // A caller that takes nothing for so long has gone without a word.
+            if stalled_since.replace(pump.written()) != Some(pump.written()) {
+                timer.set(Instant::now() + stall);
+            }
+            ready!(timer.poll(cx));
+            return Poll::Ready(Err(PumpError::Sink(std::io::ErrorKind::TimedOut.into())));
+        }
+        stalled_since = None;
+        if notes.request_is_read() {
+            ready!(conn.poll_gone(cx));
+            return Poll::Ready(Err(PumpError::Sink(std::io::ErrorKind::BrokenPipe.into())));
+        }
+        Poll::Pending
+    })
+    .await;
+    match handed_over {
+        Ok(()) => {
+            notes.handed_over();
+            if next == Next::Close {
+                linger(conn, notes).await;
+            }
+            next
+        }
+        Err(PumpError::Source(_)) => {
+            // Nobody may take what came so far for the whole.
+            conn.abort();
+            Next::Close
+        }
+        Err(PumpError::Sink(_)) => Next::Close,
+    }
+}
+
+/// How the caller gets the body.
+fn body_as(head: &crate::head::ResponseHead, body: &ReplyBody, terms: &Terms) -> BodyAs {
+    let chunked = head.fields.get("transfer-encoding").is_some();
+    let sized = head.fields.get("content-length").is_some();
+    let bodiless = terms.is_head || matches!(head.status, 204 | 304);
+    match body {
+        _ if bodiless => BodyAs::Framed,
+        ReplyBody::Http1(_) if chunked && terms.version == http::Version::HTTP_10 => {
+            BodyAs::UntilClose
+        }
+        ReplyBody::Http1(_) if !chunked && !sized => BodyAs::UntilClose,
+        ReplyBody::Http2(_) if !sized && terms.version == http::Version::HTTP_10 => {
+            BodyAs::UntilClose
+        }
+        ReplyBody::Http2(_) if !sized => BodyAs::Chunked,
+        _ => BodyAs::Framed,
+    }
+}
+
+/// Says why a request was not read, and closes.
+async fn refuse(conn: &Rc<Conn>, worker: &Worker, error: &Error) {
+    let exchange = worker.open_refused(error);
+    let reply = error.reply(Dialect::Other);
+    let mut out = Vec::new();
+    write::response(&mut out, &reply.head, BodyAs::Framed, KeepAlive::Close);
+    let source = UpstreamBody { body: reply.body, raw: true, bodiless: false };
+    let mut pump = Pump::new(out, source, BodyAs::Framed);
+    let _ = timeout(LINGER, poll_fn(|cx| pump.poll(cx, conn))).await;
+    linger(conn, exchange.notes()).await;
+}
+
+/// Closes our side and reads on for a moment: bytes left unread would take back what we just said.
+async fn linger(conn: &Conn, notes: &Notes) {
+    let unread = async {
+        let _ = poll_fn(|cx| conn.poll_shutdown(cx)).await;
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match poll_fn(|cx| conn.poll_fill(cx)).await {
+                Ok(n) if n > 0 => {
+                    left = left.saturating_sub(n);
+                    conn.consume(conn.peek(<[u8]>::len));
+                }
+                _ => return,
+            }
+        }
+    };
+    if !notes.request_is_read() {
+        let _ = timeout(LINGER, unread).await;
+    }
+}
+
+/// The body of a reply as a source of pieces.
+struct UpstreamBody {
+    body: ReplyBody,
+    /// Whether it goes on as it is framed.
+    raw: bool,
+    /// The answer to HEAD has the fields of a body, but none.
+    bodiless: bool,
+}
+
+impl Source for UpstreamBody {
+    type Error = Error;
+
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Piece, Error>> {
+        let piece = match &mut self.body {
+            ReplyBody::Full(bytes) if bytes.is_empty() || self.bodiless => Piece::End,
+            ReplyBody::Full(bytes) => Piece::Data(std::mem::take(bytes)),
+            ReplyBody::Http1(body) if self.raw => match ready!(body.poll_raw(cx, scratch))? {
+                0 => Piece::End,
+                n => Piece::Raw(n),
+            },
+            ReplyBody::Http1(body) => match ready!(body.poll_payload(cx))? {
+                Some(payload) => Piece::Data(payload),
+                None => body.trailers().map_or(Piece::End, Piece::Trailers),
+            },
+            ReplyBody::Http2(body) => match ready!(body.poll_frame(cx)).transpose()? {
+                None => Piece::End,
+                Some(frame) => match frame.into_data() {
+                    Ok(data) => Piece::Data(data),
+                    Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
+                },
+            },
+        };
+        Poll::Ready(Ok(piece))
+    }
+}

@@ -1,0 +1,3 @@
+//! The policies, one file each; `stack.rs` puts them in order.
+
+pub(crate) mod retry;

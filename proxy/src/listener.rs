@@ -1,0 +1,115 @@
+//! Takes callers in: a bounded number, on one socket per worker.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::http1::conn::{Conn, Stream};
+use crate::inbound;
+use crate::serve::Worker;
+
+/// How long to pause when a connection cannot be accepted: mostly, descriptors are out.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What an HTTP/2 client says first (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Connections that the kernel holds while we are busy.
+const BACKLOG: i32 = 1024;
+
+/// Binds one socket per worker to the same address.
+///
+/// Several sockets can share an address only by SO_REUSEPORT, which would also let in a second
+/// process; so the address is first bound without it, which fails where anybody is there.
+pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<StdListener>> {
+    let probe = socket(address, false)?;
+    probe.bind(&address.into())?;
+    let address = probe.local_addr()?.as_socket().expect("an IP socket has an IP address");
+    if workers == 1 {
+        return Ok(vec![listen(probe)?]);
+    }
+    drop(probe);
+    let sockets = (0..workers).map(|_| {
+        let socket = socket(address, true)?;
+        socket.bind(&address.into())?;
+        listen(socket)
+    });
+    sockets.collect()
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket) -> io::Result<StdListener> {
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the worker ends.
+pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, permits: Arc<Semaphore>) {
+    loop {
+        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                let worker = worker.clone();
+                tokio::task::spawn_local(async move {
+                    serve(tcp, worker).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one connection by the protocol that its first bytes speak.
+async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
+    // Without this a first token waits for the caller's delayed acknowledgement: 40 ms.
+    if tcp.set_nodelay(true).is_err() {
+        return;
+    }
+    let limit = worker.timeouts.keep_alive.0;
+    match timeout(limit, speaks_http2(&tcp)).await {
+        Ok(Ok(true)) => inbound::http2::serve(tcp, worker).await,
+        Ok(Ok(false)) => {
+            inbound::http1::serve(Rc::new(Conn::new(Stream::Tcp(tcp))), worker).await;
+        }
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// Looks at the first bytes without taking them.
+async fn speaks_http2(tcp: &TcpStream) -> io::Result<bool> {
+    let mut start = [0; HTTP2_PREFACE.len()];
+    let mut seen = 0;
+    loop {
+        let n = tcp.peek(&mut start).await?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !HTTP2_PREFACE.starts_with(&start[..n]) {
+            return Ok(false);
+        }
+        // `PRI` alone could begin no HTTP/1.1 request that we would serve.
+        if n >= 3 {
+            return Ok(true);
+        }
+        if n == seen {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        seen = n;
+    }
+}

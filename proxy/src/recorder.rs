@@ -1,0 +1,327 @@
+//! What becomes of a call that has ended: it is counted at once, and its record is handed over to
+//! the exporters, off the data path.
+//!
+//! A worker never waits here: it holds locks that only a reader ever contends for, and does not
+//! wake the exporters' thread for a record while that thread is busy. A full queue drops its newest
+//! record and counts it, by exporter.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use tidegate_wire::Record;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::export::Exporter;
+use crate::export::metrics::{InFlight, Registry, Shard, lock};
+use crate::export::otlp::{Otlp, Pusher};
+
+/// Records of all workers that may wait for the exporters.
+const QUEUE: usize = 8_192;
+/// How often the exporters are fed while there is traffic.
+const DRAIN: Duration = Duration::from_millis(100);
+/// A worker's list of waiting records gives memory back beyond so many.
+const SPARE_RECORDS: usize = 256;
+
+/// What is recorded, and for whom.
+#[derive(Default)]
+pub struct Options {
+    /// Models that are label values whatever happens.
+    pub models: Vec<Arc<str>>,
+    /// Regions that are label values whatever happens.
+    pub regions: Vec<Arc<str>>,
+    /// Who takes records. Without any, none is queued.
+    pub exporters: Vec<Box<dyn Exporter>>,
+    /// Where metrics are pushed.
+    pub otlp: Option<Otlp>,
+}
+
+/// The recorders of all workers, and the threads of the exporters.
+pub struct Recorders {
+    registry: Arc<Registry>,
+    queue: Option<Arc<Queue>>,
+    drained: Option<mpsc::Receiver<()>>,
+    background: Background,
+}
+
+/// The part that one worker owns.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    shard: Arc<Mutex<Shard>>,
+    lane: Option<Lane>,
+}
+
+/// One worker's way into the queue.
+#[derive(Clone, Debug)]
+struct Lane {
+    waiting: Arc<Waiting>,
+    queue: Arc<Queue>,
+}
+
+/// One worker's records that wait; absent once the queue has closed.
+type Waiting = Mutex<Option<Vec<Record>>>;
+
+/// What the workers and the exporters' thread share.
+#[derive(Debug)]
+struct Queue {
+    lanes: Mutex<Vec<Arc<Waiting>>>,
+    /// Records that are waiting or being exported.
+    length: AtomicUsize,
+    /// Whether the thread sleeps until it is woken, rather than until the next drain.
+    asleep: AtomicBool,
+    reopen: AtomicBool,
+    stop: AtomicBool,
+    thread: OnceLock<Thread>,
+    dropped: Vec<Arc<AtomicU64>>,
+}
+
+/// The exporters' thread, which may block as it likes.
+struct Drain {
+    queue: Arc<Queue>,
+    exporters: Vec<Box<dyn Exporter>>,
+}
+
+/// A runtime for what only reads: the push of metrics, and the administration.
+struct Background {
+    runtime: Handle,
+    stop: oneshot::Sender<Instant>,
+    stopped: mpsc::Receiver<()>,
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// Counts a call as in flight for as long as the guard is held.
+    pub fn in_flight(&self, model: Option<&str>, upstream: &str) -> InFlight {
+        lock(&self.shard).open(model, upstream)
+    }
+
+    /// Counts a call that has ended, and offers its record to the exporters.
+    pub fn close(&self, record: Record) {
+        lock(&self.shard).add(&record);
+        if let Some(lane) = &self.lane {
+            lane.offer(record);
+        }
+    }
+}
+
+// === impl Lane ===
+
+impl Lane {
+    fn offer(&self, record: Record) {
+        let queue = &self.queue;
+        let length = queue.length.fetch_add(1, Ordering::SeqCst) + 1;
+        if length > QUEUE || !self.push(record) {
+            queue.length.fetch_sub(1, Ordering::SeqCst);
+            queue.dropped.iter().for_each(|dropped| _ = dropped.fetch_add(1, Ordering::Relaxed));
+            return;
+        }
+        // Waking costs a system call: only who finds the thread asleep pays it, and who sees the
+        // queue fill faster than it is drained.
+        if queue.asleep.load(Ordering::SeqCst) || length == QUEUE / 2 {
+            queue.wake();
+        }
+    }
+
+    fn push(&self, record: Record) -> bool {
+        match lock(&self.waiting).as_mut() {
+            Some(waiting) => waiting.push(record),
+            None => return false,
+        }
+        true
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    fn wake(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+// === impl Drain ===
+
+impl Drain {
+    fn run(mut self) {
+        let mut batch = Vec::new();
+        while !self.queue.stop.load(Ordering::SeqCst) {
+            if self.queue.reopen.swap(false, Ordering::SeqCst) {
+                self.exporters.iter_mut().for_each(|exporter| exporter.reopen());
+            }
+            let taken = self.take(&mut batch);
+            self.sleep(taken == 0);
+        }
+        self.take(&mut batch);
+        self.close();
+    }
+
+    /// Exports what is waiting, lane by lane.
+    fn take(&mut self, batch: &mut Vec<Record>) -> usize {
+        let mut taken = 0;
+        let lanes = lock(&self.queue.lanes).clone();
+        for lane in lanes {
+            if let Some(waiting) = lock(&lane).as_mut() {
+                std::mem::swap(waiting, batch);
+            }
+            taken += batch.len();
+            self.export(batch);
+            batch.clear();
+            batch.shrink_to(SPARE_RECORDS);
+        }
+        taken
+    }
+
+    /// Exports what is still waiting; who comes later finds the queue closed.
+    fn close(&mut self) {
+        let lanes = lock(&self.queue.lanes).clone();
+        for lane in lanes {
+            let waiting = lock(&lane).take().unwrap_or_default();
+            self.export(&waiting);
+        }
+    }
+
+    fn export(&mut self, records: &[Record]) {
+        if records.is_empty() {
+            return;
+        }
+        for (exporter, dropped) in self.exporters.iter_mut().zip(&self.queue.dropped) {
+            dropped.fetch_add(exporter.export(records), Ordering::Relaxed);
+        }
+        self.queue.length.fetch_sub(records.len(), Ordering::SeqCst);
+    }
+
+    /// Sleeps until the next drain; without traffic, until a worker wakes it.
+    fn sleep(&self, idle: bool) {
+        self.queue.asleep.store(idle, Ordering::SeqCst);
+        // Whoever came before the flag was up has not seen it, but has been counted.
+        if idle && self.queue.length.load(Ordering::SeqCst) == 0 {
+            std::thread::park();
+        } else {
+            std::thread::park_timeout(DRAIN);
+        }
+        self.queue.asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+// === impl Recorders ===
+
+impl Recorders {
+    /// Starts the threads of the exporters.
+    pub fn start(options: Options) -> io::Result<Self> {
+        let registry = Arc::new(Registry::new(options.models, options.regions));
+        let background = Background::start(options.otlp, registry.clone())?;
+        let (queue, drained) = match options.exporters {
+            exporters if exporters.is_empty() => (None, None),
+            exporters => {
+                let (queue, drained) = Queue::start(exporters, &registry)?;
+                (Some(queue), Some(drained))
+            }
+        };
+        Ok(Self { registry, queue, drained, background })
+    }
+
+    /// A recorder for one more worker.
+    pub fn worker(&self) -> Recorder {
+        let lane = self.queue.as_ref().map(|queue| {
+            let waiting = Arc::new(Mutex::new(Some(Vec::new())));
+            lock(&queue.lanes).push(waiting.clone());
+            Lane { waiting, queue: queue.clone() }
+        });
+        Recorder { shard: self.registry.shard(), lane }
+    }
+
+    /// What has been counted so far.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The runtime beside the data path, for administration. It ends with [`Recorders::shutdown`].
+    pub fn background(&self) -> &Handle {
+        &self.background.runtime
+    }
+
+    /// Has exporters take up their files anew: what SIGHUP asks for.
+    pub fn reopen(&self) {
+        if let Some(queue) = &self.queue {
+            queue.reopen.store(true, Ordering::SeqCst);
+            queue.wake();
+        }
+    }
+
+    /// Exports what is waiting and pushes metrics once more, within the limit. Blocks.
+    pub fn shutdown(self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        if let (Some(queue), Some(drained)) = (&self.queue, &self.drained) {
+            queue.stop.store(true, Ordering::SeqCst);
+            queue.wake();
+            // Half of the time: a pipe that nobody reads must not cost the last push as well.
+            if drained.recv_timeout(limit / 2).is_err() {
+                let records = queue.length.load(Ordering::SeqCst);
+                warn!(records, "records were not exported in time");
+            }
+        }
+        self.background.stop(deadline);
+    }
+}
+
+impl Queue {
+    fn start(
+        exporters: Vec<Box<dyn Exporter>>,
+        registry: &Registry,
+    ) -> io::Result<(Arc<Self>, mpsc::Receiver<()>)> {
+        let queue = Arc::new(Self {
+            lanes: Mutex::default(),
+            length: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+            reopen: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            dropped: exporters.iter().map(|exporter| registry.dropped(exporter.name())).collect(),
+        });
+        let drain = Drain { queue: queue.clone(), exporters };
+        let (done, drained) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("records".into()).spawn(move || {
+            drain.run();
+            _ = done.send(());
+        })?;
+        _ = queue.thread.set(thread.thread().clone());
+        Ok((queue, drained))
+    }
+}
+
+// === impl Background ===
+
+impl Background {
+    fn start(otlp: Option<Otlp>, registry: Arc<Registry>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopping) = oneshot::channel();
+        let (done, stopped) = mpsc::sync_channel(1);
+        std::thread::Builder::new().name("background".into()).spawn(move || {
+            runtime.block_on(async {
+                match otlp {
+                    Some(otlp) => Pusher::new(otlp, registry).run(stopping).await,
+                    None => _ = stopping.await,
+                }
+            });
+            _ = done.send(());
+        })?;
+        Ok(Self { runtime: handle, stop, stopped })
+    }
+
+    fn stop(self, deadline: Instant) {
+        _ = self.stop.send(deadline);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if self.stopped.recv_timeout(left).is_err() {
+            warn!("metrics were not pushed in time");
+        }
+    }
+}

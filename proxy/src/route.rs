@@ -1,0 +1,175 @@
+//! Which call goes where. The first match wins.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidegate_wire::{Dialect, HeadView, Shape};
+
+use crate::config::{Config, MatchConfig};
+use crate::head::RequestHead;
+use crate::stack::{Stack, stack};
+use crate::upstream::{Spec, Upstream};
+
+/// The routes of one worker.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    routes: Vec<Route>,
+    upstreams: Vec<Rc<Upstream>>,
+}
+
+/// One route, with the policies of its own.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) name: Arc<str>,
+    pub(crate) upstream: Arc<str>,
+    pub(crate) strip_prefix: Option<String>,
+    pub(crate) stack: Stack,
+    matches: Match,
+}
+
+/// What a call must be.
+#[derive(Debug)]
+struct Match {
+    dialect: Option<Dialect>,
+    host: Option<String>,
+    path: Option<String>,
+    header: BTreeMap<String, String>,
+    model: Option<String>,
+}
+
+/// What can be said of the routes before the model is known.
+pub(crate) enum Pick<'a> {
+    /// This one, whatever the model.
+    Route(&'a Route),
+    /// It depends on the model.
+    AsksForModel,
+    /// None.
+    Nowhere,
+}
+
+// === impl Routes ===
+
+impl Routes {
+    /// The routes and their upstreams, as one worker owns them.
+    pub(crate) fn new(config: &Config) -> Self {
+        let upstreams: BTreeMap<&str, Rc<Upstream>> = config
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| {
+                let spec = Spec::new(name, upstream).expect("the configuration was checked");
+                let upstream = Upstream::new(spec.into(), &config.timeouts, &config.limits);
+                (name.as_str(), Rc::new(upstream))
+            })
+            .collect();
+        let routes = config.routes.iter().map(|route| {
+            let upstream = &upstreams[route.upstream.as_str()];
+            Route {
+                name: route.name.as_deref().unwrap_or(&route.upstream).into(),
+                upstream: upstream.spec.name.clone(),
+                strip_prefix: route.strip_prefix.clone(),
+                stack: stack(upstream.clone()),
+                matches: Match::new(&route.matches),
+            }
+        });
+        Self { routes: routes.collect(), upstreams: upstreams.into_values().collect() }
+    }
+
+    /// The first route that takes this call; `model` is `None` while it may still be read.
+    pub(crate) fn pick(
+        &self,
+        head: &RequestHead,
+        dialect: Dialect,
+        model: Option<Option<&str>>,
+    ) -> Pick<'_> {
+        for route in &self.routes {
+            if !route.matches.head(head, dialect) {
+                continue;
+            }
+            match (&route.matches.model, model) {
+                (None, _) => return Pick::Route(route),
+                (Some(_), None) => return Pick::AsksForModel,
+                (Some(pattern), Some(Some(model))) if glob(pattern, model) => {
+                    return Pick::Route(route);
+                }
+                (Some(_), Some(_)) => {}
+            }
+        }
+        Pick::Nowhere
+    }
+
+    /// Closes upstream connections that have been idle for too long.
+    pub(crate) fn sweep(&self) {
+        self.upstreams.iter().for_each(|upstream| upstream.sweep());
+    }
+}
+
+/// What kind of call this is, as its head says.
+pub(crate) fn shape(head: &RequestHead) -> Shape {
+    Shape::read(&HeadView {
+        method: head.method.as_str(),
+        host: head.host(),
+        path: head.target.path(),
+        query: head.target.query(),
+        headers: &head.fields,
+    })
+}
+
+// === impl Match ===
+
+impl Match {
+    fn new(config: &MatchConfig) -> Self {
+        let MatchConfig { dialect, host, path, header, model } = config.clone();
+        Self { dialect, host: host.map(|host| host.to_ascii_lowercase()), path, header, model }
+    }
+
+    /// Whether all holds that the head can say.
+    fn head(&self, head: &RequestHead, dialect: Dialect) -> bool {
+        self.dialect.is_none_or(|wanted| wanted == dialect)
+            && self.host.as_ref().is_none_or(|pattern| {
+                head.host().is_some_and(|host| glob(pattern, &host.to_ascii_lowercase()))
+            })
+            && self.path.as_ref().is_none_or(|pattern| glob(pattern, head.target.path()))
+            && self.header.iter().all(|(name, pattern)| {
+                let value = head.fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
+                value.is_some_and(|value| glob(pattern, value))
+            })
+    }
+}
+
+/// Whether the text has this form, where `*` stands for any characters. Linear in both.
+fn glob(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for part in middle.split('*') {
+        match text.find(part) {
+            Some(at) => text = &text[at + part.len()..],
+            None => return false,
+        }
+    }
+    text.ends_with(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, text, holds) in [
+            ("/openai/*", "/openai/v1", true),
+            ("/openai/*", "/openai", false),
+            ("gpt-*", "gpt-", true),
+            ("*", "", true),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXcYb", false),
+            ("*.com", "a.com.org", false),
+            ("aa*aa", "aaa", false),
+            ("a", "a", true),
+            ("a", "ab", false),
+        ] {
+            assert_eq!(glob(pattern, text), holds, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Starts the sidecar, and ends it without losing a call.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::LocalSet;
+use tracing::{info, warn};
+
+use crate::activity::Activity;
+use crate::admin::{Admin, Readiness, serve_admin, serve_health};
+use crate::config::Config;
+use crate::export::Exporter;
+use crate::export::jsonl::JsonLines;
+use crate::export::otlp::Otlp;
+use crate::recorder::{self, Recorders};
+use crate::route::Routes;
+use crate::serve::Worker;
+
+/// How long nothing must have come before a sidecar that was told to end believes that all is over.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long open calls are waited for, where the pod does not say how long it has.
+const DRAIN: Duration = Duration::from_secs(600);
+/// What the exporters get at the end.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How often idle upstream connections are looked through.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Why the sidecar cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken, or is not ours.
+    #[error("cannot listen on {address} ({what}): {source}{}", taken(source))]
+    Listen {
+        /// Which of the addresses.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The records file cannot be written.
+    #[error("cannot write records to {}: {source}", path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// OTLP is configured in a way that cannot work.
+    #[error(transparent)]
+    Otlp(#[from] crate::export::otlp::Error),
+    /// Threads cannot be started.
+    #[error("cannot start: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// A sidecar that serves.
+pub struct Sidecar {
+    /// Where callers connect.
+    pub address: SocketAddr,
+    /// Where metrics and probes are served.
+    pub admin: SocketAddr,
+    workers: Vec<WorkerThread>,
+    recorders: Recorders,
+    readiness: Readiness,
+    stop: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct WorkerThread {
+    activity: Arc<Activity>,
+    thread: JoinHandle<()>,
+}
+
+/// What the workers have in common.
+struct Shared {
+    config: Config,
+    permits: Arc<Semaphore>,
+    held: Arc<AtomicU64>,
+    stop: watch::Receiver<bool>,
+}
+
+// === impl Sidecar ===
+
+impl Sidecar {
+    /// Binds all addresses and starts all threads; from then on calls are served.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let count = workers(&config);
+        let listeners = crate::listener::bind(config.listen, count)
+            .map_err(listen_error("listen", config.listen))?;
+        let address = listeners[0].local_addr()?;
+        let admin_listener = bind_one(config.admin, "admin")?;
+        let admin = admin_listener.local_addr()?;
+        let health = config.health.map(|address| bind_one(address, "health")).transpose()?;
+
+        let recorders = recorders(&config)?;
+        let readiness = Readiness::default();
+        administer(&recorders, &readiness, admin_listener, health);
+        let (stop, stopped) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),
+            held: Arc::default(),
+            stop: stopped,
+            config,
+        });
+        let workers = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(number, listener)| start_worker(number, listener, &recorders, shared.clone()))
+            .collect::<Result<_, _>>()?;
+        readiness.ready();
+        info!("listening on {address}");
+        info!("admin on {admin}");
+        Ok(Self { address, admin, workers, recorders, readiness, stop })
+    }
+
+    /// No longer ready, but serving still.
+    pub fn drain(&self) {
+        self.readiness.drain();
+    }
+
+    /// Calls in flight.
+    pub fn calls_in_flight(&self) -> usize {
+        self.workers.iter().map(|worker| worker.activity.open()).sum()
+    }
+
+    /// Whether a sidecar that drains has nothing left to wait for. After SIGTERM new calls may still
+    /// come, for an application ends after its sidecar was told; after SIGINT none is waited for.
+    pub fn is_over(&self, wait_for_quiet: bool) -> bool {
+        let quiet = || self.workers.iter().all(|worker| worker.activity.quiet_for() >= QUIET);
+        self.calls_in_flight() == 0 && (!wait_for_quiet || quiet())
+    }
+
+    /// How long open calls are waited for: the pod's grace less a margin, where it is known.
+    pub fn drain_limit() -> Duration {
+        let grace = std::env::var("TERMINATION_GRACE_PERIOD_SECONDS").ok();
+        let seconds = grace.and_then(|text| text.parse::<u64>().ok());
+        seconds.map_or(DRAIN, |seconds| Duration::from_secs(seconds.saturating_sub(5)))
+    }
+
+    /// Takes up files anew: what SIGHUP asks for.
+    pub fn reopen(&self) {
+        self.recorders.reopen();
+    }
+
+    /// Ends. What is open is cut; every record is written.
+    pub fn stop(self) {
+        let start = Instant::now();
+        let open = self.calls_in_flight();
+        if open > 0 {
+            warn!(calls = open, "cutting calls that are still open");
+        }
+        let _ = self.stop.send(true);
+        for worker in self.workers {
+            if worker.thread.join().is_err() {
+                warn!("a worker had panicked");
+            }
+        }
+        self.recorders.shutdown(FLUSH);
+        info!(seconds = start.elapsed().as_secs_f64(), "ended");
+    }
+}
+
+/// As many threads as the user says, else as the container has cores.
+fn workers(config: &Config) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    config.workers.map_or_else(cores, |workers| usize::from(workers.get()))
+}
+
+fn recorders(config: &Config) -> Result<Recorders, StartError> {
+    let exporters = match &config.records {
+        Some(path) => vec![records(path)?],
+        None => Vec::new(),
+    };
+    let strings =
+        |texts: Vec<&String>| texts.into_iter().map(|text| text.as_str().into()).collect();
+    let upstreams = || config.upstreams.values();
+    let options = recorder::Options {
+        models: strings(upstreams().filter_map(|upstream| upstream.model.as_ref()).collect()),
+        regions: strings(upstreams().filter_map(|upstream| upstream.region.as_ref()).collect()),
+        exporters,
+        otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
+    };
+    Ok(Recorders::start(options)?)
+}
+
+fn records(path: &Path) -> Result<Box<dyn Exporter>, StartError> {
+    match JsonLines::open(path) {
+        Ok(lines) => Ok(Box::new(lines)),
+        Err(source) => Err(StartError::Records { path: path.to_owned(), source }),
+    }
+}
+
+fn administer(
+    recorders: &Recorders,
+    readiness: &Readiness,
+    admin: TcpListener,
+    health: Option<TcpListener>,
+) {
+    let state = Admin::new(recorders.registry().clone(), readiness.clone(), Vec::new());
+    recorders.background().spawn(serve_admin(admin, state.clone()));
+    if let Some(health) = health {
+        recorders.background().spawn(serve_health(health, state));
+    }
+}
+
+fn start_worker(
+    number: usize,
+    listener: TcpListener,
+    recorders: &Recorders,
+    shared: Arc<Shared>,
+) -> std::io::Result<WorkerThread> {
+    let activity = Arc::new(Activity::default());
+    let (recorder, mine) = (recorders.worker(), activity.clone());
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime needs nothing but descriptors");
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            let worker = Rc::new(Worker {
+                routes: Routes::new(&shared.config),
+                recorder,
+                activity: mine,
+                timeouts: shared.config.timeouts.clone(),
+                limits: shared.config.limits.clone(),
+                held: shared.held.clone(),
+            });
+            run_worker(listener, worker, &shared).await;
+        });
+        // Open calls end here: their records leave before the exporters do.
+        drop(local);
+    })?;
+    Ok(WorkerThread { activity, thread })
+}
+
+async fn run_worker(listener: TcpListener, worker: Rc<Worker>, shared: &Shared) {
+    let listener =
+        tokio::net::TcpListener::from_std(listener).expect("a bound socket can be watched");
+    tokio::task::spawn_local(sweep(worker.clone()));
+    let mut stop = shared.stop.clone();
+    tokio::select! {
+        () = crate::listener::accept(listener, worker, shared.permits.clone()) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        worker.routes.sweep();
+    }
+}
+
+fn bind_one(address: SocketAddr, what: &'static str) -> Result<TcpListener, StartError> {
+    let mut sockets = crate::listener::bind(address, 1).map_err(listen_error(what, address))?;
+    Ok(sockets.remove(0))
+}
+
+fn listen_error(
+    what: &'static str,
+    address: SocketAddr,
+) -> impl FnOnce(std::io::Error) -> StartError {
+    move |source| StartError::Listen { what, address, source }
+}
+
+fn taken(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => "; another process is there, choose another port",
+        _ => "",
+    }
+}

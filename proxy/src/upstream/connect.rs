@@ -1,0 +1,105 @@
+//! Opens a connection to an upstream: name, TCP, TLS; each wait told apart.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use super::spec::Origin;
+use crate::error::Error;
+use crate::exchange::{Notes, Wait};
+use crate::http1::conn::Stream;
+
+/// A fresh connection, and whether HTTP/2 is spoken on it.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    pub(crate) stream: Stream,
+    pub(crate) http2: bool,
+}
+
+/// Connects within `limit`.
+pub(crate) async fn connect(
+    origin: &Origin,
+    upstream: &Arc<str>,
+    limit: Duration,
+    notes: &Notes,
+) -> Result<Connected, Error> {
+    let deadline = Instant::now() + limit;
+    match timeout_at(deadline, dial(origin, upstream, notes)).await {
+        Ok(result) => result,
+        Err(_) => {
+            Err(Error::ConnectTimeout { upstream: upstream.clone(), limit_s: limit.as_secs() })
+        }
+    }
+}
+
+async fn dial(origin: &Origin, upstream: &Arc<str>, notes: &Notes) -> Result<Connected, Error> {
+    let unreachable =
+        |error: std::io::Error| Error::Connect { upstream: upstream.clone(), source: error.into() };
+    let addresses = timed(notes, Wait::Dns, resolve(origin)).await.map_err(unreachable)?;
+    let tcp = timed(notes, Wait::Connect, connect_any(&addresses)).await.map_err(unreachable)?;
+    // Without this a first token waits for the peer's delayed acknowledgement: 40 ms.
+    tcp.set_nodelay(true).map_err(unreachable)?;
+    if !origin.tls {
+        return Ok(Connected { stream: Stream::Tcp(tcp), http2: origin.http2 });
+    }
+    let no_tls = |source| Error::Tls { upstream: upstream.clone(), source };
+    let name = ServerName::try_from(origin.host.trim_matches(['[', ']']).to_owned())
+        .map_err(|error| no_tls(error.into()))?;
+    let connector = tokio_rustls::TlsConnector::from(client_config());
+    let tls = timed(notes, Wait::Tls, connector.connect(name, tcp)).await;
+    let tls = tls.map_err(|error| no_tls(error.into()))?;
+    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Connected { stream: Stream::Tls(Box::new(tls)), http2 })
+}
+
+async fn resolve(origin: &Origin) -> std::io::Result<Vec<SocketAddr>> {
+    let (host, port) = (origin.dial.0.as_str(), origin.dial.1);
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// Tries the addresses in turn; the last error counts.
+async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "name has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn timed<T>(notes: &Notes, wait: Wait, work: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let result = work.await;
+    notes.waited(wait, start.elapsed());
+    result
+}
+
+/// TLS 1.2 and 1.3 with the system's roots, Mozilla's where there are none.
+fn client_config() -> Arc<rustls::ClientConfig> {
+    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    CONFIG.get_or_init(|| Arc::new(make_client_config())).clone()
+}
+
+fn make_client_config() -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(system.certs);
+    if roots.is_empty() {
+        tracing::info!("no system certificates found, using the built-in ones");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}

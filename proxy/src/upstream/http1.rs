@@ -1,0 +1,394 @@
+//! One call over an HTTP/1.1 connection to an upstream.
+//!
+//! The request body goes up while the answer is awaited and even while it comes, in the same task.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::Limits;
+use super::pool::{Idle, Pool};
+use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
+use crate::error::Error;
+use crate::exchange::Notes;
+use crate::head::{Fields, ResponseHead};
+use crate::http1::body::{BodyError, Framed};
+use crate::http1::conn::{Conn, with_scratch};
+use crate::http1::parse::{self, HeadError, Parsed};
+use crate::http1::write::{self, BodyAs};
+use crate::pump::{Piece, Pump, PumpError, Source};
+use crate::timer::Timer;
+
+/// Interim responses (1xx) that an upstream may send for one call.
+const MAX_INTERIM: u32 = 16;
+
+/// The body of an answer, on its connection.
+#[derive(Debug)]
+pub(crate) struct Http1Reply {
+    framed: Framed,
+    /// Where the request is still going up.
+    upload: Option<Upload>,
+    /// Taken when the connection goes back.
+    timer: Option<Timer>,
+    pool: Rc<Pool>,
+    reusable: bool,
+    notes: Rc<Notes>,
+    idle: Duration,
+}
+
+type Upload = Pump<CallerBody>;
+
+/// The caller's body as a source of pieces, noted as it goes by.
+#[derive(Debug)]
+struct CallerBody {
+    body: RequestBody,
+    notes: Rc<Notes>,
+}
+
+/// A call that waits for its answer.
+struct Awaiting {
+    conn: Rc<Conn>,
+    timer: Timer,
+    upload: Upload,
+    uploaded: bool,
+    method: http::Method,
+    notes: Rc<Notes>,
+    upstream: Arc<str>,
+    limits: Limits,
+    /// The caller's connection, for interim responses.
+    caller: Option<Rc<Conn>>,
+    interim: Vec<u8>,
+    interims: u32,
+}
+
+/// Sends the call and waits for the final response head.
+///
+/// `reused` tells whether the connection has served before: if it then takes not a single byte, the
+/// call is handed back as unsent.
+pub(crate) async fn send(
+    idle: Idle,
+    reused: bool,
+    pool: Rc<Pool>,
+    call: Call,
+    upstream: &Arc<str>,
+    limits: Limits,
+) -> Result<Reply, Failure> {
+    let mut awaiting = Awaiting::new(idle, &pool, call, upstream, limits);
+    let mut result = poll_fn(|cx| awaiting.poll(cx)).await;
+    if reused && result.is_err() && awaiting.upload.written() == 0 {
+        // The server had closed while the connection was idle. Nothing was sent: try another.
+        if let Some(fresh) = super::open_http1(&pool, upstream, limits, &awaiting.notes).await? {
+            awaiting.conn = fresh.conn;
+            awaiting.timer = fresh.timer;
+            awaiting.uploaded = false;
+            result = poll_fn(|cx| awaiting.poll(cx)).await;
+        }
+    }
+    let parsed = result?;
+    awaiting.notes.answered(&parsed.head);
+    let reply = Http1Reply {
+        framed: Framed::new(awaiting.conn, parsed.framing),
+        upload: (!awaiting.uploaded).then_some(awaiting.upload),
+        timer: Some(awaiting.timer),
+        pool,
+        reusable: parsed.keep_alive,
+        notes: awaiting.notes,
+        idle: limits.idle,
+    };
+    Ok(Reply { head: parsed.head, body: ReplyBody::Http1(Box::new(reply)) })
+}
+
+// === impl Awaiting ===
+
+impl Awaiting {
+    fn new(idle: Idle, pool: &Pool, call: Call, upstream: &Arc<str>, limits: Limits) -> Self {
+        let Call { head, body, notes } = call;
+        let caller = match &body {
+            RequestBody::Http1(framed) => Some(framed.conn.clone()),
+            _ => None,
+        };
+        let has_length = head.fields.get("content-length").is_some();
+        let body_as = match &body {
+            RequestBody::Http2(_) if !has_length => BodyAs::Chunked,
+            _ => BodyAs::Framed,
+        };
+        let mut out = Vec::with_capacity(2048);
+        write::request(&mut out, &head, &pool.origin.base, &pool.origin.authority, body_as);
+        let mut timer = idle.timer;
+        timer.set(Instant::now() + limits.request_body_idle);
+        Self {
+            conn: idle.conn,
+            timer,
+            upload: Pump::new(out, CallerBody { body, notes: notes.clone() }, body_as),
+            uploaded: false,
+            method: head.method,
+            notes,
+            upstream: upstream.clone(),
+            limits,
+            caller,
+            interim: Vec::new(),
+            interims: 0,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parsed<ResponseHead>, Error>> {
+        let mut broken = None;
+        if !self.uploaded {
+            match self.poll_upload(cx) {
+                Ok(()) => {}
+                // The upstream may have answered before it stopped to listen.
+                Err(PumpError::Sink(error)) => broken = Some(error),
+                Err(PumpError::Source(error)) => return Poll::Ready(Err(error)),
+            }
+        }
+        loop {
+            if let Some(parsed) = self.parse()? {
+                return Poll::Ready(Ok(parsed));
+            }
+            match self.conn.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed(None))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.closed(Some(error)))),
+                Poll::Pending => break,
+            }
+        }
+        if let Some(error) = broken {
+            return Poll::Ready(Err(self.closed(Some(error))));
+        }
+        self.poll_interim(cx);
+        ready!(self.timer.poll(cx));
+        Poll::Ready(Err(self.too_late()))
+    }
+
+    /// Moves the upload on, and with it the limit.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), PumpError<Error>> {
+        let before = self.upload.written();
+        let polled = self.upload.poll(cx, &self.conn);
+        if self.upload.written() > before {
+            self.notes.sent();
+            self.timer.set(Instant::now() + self.limits.request_body_idle);
+        }
+        if let Poll::Ready(result) = polled {
+            result?;
+            self.uploaded = true;
+            self.timer.set(Instant::now() + self.limits.response_head);
+        }
+        Ok(())
+    }
+
+    /// The final head, if it has come whole; interim ones are handed on.
+    fn parse(&mut self) -> Result<Option<Parsed<ResponseHead>>, Error> {
+        loop {
+            let Some(block) = self.conn.peek(take_head).map_err(|error| self.protocol(error))?
+            else {
+                return Ok(None);
+            };
+            self.conn.consume(block.len());
+            let parsed = parse::response(block.clone(), &self.method)
+                .map_err(|error| self.protocol(error))?;
+            match parsed.head.status {
+                200.. => return Ok(Some(parsed)),
+                101 => return Err(self.protocol(HeadError::NotHttp)),
+                _ if self.interims == MAX_INTERIM => return Err(self.protocol(HeadError::TooLarge)),
+                _ => {
+                    self.interims += 1;
+                    self.interim.extend_from_slice(&block);
+                }
+            }
+        }
+    }
+
+    /// Hands interim responses on to a caller that speaks HTTP/1.1.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) {
+        while !self.interim.is_empty() {
+            let Some(caller) = &self.caller else { return self.interim.clear() };
+            match caller.poll_write(cx, &self.interim) {
+                Poll::Ready(Ok(n)) => drop(self.interim.drain(..n)),
+                Poll::Ready(Err(_)) => self.interim.clear(),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn protocol(&self, error: HeadError) -> Error {
+        Error::Protocol { upstream: self.upstream.clone(), source: error.into() }
+    }
+
+    fn closed(&self, error: Option<std::io::Error>) -> Error {
+        let source = error.map(Into::into);
+        Error::Closed { upstream: self.upstream.clone(), source }
+    }
+
+    fn too_late(&self) -> Error {
+        if self.uploaded || self.upload.waits_for_sink() {
+            let limit_s = self.limits.response_head.as_secs();
+            Error::ResponseTimeout { upstream: self.upstream.clone(), limit_s }
+        } else {
+            Error::BodyTimeout { limit_s: self.limits.request_body_idle.as_secs() }
+        }
+    }
+}
+
+/// The bytes of a head at the front of what was read, if it is whole.
+fn take_head(ahead: &[u8]) -> Result<Option<Bytes>, HeadError> {
+    Ok(parse::head_length(ahead)?.map(|length| Bytes::copy_from_slice(&ahead[..length])))
+}
+
+// === impl CallerBody ===
+
+impl Source for CallerBody {
+    type Error = Error;
+
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Piece, Error>> {
+        let notes = &self.notes;
+        let piece = match &mut self.body {
+            RequestBody::Empty => Piece::End,
+            RequestBody::Http1(framed) => {
+                match ready!(framed.poll_raw(cx, scratch, |payload| notes.request_chunk(payload))) {
+                    Ok(0) => Piece::End,
+                    Ok(n) => Piece::Raw(n),
+                    Err(BodyError::Cut | BodyError::Io(_)) => {
+                        return Poll::Ready(Err(Error::CallerLeft));
+                    }
+                    Err(error) => return Poll::Ready(Err(Error::Body(error))),
+                }
+            }
+            RequestBody::Http2(body) => match ready!(body.poll_frame(cx)) {
+                None => Piece::End,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        notes.request_chunk(&data);
+                        Piece::Data(data)
+                    }
+                    Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
+                },
+                Some(Err(_)) => return Poll::Ready(Err(Error::CallerLeft)),
+            },
+        };
+        if matches!(piece, Piece::End | Piece::Trailers(_)) {
+            notes.request_ended();
+        }
+        Poll::Ready(Ok(piece))
+    }
+}
+
+// === impl Http1Reply ===
+
+impl Http1Reply {
+    /// Bytes as they stand on the wire, framing included; 0 is the clean end.
+    pub(crate) fn poll_raw(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<Result<usize, Error>> {
+        self.poll_read(cx, buf, |_| {})
+    }
+
+    /// The next piece of payload; `None` is the clean end.
+    pub(crate) fn poll_payload(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, Error>> {
+        loop {
+            let mut payload = BytesMut::new();
+            let n = with_scratch(|scratch| {
+                self.poll_read(cx, scratch, |run| payload.extend_from_slice(run))
+            });
+            if ready!(n)? == 0 {
+                return Poll::Ready(Ok(None));
+            }
+            if !payload.is_empty() {
+                return Poll::Ready(Ok(Some(payload.freeze())));
+            }
+        }
+    }
+
+    /// The trailers of a body that has ended.
+    pub(crate) fn trailers(&self) -> Option<http::HeaderMap> {
+        let block = self.framed.trailers();
+        if block.is_empty() {
+            return None;
+        }
+        let block = Bytes::from([block, b"\r\n"].concat());
+        let mut lines = [httparse::EMPTY_HEADER; 32];
+        let httparse::Status::Complete((_, lines)) =
+            httparse::parse_headers(&block, &mut lines).ok()?
+        else {
+            return None;
+        };
+        let fields = lines.iter().map(|line| (line.name.as_bytes(), line.value));
+        Some(Fields::within(block.clone(), fields).to_map(|_| true))
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        mut payload: impl FnMut(&[u8]),
+    ) -> Poll<Result<usize, Error>> {
+        self.poll_upload(cx)?;
+        let notes = &self.notes;
+        let mut now = None;
+        let polled = self.framed.poll_raw(cx, buf, |run| {
+            notes.response_chunk(run, *now.get_or_insert_with(Instant::now));
+            payload(run);
+        });
+        match polled {
+            Poll::Ready(Ok(n)) => {
+                if self.framed.is_done() {
+                    self.release();
+                } else if let Some(timer) = &mut self.timer {
+                    timer.set(now.unwrap_or_else(Instant::now) + self.idle);
+                }
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(error)) => {
+                self.notes.broken(match error {
+                    BodyError::Framing(_) => "upstream_protocol",
+                    BodyError::Cut | BodyError::Io(_) => "upstream_closed",
+                });
+                Poll::Ready(Err(Error::Body(error)))
+            }
+            Poll::Pending => {
+                if let Some(timer) = &mut self.timer {
+                    ready!(timer.poll(cx));
+                    self.notes.broken("upstream_idle_timeout");
+                }
+                Poll::Ready(Err(Error::Body(BodyError::Cut)))
+            }
+        }
+    }
+
+    /// Moves on a request that is still going up.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        match upload.poll(cx, &self.framed.conn) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => {}
+            // The upstream has heard enough; its answer counts.
+            Poll::Ready(Err(PumpError::Sink(_))) => self.reusable = false,
+            Poll::Ready(Err(PumpError::Source(error))) => return Err(error),
+        }
+        self.upload = None;
+        Ok(())
+    }
+
+    /// The body has ended: the connection goes back, unless a request is still going up on it.
+    fn release(&mut self) {
+        if let Some(timer) = self.timer.take()
+            && self.reusable
+            && self.upload.is_none()
+        {
+            self.pool.put(self.framed.conn.clone(), timer);
+        }
+    }
+}

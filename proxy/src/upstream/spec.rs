@@ -1,0 +1,262 @@
+//! Where an upstream is, as its configuration says.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::UpstreamConfig;
+use crate::error::Error;
+
+/// The place in a URL that a call's own location fills.
+const LOCATION: &str = "{location}";
+
+/// An upstream, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: Arc<str>,
+    pub(crate) model: Option<String>,
+    pub(crate) provider: Option<Arc<str>>,
+    pub(crate) region: Option<Arc<str>>,
+    urls: Vec<Url>,
+    dial: Option<Authority>,
+    locations: Vec<String>,
+    http2: bool,
+}
+
+/// `scheme://host[:port][/base]`, perhaps with a place for a location.
+#[derive(Clone, Debug)]
+struct Url {
+    tls: bool,
+    authority: Authority,
+    base: String,
+}
+
+#[derive(Clone, Debug)]
+struct Authority {
+    host: String,
+    port: Option<u16>,
+}
+
+/// One server: what to dial, and what to call it.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) tls: bool,
+    /// HTTP/2 without being asked (without TLS); with TLS the handshake decides.
+    pub(crate) http2: bool,
+    /// For SNI and records.
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
+    /// For the `Host` field.
+    pub(crate) authority: Bytes,
+    /// What goes in front of every path.
+    pub(crate) base: Bytes,
+    /// Host and port to dial.
+    pub(crate) dial: (String, u16),
+}
+
+// === impl Spec ===
+
+impl Spec {
+    /// Checks what the user wrote; the error says which key is wrong.
+    pub(crate) fn new(name: &str, config: &UpstreamConfig) -> Result<Self, String> {
+        let texts: Vec<&String> = config.url.iter().chain(&config.addresses).collect();
+        if texts.is_empty() {
+            return Err("needs `url` or `addresses`".to_owned());
+        }
+        if config.url.is_some() && !config.addresses.is_empty() {
+            return Err("has `url` and `addresses`; give one of them".to_owned());
+        }
+        let urls = texts.iter().map(|text| Url::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let templated = urls.iter().any(|url| url.authority.host.contains(LOCATION));
+        if !templated && !config.locations.is_empty() {
+            return Err(format!("has `locations`, but its url has no {LOCATION}"));
+        }
+        if let Some(location) = config.locations.iter().find(|location| !is_location(location)) {
+            return Err(format!("locations: `{location}` is not the name of a location"));
+        }
+        Ok(Self {
+            name: name.into(),
+            model: config.model.clone(),
+            provider: config.provider.as_deref().map(Arc::from),
+            region: config.region.as_deref().map(Arc::from),
+            urls,
+            dial: config.address.as_deref().map(Authority::parse).transpose()?,
+            locations: config.locations.clone(),
+            http2: config.http2,
+        })
+    }
+
+    /// How many addresses there are to choose from.
+    pub(crate) fn addresses(&self) -> usize {
+        self.urls.len()
+    }
+
+    /// Whether the address depends on the call's location.
+    pub(crate) fn is_templated(&self) -> bool {
+        self.urls.iter().any(|url| url.authority.host.contains(LOCATION))
+    }
+
+    /// Whether calls may name this location. Where none is listed, any name will do that is one.
+    pub(crate) fn allows(&self, location: &str) -> Result<(), Error> {
+        let listed = self.locations.iter().any(|known| known == location);
+        if listed || self.locations.is_empty() && is_location(location) {
+            return Ok(());
+        }
+        // The caller's own text goes back to it, cut to what a location could be.
+        let location = location.chars().filter(char::is_ascii_graphic).take(40).collect();
+        Err(Error::Location { upstream: self.name.clone(), location })
+    }
+
+    /// The server at one of the addresses.
+    pub(crate) fn origin(&self, address: usize, location: Option<&str>) -> Origin {
+        let url = &self.urls[address % self.urls.len()];
+        let host = fill(&url.authority.host, location.unwrap_or("global"));
+        let port = url.authority.port.unwrap_or(if url.tls { 443 } else { 80 });
+        let authority = match url.authority.port {
+            Some(port) => format!("{host}:{port}"),
+            None => host.clone(),
+        };
+        let dial = match &self.dial {
+            Some(dial) => (dial.host.clone(), dial.port.unwrap_or(port)),
+            None => (host.clone(), port),
+        };
+        Origin {
+            tls: url.tls,
+            http2: self.http2,
+            host: host.into(),
+            port,
+            authority: authority.into(),
+            base: url.base.clone().into(),
+            dial: (dial.0.trim_matches(['[', ']']).to_owned(), dial.1),
+        }
+    }
+}
+
+// === impl Url ===
+
+impl Url {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| {
+            format!("`{text}` {why}; write for example https://host or http://host:8000")
+        };
+        let (tls, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            _ => return Err(wrong("does not begin with http:// or https://")),
+        };
+        let (authority, base) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err("url holds credentials; they do not belong there".to_owned());
+        }
+        if rest.contains(['?', '#', ' ']) {
+            return Err(wrong("has a query, fragment or space"));
+        }
+        let authority = Authority::parse(authority).map_err(|_| wrong("has no host"))?;
+        Ok(Self { tls, authority, base: base.trim_end_matches('/').to_owned() })
+    }
+}
+
+// === impl Authority ===
+
+impl Authority {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a host with an optional port");
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host, Some(port.parse().map_err(|_| wrong())?))
+            }
+            _ => (text, None),
+        };
+        let plain = host.replace(LOCATION, "x");
+        if crate::http1::parse::check_authority(plain.as_bytes()).is_err() {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// The location that a path of Google's names.
+pub(crate) fn location_in(path: &str) -> Option<&str> {
+    path.split_once("/locations/")?.1.split('/').next()
+}
+
+/// Names of regions and multi-regions: `us-central1`, `global`.
+fn is_location(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=32).contains(&text.len()) && text.bytes().all(legal) && !text.starts_with('-')
+}
+
+/// Vertex AI serves `global` without a prefix and its multi-regions at hosts of their own
+/// (docs.cloud.google.com/vertex-ai/docs/reference/rest).
+fn fill(host: &str, location: &str) -> String {
+    match (host, location) {
+        ("{location}-aiplatform.googleapis.com", "global") => {
+            "aiplatform.googleapis.com".to_owned()
+        }
+        ("{location}-aiplatform.googleapis.com", "us" | "eu") => {
+            format!("aiplatform.{location}.rep.googleapis.com")
+        }
+        _ => host.replace(LOCATION, location),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(url: &str, locations: &[&str]) -> Result<Spec, String> {
+        let locations = locations.iter().map(|&location| location.to_owned()).collect();
+        Spec::new(
+            "a",
+            &UpstreamConfig { url: Some(url.to_owned()), locations, ..Default::default() },
+        )
+    }
+
+    #[test]
+    fn a_location_fills_the_host_as_vertex_names_its_hosts() {
+        let spec = spec("https://{location}-aiplatform.googleapis.com", &[]).expect("good");
+        for (location, host) in [
+            ("us-central1", "us-central1-aiplatform.googleapis.com"),
+            ("global", "aiplatform.googleapis.com"),
+            ("eu", "aiplatform.eu.rep.googleapis.com"),
+        ] {
+            assert_eq!(&*spec.origin(0, Some(location)).host, host);
+        }
+    }
+
+    #[test]
+    fn a_caller_cannot_choose_a_host_by_its_location() {
+        let open = spec("https://{location}-aiplatform.googleapis.com", &[]).expect("good");
+        for bad in ["evil.com/", "a.b", "A", "", "x@y", "-a", "%2f"] {
+            assert!(open.allows(bad).is_err(), "{bad}");
+        }
+        let listed = spec("https://{location}-x.com", &["global"]).expect("good");
+        assert!(listed.allows("global").is_ok() && listed.allows("us-central1").is_err());
+    }
+
+    #[test]
+    fn urls_that_cannot_be_meant_are_told() {
+        for (url, part) in [
+            ("host:80", "does not begin with"),
+            ("ftp://host", "does not begin with"),
+            ("http://", "has no host"),
+            ("http://u:p@host", "credentials"),
+            ("http://host?key=1", "query"),
+            ("http://host:99999", "has no host"),
+        ] {
+            let error = spec(url, &[]).expect_err(url);
+            assert!(error.contains(part), "{url}: {error}");
+            assert!(!error.contains("u:p"), "{error}");
+        }
+    }
+
+    #[test]
+    fn ports_base_paths_and_ipv6_are_understood() {
+        let origin = spec("http://[::1]:8000/base/", &[]).expect("good").origin(0, None);
+        assert_eq!(
+            (origin.port, &origin.authority[..], &origin.base[..]),
+            (8000, &b"[::1]:8000"[..], &b"/base"[..])
+        );
+        assert_eq!(origin.dial, ("::1".to_owned(), 8000));
+    }
+}

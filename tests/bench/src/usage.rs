@@ -1,0 +1,53 @@
+//! What a process has used, as the kernel tells it in `/proc`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// `VmRSS`: what is resident, the program's own file included.
+    pub(crate) resident: u64,
+    /// `RssAnon`: of that, what no file stands behind.
+    pub(crate) anonymous: u64,
+    /// `VmHWM`: the most that was resident since the start or since [`forget_peak`].
+    pub(crate) peak: u64,
+}
+
+/// Time that the threads of the process ran, in user and kernel mode, to the nanosecond.
+///
+/// The clock ticks of `/proc/PID/stat` are too coarse for slices of a second or two. Threads that
+/// have ended are not in the sum, so this fits programs that keep theirs.
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+    let tasks = process(pid).join("task");
+    let mut nanos = 0;
+    for task in fs::read_dir(&tasks).context("reading the threads of the proxy: it has ended")? {
+        let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
+        let ran = schedstat.split_whitespace().next().context("an empty schedstat")?;
+        nanos += ran.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+pub(crate) fn memory(pid: u32) -> Result<Memory> {
+    let status = fs::read_to_string(process(pid).join("status"))
+        .context("reading the memory of the proxy: it has ended")?;
+    let field = |name: &str| -> Result<u64> {
+        let line = status.lines().find(|line| line.starts_with(name));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        Ok(kib.with_context(|| format!("no {name} in /proc/{pid}/status"))?.parse::<u64>()? * 1024)
+    };
+    Ok(Memory { resident: field("VmRSS:")?, anonymous: field("RssAnon:")?, peak: field("VmHWM:")? })
+}
+
+/// Lets [`Memory::peak`] begin anew at what is resident now.
+pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+    fs::write(process(pid).join("clear_refs"), "5").context("resetting the peak of memory")
+}
+
+fn process(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}

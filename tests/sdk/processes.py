@@ -1,0 +1,113 @@
+"""The programs under test and beside it, each a process that is gone with its `with`."""
+
+import json
+import re
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+
+# Longer than anything here takes, on a machine that does something else besides.
+PATIENCE_S = 20
+
+
+def eventually(ask, what):
+    """What `ask` gives, once it gives something."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {PATIENCE_S} s: {what}")
+        time.sleep(0.05)
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+        return answer.read().decode()
+
+
+def free_port():
+    """A port that was free a moment ago, for programs that cannot choose one themselves."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Process:
+    """A running program and what it has said so far."""
+
+    def __init__(self, command, env):
+        self._process = subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._lines = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self._process.stdout:
+            self._lines.append(re.sub(r"\x1b\[[0-9;]*m", "", line))
+
+    @property
+    def said(self):
+        return "".join(self._lines)
+
+    def says(self, pattern):
+        """The first group of `pattern`, once the program has said it."""
+
+        def look():
+            found = re.search(pattern, self.said)
+            if not found and self._process.poll() is not None:
+                raise AssertionError(f"ended with {self._process.returncode}:\n{self.said}")
+            return found
+
+        return eventually(look, f"{pattern!r} in:\n{self.said}").group(1)
+
+    def stop(self, kill=False):
+        """Ends the program and waits until everything it said is here."""
+        if self._process.poll() is None:
+            self._process.kill() if kill else self._process.send_signal(2)
+        try:
+            self._process.wait(PATIENCE_S)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._reader.join()
+
+
+@contextmanager
+def running(command, env=None):
+    process = Process([str(part) for part in command], env)
+    try:
+        yield process
+    finally:
+        process.stop(kill=True)
+
+
+class Sidecar:
+    """`tidegate proxy`, and the records that it has written."""
+
+    def __init__(self, process, records):
+        self.process = process
+        self.url = "http://" + process.says(r"(?<!admin )listening on (127\.0\.0\.1:\d+)")
+        self.admin = "http://" + process.says(r"admin on (127\.0\.0\.1:\d+)")
+        self._records = records
+
+    def records(self, count):
+        """The records, once there are so many; more are an error."""
+
+        def written():
+            lines = self._records.read_text().splitlines() if self._records.exists() else []
+            return lines if len(lines) >= count else None
+
+        lines = eventually(written, f"{count} records")
+        assert len(lines) == count, lines
+        return [json.loads(line) for line in lines]
+
+    def record(self):
+        """The one record that there is."""
+        return self.records(1)[0]

@@ -1,0 +1,108 @@
+"""OpenAI's own SDK, unchanged but for its base URL: it is answered, and the record says the same."""
+
+import openai
+import pytest
+
+MESSAGES = [{"role": "user", "content": "Why does the tide rise twice a day?"}]
+MODEL = "gpt-4o-mini"
+
+
+@pytest.fixture
+def client(sidecar):
+    # One try only: a call made again would be a second record.
+    return openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-test", max_retries=0)
+
+
+def check(record, operation, streamed, input_tokens, output_tokens):
+    assert record["tidegate.outcome"] == "completed", record
+    assert record["gen_ai.operation.name"] == operation
+    assert record["gen_ai.request.model"] == MODEL
+    assert record.get("gen_ai.request.stream", False) == streamed
+    assert record["http.response.status_code"] == 200
+    assert record.get("gen_ai.usage.input_tokens") == input_tokens
+    assert record.get("gen_ai.usage.output_tokens") == output_tokens
+    assert ("tidegate.time_to_first_token_s" in record) == streamed
+
+
+def test_chat(client, sidecar):
+    answer = client.chat.completions.create(model=MODEL, messages=MESSAGES)
+
+    assert answer.choices[0].message.content
+    usage = answer.usage
+    check(sidecar.record(), "chat", False, usage.prompt_tokens, usage.completion_tokens)
+
+
+def test_chat_streamed_with_usage(client, sidecar):
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        )
+    )
+
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    usage = chunks[-1].usage
+    check(sidecar.record(), "chat", True, usage.prompt_tokens, usage.completion_tokens)
+
+
+def test_chat_streamed_without_usage_records_no_tokens(client, sidecar):
+    chunks = list(client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True))
+
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert all(chunk.usage is None for chunk in chunks)
+    check(sidecar.record(), "chat", True, None, None)
+
+
+def test_completions(client, sidecar):
+    answer = client.completions.create(model=MODEL, prompt="The tide")
+
+    assert answer.choices[0].text
+    usage = answer.usage
+    check(sidecar.record(), "text_completion", False, usage.prompt_tokens, usage.completion_tokens)
+
+
+def test_embeddings(client, sidecar):
+    answer = client.embeddings.create(model=MODEL, input="The tide")
+
+    assert answer.data[0].embedding
+    check(sidecar.record(), "embeddings", False, answer.usage.prompt_tokens, None)
+
+
+def test_responses(client, sidecar):
+    answer = client.responses.create(model=MODEL, input="Why does the tide rise?")
+
+    assert answer.output_text
+    check(sidecar.record(), "chat", False, answer.usage.input_tokens, answer.usage.output_tokens)
+
+
+def test_responses_streamed(client, sidecar):
+    events = list(client.responses.create(model=MODEL, input="Why?", stream=True))
+
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    usage = events[-1].response.usage
+    check(sidecar.record(), "chat", True, usage.input_tokens, usage.output_tokens)
+
+
+def test_an_error_reaches_the_caller_as_the_provider_said_it(client, sidecar):
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model=MODEL, messages=[], extra_body={"messages": "none"})
+
+    record = sidecar.record()
+    assert record["tidegate.outcome"] == "failed"
+    assert record["http.response.status_code"] == 400
+
+
+def test_a_caller_that_leaves_is_recorded_once(client, sidecar):
+    stream = client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
+    next(iter(stream))
+    stream.close()
+
+    assert sidecar.record()["tidegate.outcome"] == "abandoned"
+
+
+def test_many_calls_are_as_many_records(client, sidecar):
+    answers = [client.chat.completions.create(model=MODEL, messages=MESSAGES) for _ in range(20)]
+
+    records = sidecar.records(20)
+    assert len({record["gen_ai.response.id"] for record in records}) == 20
+    recorded = sum(record["gen_ai.usage.output_tokens"] for record in records)
+    assert recorded == sum(answer.usage.completion_tokens for answer in answers)
