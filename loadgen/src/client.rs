@@ -32,7 +32,7 @@ pub struct InvalidTarget(String);
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     /// The name under which the call is counted.
-    pub(crate) model: Arc<str>,
+    pub(crate) label: Arc<str>,
     /// The call as the wire showed it; all its times count from when it was due.
     pub(crate) record: Record,
     /// How long after it was due the call was sent.
@@ -81,12 +81,12 @@ impl Client {
     ) -> Sample {
         let sent = Instant::now();
         let mut call = Call::open(self, &request, due, sent);
-        let model = request.model.clone();
+        let label = request.label.clone();
         let ending = tokio::select! {
             ending = self.exchange(request, &mut call) => ending,
             () = cut => Ending::CallerLeft,
         };
-        call.close(model, ending, sent - due)
+        call.close(label, ending, sent - due)
     }
 
     async fn exchange(&self, request: Request, call: &mut Call) -> Ending {
@@ -212,7 +212,7 @@ impl Call {
         Ending::Broken
     }
 
-    fn close(self, model: Arc<str>, ending: Ending, send_lag: Duration) -> Sample {
+    fn close(self, label: Arc<str>, ending: Ending, send_lag: Duration) -> Sample {
         let Self { due, observer, mut record, received, fault } = self;
         let ended = due.elapsed();
         let gaps = observer.token_times().windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -221,6 +221,6 @@ impl Call {
         if record.error_type.is_none() {
             record.error_type = fault.map(str::to_owned);
         }
-        Sample { model, record, send_lag, gaps }
+        Sample { label, record, send_lag, gaps }
     }
 }

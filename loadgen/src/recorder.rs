@@ -74,6 +74,8 @@ pub struct Tokens {
     pub cache_creation: u64,
     /// Of the output, spent on reasoning.
     pub reasoning: u64,
+    /// Calls whose answer stated some.
+    pub usage_stated: u64,
     /// Completed calls whose answer stated none.
     pub usage_absent: u64,
 }
@@ -122,7 +124,7 @@ impl Recorder {
     /// Takes one call in.
     pub(crate) fn record(&mut self, sample: &Sample) {
         self.total.record(sample);
-        self.models.entry(sample.model.clone()).or_default().record(sample);
+        self.models.entry(sample.label.clone()).or_default().record(sample);
         self.send_lag.record(sample.send_lag);
         if let Some(fault) = Fault::of(&sample.record) {
             *self.errors.entry(fault).or_default() += 1;
@@ -155,18 +157,18 @@ pub struct CallRecord<'a> {
     #[serde(flatten)]
     pub record: Cow<'a, Record>,
     /// The name under which it is counted.
-    #[serde(rename = "tidegate.load.model")]
-    pub model: Cow<'a, str>,
+    #[serde(rename = "tidegate.load.label")]
+    pub label: Cow<'a, str>,
     /// How long after it was due it was sent.
     #[serde(rename = "tidegate.load.send_lag_s")]
     pub send_lag_s: f64,
 }
 
 impl<'a> CallRecord<'a> {
-    fn of(Sample { model, record, send_lag, .. }: &'a Sample) -> Self {
+    fn of(Sample { label, record, send_lag, .. }: &'a Sample) -> Self {
         Self {
             record: Cow::Borrowed(record),
-            model: Cow::Borrowed(model),
+            label: Cow::Borrowed(label),
             send_lag_s: send_lag.as_secs_f64(),
         }
     }
@@ -239,6 +241,7 @@ impl Tokens {
         self.cache_read += record.cache_read_tokens.unwrap_or(0);
         self.cache_creation += record.cache_creation_tokens.unwrap_or(0);
         self.reasoning += record.reasoning_tokens.unwrap_or(0);
+        self.usage_stated += u64::from(record.usage_source.is_some());
         let completed = record.outcome == Some(Outcome::Completed);
         let counted = record.counted_tokens.is_some();
         self.usage_absent += u64::from(completed && !counted && record.usage_source.is_none());
@@ -292,7 +295,7 @@ mod tests {
 
     fn sample(duration_s: f64, outcome: Outcome) -> Sample {
         Sample {
-            model: "m".into(),
+            label: "m".into(),
             record: Record {
                 outcome: Some(outcome),
                 duration_s: Some(duration_s),
@@ -360,7 +363,7 @@ mod tests {
 
     #[test]
     fn models_add_up_to_the_total() {
-        let other = Sample { model: "n".into(), ..sample(2.0, Outcome::Completed) };
+        let other = Sample { label: "n".into(), ..sample(2.0, Outcome::Completed) };
         let recorder = recorder([sample(1.0, Outcome::Completed), other]);
         let calls: u64 = recorder.models.values().map(Tally::calls).sum();
         let gaps: u64 =

@@ -320,3 +320,89 @@ impl Run {
 fn create(path: &Path) -> Result<File, Error> {
     File::create(path).map_err(|source| Error::Records { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Options, Simulator};
+
+    /// What three witnesses say of one run.
+    struct Counts {
+        sent: u64,
+        told_to_goose: u64,
+        served: u64,
+    }
+
+    /// Runs for two seconds against a simulated server of this capacity.
+    async fn rehearse(schedule: Schedule, users: usize) -> (Arc<Run>, Counts) {
+        let simulator = Simulator::bind(Options {
+            listen: ([127, 0, 0, 1], 0).into(),
+            ttft: Duration::from_millis(20),
+            tpot: Duration::from_millis(2),
+            output_tokens: 16,
+            ..Options::default()
+        });
+        let simulator = simulator.await.expect("a free port");
+        let address = format!("http://{}", simulator.addr());
+        let server = tokio::spawn(simulator.serve(std::future::pending()));
+        let plan = Plan {
+            target: address.parse().expect("an address is a target"),
+            users: NonZeroUsize::new(users).expect("some users"),
+            duration: Duration::from_secs(2),
+            schedule,
+            mix: Mix::default(),
+            seed: 1,
+            records: None,
+        };
+        let run = Arc::new(Run::new(plan).expect("a client"));
+        let conductor = tokio::spawn(conduct(run.clone()));
+        let told = user::attack(&run, Duration::from_secs(60)).await.expect("goose carries");
+        conductor.abort();
+        let sent = run.recorder().total.calls();
+        let counts = Counts {
+            sent,
+            told_to_goose: told
+                .requests
+                .values()
+                .map(|one| (one.success_count + one.fail_count) as u64)
+                .sum(),
+            served: served(&address).await,
+        };
+        server.abort();
+        (run, counts)
+    }
+
+    async fn served(address: &str) -> u64 {
+        let answer = reqwest::get(format!("{address}/-/served")).await.expect("an answer");
+        let text = answer.text().await.expect("a whole one");
+        let served: serde_json::Value = serde_json::from_str(&text).expect("in JSON");
+        served["calls"].as_u64().expect("with a count")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_users_send_is_what_is_served_and_what_goose_is_told() {
+        let (run, counts) = rehearse(Schedule::Closed, 30).await;
+        assert!(counts.sent > 100, "{} calls in two seconds", counts.sent);
+        assert_eq!((counts.served, counts.told_to_goose), (counts.sent, counts.sent));
+
+        let report = Report::of(&run, Timestamp::now());
+        assert_eq!(report.invalid, None);
+        assert_eq!(report.total.outcomes.completed, counts.sent, "{:?}", report.errors);
+        assert!(report.total.time_to_first_token_s.is_some() && report.total.gap_s.is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_open_loop_sends_what_falls_due() {
+        let (run, counts) = rehearse(Schedule::Constant { rate: 50.0 }, 30).await;
+        assert_eq!((counts.sent, counts.served, run.unsent()), (100, 100, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn too_few_users_for_the_rate_make_a_run_invalid() {
+        let (run, counts) = rehearse(Schedule::Constant { rate: 100.0 }, 1).await;
+        let report = Report::of(&run, Timestamp::now());
+        let reason = report.invalid.expect("one user cannot make a hundred calls a second");
+        assert!(reason.contains("--users"), "{reason}");
+        assert_eq!(counts.sent + report.generator.unsent, 200, "what was due is accounted for");
+    }
+}

@@ -107,7 +107,7 @@ async fn carry(run: &Run, user: &mut GooseUser, kind: Option<&Entry>) {
     }
 }
 
-/// Closed: the end of a call makes the next one due.
+/// Closed: the end of a call makes the next one due, after a rest where the mix has one.
 async fn call_again_and_again(
     run: &Run,
     user: &mut GooseUser,
@@ -120,7 +120,7 @@ async fn call_again_and_again(
     while run.comes_due(due).await {
         let sample = run.call(requests.request(entry), due).await;
         tell_goose(user, entry.call.as_str(), &sample).await;
-        due = Instant::now();
+        due = Instant::now() + entry.think;
     }
 }
 
@@ -152,7 +152,7 @@ async fn tell_goose(user: &mut GooseUser, call: &str, sample: &Sample) {
     let told = user
         .record_custom_request_duration(
             call,
-            &sample.model,
+            &sample.label,
             took,
             completed,
             record.status,

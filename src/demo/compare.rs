@@ -118,7 +118,7 @@ impl Books {
         let mut all = Pairs::default();
         for (trace, call) in &self.sent {
             let record = self.recorded.get(trace);
-            models.entry(&call.model).or_default().add(call, record);
+            models.entry(&call.label).or_default().add(call, record);
             all.add(call, record);
         }
         let mut grid = Grid::default();
@@ -244,7 +244,7 @@ mod tests {
     fn books(sent: &[Record], recorded: &[Record], served: u64) -> Books {
         let call = |record: &Record| CallRecord {
             record: Cow::Owned(record.clone()),
-            model: "m".into(),
+            label: "m".into(),
             send_lag_s: 0.0,
         };
         Books {

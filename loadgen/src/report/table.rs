@@ -56,8 +56,8 @@ fn latency_row(name: &str, summary: &Summary) -> Vec<String> {
         name.to_owned(),
         summary.calls.to_string(),
         summary.errors().to_string(),
-        count(summary.tokens.input),
-        count(summary.tokens.output),
+        tokens(summary, summary.tokens.input),
+        tokens(summary, summary.tokens.output),
     ];
     let four: [fn(&Quantiles) -> f64; 4] = [|q| q.p50, |q| q.p90, |q| q.p99, |q| q.p999];
     let two: [fn(&Quantiles) -> f64; 2] = [|q| q.p50, |q| q.p99];
@@ -107,16 +107,24 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     f.write_char('\n')
 }
 
+/// Tokens, unless no answer stated any.
+fn tokens(summary: &Summary, tokens: u64) -> String {
+    match summary.tokens.usage_stated {
+        0 => "-".to_owned(),
+        _ => count(tokens),
+    }
+}
+
 /// A time in the unit that suits it, with three digits: `812µs`, `81.2ms`, `8.12s`.
 pub fn time(seconds: Option<f64>) -> String {
     match seconds {
         None => "-".to_owned(),
-        Some(s) if s.abs() < 1e-3 => format!("{:.0}µs", s * 1e6),
-        Some(s) if s.abs() < 1e-2 => format!("{:.2}ms", s * 1e3),
-        Some(s) if s.abs() < 1e-1 => format!("{:.1}ms", s * 1e3),
-        Some(s) if s.abs() < 1.0 => format!("{:.0}ms", s * 1e3),
-        Some(s) if s.abs() < 10.0 => format!("{s:.2}s"),
-        Some(s) if s.abs() < 100.0 => format!("{s:.1}s"),
+        Some(s) if s.abs() < 999.5e-6 => format!("{:.0}µs", s * 1e6),
+        Some(s) if s.abs() < 9.995e-3 => format!("{:.2}ms", s * 1e3),
+        Some(s) if s.abs() < 99.95e-3 => format!("{:.1}ms", s * 1e3),
+        Some(s) if s.abs() < 0.9995 => format!("{:.0}ms", s * 1e3),
+        Some(s) if s.abs() < 9.995 => format!("{s:.2}s"),
+        Some(s) if s.abs() < 99.95 => format!("{s:.1}s"),
         Some(s) => format!("{s:.0}s"),
     }
 }
@@ -169,6 +177,7 @@ mod tests {
     fn a_time_has_three_digits_and_its_unit() {
         let shown = [0.000_812, 0.00812, 0.0812, 0.812, 8.12, 81.2, 812.0].map(|s| time(Some(s)));
         assert_eq!(shown, ["812µs", "8.12ms", "81.2ms", "812ms", "8.12s", "81.2s", "812s"]);
+        assert_eq!(time(Some(0.999_7)), "1.00s", "rounding carries over into the next unit");
         assert_eq!(time(None), "-");
     }
 

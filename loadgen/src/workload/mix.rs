@@ -4,8 +4,10 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Deserialize;
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
 /// The kinds of calls under test, each with its weight. Never empty.
@@ -37,6 +39,9 @@ pub struct Entry {
     /// The most tokens that an answer may have.
     #[serde(default = "typical_output")]
     pub output_tokens: NonZeroU32,
+    /// In a closed loop, how long a user rests between an answer and the next call: `500ms`.
+    #[serde(default, deserialize_with = "duration")]
+    pub think: Duration,
 }
 
 /// A dialect and what is asked in it.
@@ -222,6 +227,16 @@ impl Mix {
 // === impl Entry ===
 
 impl Entry {
+    /// The name under which its calls are counted: the model, unless they do not generate.
+    pub fn label(&self) -> Arc<str> {
+        match self.call {
+            Operation::GeminiCountTokens | Operation::VertexCountTokens => {
+                format!("{} countTokens", self.model).into()
+            }
+            _ => self.model.clone(),
+        }
+    }
+
     fn share(&self) -> f64 {
         f64::from(self.weight.get())
     }
@@ -303,6 +318,11 @@ fn typical_output() -> NonZeroU32 {
     NonZeroU32::new(256).expect("256 is not zero")
 }
 
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration = SignedDuration::deserialize(deserializer)?;
+    Duration::try_from(duration).map_err(|_| serde::de::Error::custom("a duration is not negative"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,6 +377,15 @@ mod tests {
         ] {
             assert!(refusal(text).contains("`array` goes with"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_rest_carries_its_unit() {
+        let mix = Mix::parse("- { call: openai/chat, model: m, think: 1.5s }", "mix.yaml");
+        let think = mix.expect("a good mix").entries()[0].think;
+        assert_eq!(think, Duration::from_millis(1500));
+        let said = refusal("- { call: openai/chat, model: m, think: -1s }");
+        assert!(said.contains("not negative"), "{said}");
     }
 
     #[test]

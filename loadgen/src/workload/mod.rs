@@ -25,8 +25,8 @@ pub struct Request {
     pub body: Bytes,
     /// Whose interface it speaks.
     pub dialect: Dialect,
-    /// The model under which the call is counted: the wire need not name one.
-    pub model: Arc<str>,
+    /// The name under which the call is counted: its model, even where the wire names none.
+    pub label: Arc<str>,
     /// Whether the answer is asked for as a stream.
     pub stream: bool,
 }

@@ -138,7 +138,7 @@ impl Synthetic {
             headers: headers(entry.call),
             body: body.to_string().into(),
             dialect: entry.call.dialect(),
-            model: entry.model.clone(),
+            label: entry.label(),
             stream: entry.stream,
         }
     }
@@ -304,7 +304,7 @@ mod tests {
                 assert_eq!(stream, request.stream, "{}", request.path);
             }
             if let Some(model) = shape.model {
-                assert_eq!(*model, *request.model, "{}", request.path);
+                assert_eq!(*model, *entry.model, "{}", request.path);
             }
         }
     }
