@@ -69,6 +69,7 @@ async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Ex
     wait_for_records(&files.sidecar(), sent.len()).await?;
     let served = get(simulator_at, "/-/served").await?;
     let metrics = get(admin_at, "/metrics").await?;
+    let cost = sidecar.cost();
     if !args.stay {
         sidecar.interrupt().await?;
     }
@@ -77,6 +78,7 @@ async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Ex
         recorded: compare::recorded(&files.sidecar())?,
         served: serde_json::from_str(&served).context("cannot read what the simulator served")?,
         dropped: compare::dropped(&metrics),
+        cost,
     };
     books.print(&mut stdout().lock())?;
     if args.stay {
@@ -85,8 +87,6 @@ async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Ex
         );
         interrupts.recv().await;
     }
-    // Nothing comes after this line.
-    println!("{}", books.verdict());
     Ok(if books.are_equal() { Exit::Good } else { Exit::NotSo })
 }
 

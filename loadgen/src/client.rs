@@ -45,7 +45,7 @@ pub(crate) struct Sample {
 pub(crate) struct Client {
     http: reqwest::Client,
     target: Target,
-    method: Arc<str>,
+    host: Option<Arc<str>>,
 }
 
 impl Client {
@@ -69,7 +69,8 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { http, target, method: "POST".into() })
+        let host = target.url.host_str().map(Arc::from);
+        Ok(Self { http, target, host })
     }
 
     /// Makes a call that was due at `due`, unless it is cut short.
@@ -164,8 +165,7 @@ impl FromStr for Target {
 
 impl Call {
     fn open(client: &Client, request: &Request, due: Instant, sent: Instant) -> Self {
-        let host = client.target.url.host_str();
-        let mut observer = Observer::new(shape(request, host));
+        let mut observer = Observer::new(shape(request, client.host.as_deref()));
         observer.keep_token_times();
         observer.request(&request.body);
         let path = request.path.split('?').next().unwrap_or_default();
@@ -173,7 +173,9 @@ impl Call {
             time: Timestamp::now() - (sent - due),
             trace_id: Id(rand::random()),
             span_id: Id(rand::random()),
-            method: Some(client.method.clone()),
+            server_address: client.host.clone(),
+            server_port: client.target.url.port_or_known_default(),
+            method: Some(request.method.as_str().into()),
             path: Some(path.to_owned()),
             request_bytes: Some(request.body.len() as u64),
             ..Record::default()

@@ -24,6 +24,8 @@ pub(crate) struct Recorder {
     pub(crate) errors: BTreeMap<Fault, u64>,
     /// How long after they were due calls were sent.
     pub(crate) send_lag: Times,
+    /// Whether any call was answered, be it by an error.
+    pub(crate) answered: bool,
     /// When the last call ended.
     pub(crate) last_end: Option<Instant>,
     /// Whether some call could not be written.
@@ -115,6 +117,7 @@ impl Recorder {
             models: BTreeMap::new(),
             errors: BTreeMap::new(),
             send_lag: Times::default(),
+            answered: false,
             last_end: None,
             records_lost: false,
             records: records.map(BufWriter::new),
@@ -129,6 +132,7 @@ impl Recorder {
         if let Some(fault) = Fault::of(&sample.record) {
             *self.errors.entry(fault).or_default() += 1;
         }
+        self.answered |= sample.record.status.is_some();
         self.last_end = Some(Instant::now());
         self.write(|records| {
             serde_json::to_writer(&mut *records, &CallRecord::of(sample))?;

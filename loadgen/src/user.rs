@@ -28,6 +28,10 @@ use crate::workload::{Entry, Synthetic};
 /// Users that come in each second, at least: all within a second or two.
 const FEWEST_ARRIVING: usize = 500;
 
+/// How long a user rests, at least, after a call that nobody answered: what refuses connections
+/// would else be asked ten thousand times a second.
+const UNANSWERED: Duration = Duration::from_secs(1);
+
 /// Lets the users in and carries the run to its end, but no longer than `longest`.
 pub(crate) async fn attack(run: &Arc<Run>, longest: Duration) -> Result<GooseMetrics, GooseError> {
     silence();
@@ -120,7 +124,11 @@ async fn call_again_and_again(
     while run.comes_due(due).await {
         let sample = run.call(requests.request(entry), due).await;
         tell_goose(user, entry.call.as_str(), &sample).await;
-        due = Instant::now() + entry.think;
+        let rest = match sample.record.status {
+            Some(_) => entry.think,
+            None => entry.think.max(UNANSWERED),
+        };
+        due = Instant::now() + rest;
     }
 }
 

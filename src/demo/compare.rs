@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Deserialize;
@@ -27,6 +28,15 @@ pub(super) struct Books {
     pub(super) served: Served,
     /// Records that the sidecar says it could not hand over.
     pub(super) dropped: u64,
+    /// What the sidecar took of the machine, where that can be known.
+    pub(super) cost: Option<Cost>,
+}
+
+/// What a process took of the machine.
+#[derive(Clone, Copy)]
+pub(super) struct Cost {
+    pub(super) cpu: Duration,
+    pub(super) peak_memory_bytes: u64,
 }
 
 /// What the simulator says it served.
@@ -103,6 +113,10 @@ impl Books {
         writeln!(out, "\nsidecar / load generator (from sending on); difference for each call")?;
         writeln!(out, "{}", self.by_model())?;
         writeln!(out, "{}", self.by_outcome())?;
+        writeln!(
+            out,
+            "Not every answer states its tokens: streams without include_usage and /generate do not.",
+        )?;
         let overhead = Times::of(self.recorded.values().filter_map(|record| record.overhead_s));
         writeln!(
             out,
@@ -110,6 +124,13 @@ impl Books {
             time(overhead.at(0.5)),
             time(overhead.at(0.99)),
             self.dropped,
+        )?;
+        let Some(cost) = self.cost else { return Ok(()) };
+        writeln!(
+            out,
+            "cost of the sidecar: {} of CPU for each call, {:.1} MiB of memory at most",
+            time(Some(cost.cpu.as_secs_f64() / self.sent.len().max(1) as f64)),
+            cost.peak_memory_bytes as f64 / f64::from(1 << 20),
         )
     }
 
@@ -252,6 +273,7 @@ mod tests {
             recorded: recorded.iter().map(|one| (one.trace_id, one.clone())).collect(),
             served: Served { calls: served, input_tokens: 0, output_tokens: 0 },
             dropped: 0,
+            cost: None,
         }
     }
 

@@ -5,12 +5,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+use super::compare::Cost;
 
 /// How long a server may take to say where it listens.
 const START: Duration = Duration::from_secs(10);
@@ -94,6 +97,13 @@ impl Server {
         }
     }
 
+    /// What it has taken of the machine so far.
+    pub(super) fn cost(&self) -> Option<Cost> {
+        let about =
+            |what| std::fs::read_to_string(format!("/proc/{}/{what}", self.child.id()?)).ok();
+        cost(&about("stat")?, &about("status")?)
+    }
+
     /// Asks it to end, and waits until it has.
     pub(super) async fn interrupt(mut self) -> anyhow::Result<()> {
         interrupt(&self.child)?;
@@ -101,6 +111,18 @@ impl Server {
         ended.with_context(|| format!("the {} did not end", self.name))??;
         Ok(())
     }
+}
+
+/// Reads what Linux says of a process.
+fn cost(stat: &str, status: &str) -> Option<Cost> {
+    // The name of the program may hold anything but the last bracket. Behind it, fields 14 and 15
+    // of proc(5) are the ticks in user and in kernel mode.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let ticks = |field: usize| fields.split(' ').nth(field - 3)?.parse::<u64>().ok();
+    let seconds = (ticks(14)? + ticks(15)?) as f64 / clock_ticks_per_second() as f64;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(Cost { cpu: Duration::from_secs_f64(seconds), peak_memory_bytes: kibibytes << 10 })
 }
 
 fn address(log: &[String], words: &str) -> Option<SocketAddr> {
@@ -126,6 +148,15 @@ async fn follow(mut log: Lines<BufReader<ChildStderr>>, keep: watch::Sender<Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cost_of_a_process_is_read_past_its_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 900 0 0 0 150 50 0 0 20 0 3 0 9 9";
+        let status = "Name:\ttidegate\nVmHWM:\t   18432 kB\nThreads:\t3\n";
+        let cost = cost(stat, status).expect("both are whole");
+        let ticks = cost.cpu.as_secs_f64() * clock_ticks_per_second() as f64;
+        assert_eq!((ticks.round(), cost.peak_memory_bytes), (200.0, 18 << 20));
+    }
 
     #[test]
     fn an_address_is_found_behind_its_words_wherever_they_stand_in_a_line() {

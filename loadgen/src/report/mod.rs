@@ -23,9 +23,11 @@ pub use table::{Grid, Table, time};
 const LATEST_P99: Duration = Duration::from_millis(100);
 
 /// How the figures are to be read.
-pub const DEFINITIONS: &str = "Times count from when a call was due. Duration: to the last byte. \
-    TTFT: to the first token, reasoning included; streams only. Gap: between chunks with tokens. \
-    Latencies are of completed calls, tokens as the provider stated them.";
+pub const DEFINITIONS: [&str; 3] = [
+    "Times count from when a call was due; latencies are of completed calls.",
+    "Duration: to the last byte. TTFT: to the first token, reasoning included; streams only.",
+    "Gap: between chunks with tokens. Tokens: as the provider stated them.",
+];
 
 /// What a run came to.
 #[derive(Debug, Serialize)]
@@ -185,11 +187,15 @@ fn fault_of_ours(run: &Run, recorder: &Recorder, generator: &Generator) -> Optio
     if recorder.total.calls() == 0 {
         return Some("no call was made".to_owned());
     }
+    if !recorder.answered {
+        return Some(format!("{} never answered", run.plan.target.as_str()));
+    }
+    // In a closed loop a late call is only a slower user.
     run.plan.schedule.rate()?;
-    let late = generator.send_lag_s.map_or(0.0, |lag| lag.p99);
-    if generator.unsent == 0 && late <= LATEST_P99.as_secs_f64() {
+    if generator.unsent == 0 && !generator.is_late() {
         return None;
     }
+    let late = generator.p99_lag();
     let what = format!(
         "the generator was the limit: one call in a hundred was sent {late:.3} s late or more, \
          and {} were due and never sent",
@@ -210,6 +216,19 @@ fn most_frequent_first(recorder: &Recorder) -> Vec<FaultCount> {
         .collect();
     errors.sort_by_key(|error| std::cmp::Reverse(error.calls));
     errors
+}
+
+// === impl Generator ===
+
+impl Generator {
+    /// Whether calls were sent so late that it shows in their times.
+    fn is_late(&self) -> bool {
+        self.p99_lag() > LATEST_P99.as_secs_f64()
+    }
+
+    fn p99_lag(&self) -> f64 {
+        self.send_lag_s.map_or(0.0, |lag| lag.p99)
+    }
 }
 
 // === impl Setup ===

@@ -103,8 +103,10 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     }
     let lag = report.generator.send_lag_s.as_ref().map(|lag| lag.p99);
     writeln!(f, "{} users; sent {} after due (p99)", run.users, time(lag))?;
-    f.write_str(DEFINITIONS)?;
-    f.write_char('\n')
+    if run.rate.is_none() && report.generator.is_late() {
+        writeln!(f, "This machine was busy: its own delays are part of these times.")?;
+    }
+    DEFINITIONS.iter().try_for_each(|line| writeln!(f, "{line}"))
 }
 
 /// Tokens, unless no answer stated any.
