@@ -252,12 +252,11 @@ impl<F: Copy> Reader<F> {
     /// No more of this document comes: a number at the root ends here, everything else must have
     /// ended before. The reader is then as new.
     pub fn end(&mut self, sink: &mut impl Sink<F>) -> Result<(), Error> {
-        if self.step == Step::Word && self.depth == 0 {
-            self.word(b" ", sink)?;
-        }
-        let ended = self.between();
+        let is_word = self.step == Step::Word && self.depth == 0;
+        let word = if is_word { self.word(b" ", sink).map(drop) } else { Ok(()) };
+        let has_ended = self.between();
         self.reset();
-        if ended { Ok(()) } else { Err(Error::Malformed) }
+        if has_ended { word } else { Err(Error::Malformed) }
     }
 
     fn reset(&mut self) {

@@ -137,7 +137,8 @@ impl Observer {
         let (Some(reply), Some(reading)) = (&self.reply, self.shape.reading) else { return false };
         let facts = reply.facts();
         let is_open = reading.has_end && !facts.ended && !facts.has_finished();
-        reply.is_cut() || reply.is_read() && reply.is_stream() && is_open
+        let needs_end = reply.is_stream() || self.is_stream() && reply.is_blank();
+        reply.is_cut() || reply.is_read() && needs_end && is_open
     }
 
     fn is_stream(&self) -> bool {

@@ -85,6 +85,11 @@ impl Reply {
         self.framing.is_stream()
     }
 
+    /// Whether nothing has come.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.framing.is_blank()
+    }
+
     /// Whether the body ended within a message.
     pub(crate) fn is_cut(&self) -> bool {
         self.text.is_cut

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
+use tidegate_wire::frame::{EventStream, Pieces};
 use tidegate_wire::{Ending, HeadView, Observer, Outcome, Record, Shape};
 
 #[path = "../../tests/support/expect.rs"]
@@ -39,6 +40,32 @@ fn every_recorded_exchange_makes_the_record_that_it_should() {
     println!("read {read} exchanges, {} keys differ", wrong.len());
     assert!(read > 0, "no exchanges in {}", folder.display());
     assert_eq!(wrong, known(), "left: what is wrong; right: what is known to be");
+}
+
+#[test]
+fn the_vectors_of_the_event_stream_are_read_or_refused() {
+    let Some(folder) = env::var_os("TIDEGATE_EXCHANGES") else {
+        println!("SKIPPED: TIDEGATE_EXCHANGES is not set, no vector was read");
+        return;
+    };
+    for entry in fs::read_dir(Path::new(&folder).join("eventstream")).expect("the vectors") {
+        let path = entry.expect("an entry").path();
+        let bytes = fs::read(&path).expect("a readable file");
+        let name = path.file_name().expect("a name").to_string_lossy();
+        let mut stream = EventStream::default();
+        let is_legal = stream.feed(&bytes, &mut Ignored).is_ok() && stream.between();
+        assert_eq!(is_legal, name.starts_with("valid"), "{name}");
+    }
+}
+
+struct Ignored;
+
+impl Pieces for Ignored {
+    fn payload(&mut self, _: &[u8]) {}
+    fn end(&mut self) {}
+    fn name(&mut self, _: &[u8]) {}
+    fn header(&mut self, _: &[u8], _: &[u8]) {}
+    fn done(&mut self) {}
 }
 
 fn check(exchange: &Value) -> Vec<(&'static str, String)> {

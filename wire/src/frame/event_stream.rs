@@ -218,3 +218,6 @@ fn take_long<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], NotUnderstood> {
 fn number(bytes: &[u8]) -> u32 {
     u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
+
+#[cfg(test)]
+mod tests;

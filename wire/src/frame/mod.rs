@@ -68,16 +68,24 @@ impl NotUnderstood {
 #[derive(Debug)]
 pub enum Framing {
     /// Nothing but blanks has come; the first byte decides.
-    Unknown {
-        /// Whether the head announces server-sent events, or nothing at all.
-        maybe_sse: bool,
-    },
+    Unknown(Announced),
     /// JSON texts, one or many.
     Json,
     /// Server-sent events.
     Sse(Sse),
     /// AWS event stream.
     EventStream(EventStream),
+}
+
+/// What a head says of the body, where that need not be so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// Nothing.
+    Nothing,
+    /// Server-sent events.
+    Sse,
+    /// Anything else.
+    Other,
 }
 
 impl Framing {
@@ -87,30 +95,36 @@ impl Framing {
             Some(kind) if starts_with(kind, b"application/vnd.amazon.eventstream") => {
                 Self::EventStream(EventStream::default())
             }
-            Some(kind) => Self::Unknown { maybe_sse: starts_with(kind, b"text/event-stream") },
-            None => Self::Unknown { maybe_sse: true },
+            Some(kind) if starts_with(kind, b"text/event-stream") => Self::Unknown(Announced::Sse),
+            Some(_) => Self::Unknown(Announced::Other),
+            None => Self::Unknown(Announced::Nothing),
         }
     }
 
     /// Whether this framing is only used for streams.
     pub fn is_stream(&self) -> bool {
-        matches!(self, Self::Sse(_) | Self::EventStream(_))
+        matches!(self, Self::Sse(_) | Self::EventStream(_) | Self::Unknown(Announced::Sse))
+    }
+
+    /// Whether nothing but blanks has come.
+    pub fn is_blank(&self) -> bool {
+        matches!(self, Self::Unknown(_))
     }
 
     /// Cuts on.
     pub fn feed(&mut self, bytes: &[u8], pieces: &mut impl Pieces) -> Result<(), NotUnderstood> {
         let bytes = match self {
-            Self::Unknown { maybe_sse } => {
+            Self::Unknown(announced) => {
                 let Some(start) = bytes.iter().position(|byte| !is_blank(*byte)) else {
                     return Ok(());
                 };
-                *self = Self::sniffed(bytes[start], *maybe_sse)?;
+                *self = Self::sniffed(bytes[start], *announced)?;
                 &bytes[start..]
             }
             _ => bytes,
         };
         match self {
-            Self::Unknown { .. } => {}
+            Self::Unknown(_) => {}
             Self::Json => pieces.payload(bytes),
             Self::Sse(sse) => sse.feed(bytes, pieces),
             Self::EventStream(stream) => stream.feed(bytes, pieces)?,
@@ -121,7 +135,7 @@ impl Framing {
     /// No more comes. Says whether the body stopped within a message.
     pub fn end(&mut self, pieces: &mut impl Pieces) -> bool {
         match self {
-            Self::Unknown { .. } => false,
+            Self::Unknown(_) => false,
             Self::Json => {
                 pieces.end();
                 false
@@ -136,10 +150,10 @@ impl Framing {
 
     /// Trusts the first byte over the head: errors of Google come as JSON under `text/event-stream`,
     /// and streams came as `application/json`.
-    fn sniffed(first: u8, maybe_sse: bool) -> Result<Self, NotUnderstood> {
+    fn sniffed(first: u8, announced: Announced) -> Result<Self, NotUnderstood> {
         match first {
             b'{' | b'[' => Ok(Self::Json),
-            _ if maybe_sse => Ok(Self::Sse(Sse::default())),
+            _ if announced == Announced::Sse => Ok(Self::Sse(Sse::default())),
             // The first letters of SSE's fields, and its comments.
             b'd' | b'e' | b'i' | b'r' | b':' => Ok(Self::Sse(Sse::default())),
             b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => Ok(Self::Json),

@@ -1,0 +1,87 @@
+//! Every call under `tests/fixtures` makes its record, however its bytes are cut, and never a
+//! better one when they end too early.
+
+use serde_json::Value;
+use tidegate_wire::{Ending, Outcome, Record};
+
+#[path = "../../tests/support/fixtures.rs"]
+mod fixtures;
+
+/// What depends on the clock, or on who carries the call.
+const LEFT_OUT: [&str; 9] = [
+    "time",
+    "trace_id",
+    "span_id",
+    "tidegate.duration_s",
+    "tidegate.time_to_first_byte_s",
+    "tidegate.time_to_first_token_s",
+    "tidegate.time_to_first_visible_token_s",
+    "tidegate.time_to_last_token_s",
+    "tidegate.time_per_output_token_s",
+];
+
+#[test]
+fn a_whole_reply_makes_its_record() {
+    for case in fixtures::all() {
+        let record = case.replay([case.reply.as_slice()], case.ending);
+        assert_eq!(without_times(&record), case.record, "{}", case.name);
+    }
+}
+
+#[test]
+fn where_a_reply_is_cut_changes_nothing() {
+    for case in fixtures::all() {
+        let whole = case.replay([case.reply.as_slice()], case.ending);
+        for at in 0..case.reply.len() {
+            let (head, tail) = case.reply.split_at(at);
+            let record = case.replay([head, tail], case.ending);
+            assert_eq!(record, whole, "{} cut at {at}", case.name);
+        }
+        let record = case.replay(case.reply.chunks(1), case.ending);
+        assert_eq!(record, whole, "{} byte by byte", case.name);
+    }
+}
+
+#[test]
+fn a_reply_that_breaks_off_is_never_completed() {
+    for case in fixtures::all() {
+        for length in 0..case.reply.len() {
+            let record = case.replay([&case.reply[..length]], Ending::Broken);
+            assert_ne!(record.outcome, Some(Outcome::Completed), "{} at {length}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_clean_end_that_comes_too_early_is_seen() {
+    for case in fixtures::all() {
+        for length in 1..case.reply.len() {
+            let (read, rest) = case.reply.split_at(length);
+            let record = case.replay([read], Ending::Clean);
+            let is_whole = has_said_why(&record) || ends_an_item(&case.name, read, rest);
+            let is_completed = record.outcome == Some(Outcome::Completed);
+            assert!(is_whole || !is_completed, "{} ends at {length}", case.name);
+        }
+    }
+}
+
+/// Whether a reply may end here: it has said why it does, or nobody knows how it should.
+fn has_said_why(record: &Record) -> bool {
+    !record.finish_reasons.is_empty() || record.operation.is_none()
+}
+
+/// Whether only blanks are missing, or whole items of a kind that has no end mark.
+fn ends_an_item(name: &str, read: &[u8], rest: &[u8]) -> bool {
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
+    let last = read.iter().rfind(|byte| !is_blank(byte));
+    last.is_none()
+        || rest.iter().all(is_blank)
+        || name.starts_with("generate/") && last == Some(&b'}')
+}
+
+fn without_times(record: &Record) -> Value {
+    let mut record = serde_json::to_value(record).expect("a record serialises");
+    let keys = record.as_object_mut().expect("to an object");
+    keys.retain(|key, _| !LEFT_OUT.contains(&key.as_str()));
+    record
+}

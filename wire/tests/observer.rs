@@ -1,0 +1,219 @@
+//! What an observer makes of times, endings and requests.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tidegate_wire::{Ending, ErrorOrigin, HeadView, Observer, Outcome, Record, Shape, UsageSource};
+
+#[test]
+fn tokens_are_stamped_and_roles_are_not() {
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.keep_token_times();
+    observer.head(200, &event_stream(), ms(10));
+    observer.chunk(&delta(r#"{"role":"assistant","content":""}"#), ms(20));
+    observer.chunk(&delta(r#"{"reasoning_content":"hm"}"#), ms(30));
+    observer.chunk(&delta(r#"{"content":"hi"}"#), ms(50));
+    observer.chunk(&delta(r#"{"tool_calls":[{"function":{"arguments":"{"}}]}"#), ms(90));
+    observer.chunk(b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":5}}\n\n", ms(100));
+    observer.chunk(b"data: [DONE]\n\n", ms(110));
+    assert_eq!(observer.token_times(), [ms(30), ms(50), ms(90)]);
+
+    let record = finish(observer, Ending::Clean, ms(120));
+    assert_eq!(record.time_to_first_byte_s, Some(0.010));
+    assert_eq!(record.time_to_first_token_s, Some(0.030));
+    assert_eq!(record.time_to_first_visible_token_s, Some(0.050));
+    assert_eq!(record.time_to_last_token_s, Some(0.090));
+    assert_eq!(record.time_per_output_token_s, Some(0.015));
+    assert_eq!(record.duration_s, Some(0.120));
+}
+
+#[test]
+fn a_token_is_stamped_when_its_event_is_whole() {
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.head(200, &event_stream(), ms(10));
+    let event = delta(r#"{"content":"hi"}"#);
+    observer.chunk(&event[..event.len() - 20], ms(20));
+    observer.chunk(&event[event.len() - 20..], ms(30));
+    let record = finish(observer, Ending::Clean, ms(40));
+    assert_eq!(record.time_to_first_token_s, Some(0.030));
+}
+
+#[test]
+fn a_call_that_does_not_stream_has_no_token_times() {
+    let mut observer = chat(r#"{"model":"m"}"#);
+    observer.keep_token_times();
+    observer.head(200, &HeaderMap::new(), ms(10));
+    observer.chunk(br#"{"choices":[{"text":"hi","finish_reason":"stop"}]}"#, ms(20));
+    assert!(observer.token_times().is_empty());
+    let record = finish(observer, Ending::Clean, ms(30));
+    assert_eq!((record.stream, record.time_to_first_token_s), (Some(false), None));
+    assert_eq!(record.outcome, Some(Outcome::Completed));
+}
+
+#[test]
+fn the_request_is_read_no_further_than_it_says_something() {
+    let mut observer = chat("");
+    assert!(observer.reads_request() && observer.awaits_model());
+    observer.request(br#"{"messages":[{"model":"no","stream":true}],"mod"#);
+    assert_eq!(observer.model(), None);
+    observer.request(br#"el":"m","#);
+    assert_eq!(observer.model(), Some("m"));
+    assert!(observer.reads_request() && !observer.awaits_model());
+    observer.request(br#""stream":true,"x":"#);
+    assert!(!observer.reads_request());
+    assert_eq!(finish(observer, Ending::CallerLeft, ms(1)).stream, Some(true));
+}
+
+#[test]
+fn a_request_that_names_no_model_keeps_nobody_waiting() {
+    let mut observer = chat(r#"{"messages":[]}"#);
+    assert!(!observer.reads_request() && !observer.awaits_model());
+    assert_eq!(observer.model(), None);
+    observer.request(b"{\"model\":\"late\"}");
+    assert_eq!(observer.model(), None);
+}
+
+#[test]
+fn a_request_that_is_no_json_keeps_nobody_waiting() {
+    let observer = chat("--boundary\r\n");
+    assert!(!observer.reads_request() && !observer.awaits_model());
+}
+
+#[test]
+fn the_first_cause_wins() {
+    let outcome = |status, body: &[u8], ending| {
+        let mut observer = chat(r#"{"model":"m","stream":true}"#);
+        observer.head(status, &event_stream(), ms(1));
+        observer.chunk(body, ms(2));
+        finish(observer, ending, ms(3)).outcome.expect("every record has an outcome")
+    };
+    let stop = b"data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
+    let error = b"data: {\"error\":{\"type\":\"x\"}}\n\n";
+    assert_eq!(outcome(200, stop, Ending::Clean), Outcome::Completed);
+    assert_eq!(outcome(200, stop, Ending::Broken), Outcome::Truncated);
+    assert_eq!(outcome(200, stop, Ending::CallerLeft), Outcome::Abandoned);
+    assert_eq!(outcome(200, b"", Ending::Clean), Outcome::Truncated);
+    assert_eq!(outcome(200, error, Ending::Broken), Outcome::Failed);
+    assert_eq!(outcome(200, error, Ending::CallerLeft), Outcome::Failed);
+    assert_eq!(outcome(500, b"", Ending::CallerLeft), Outcome::Failed);
+    assert_eq!(outcome(500, b"", Ending::NoAnswer), Outcome::Failed);
+    assert_eq!(outcome(500, b"", Ending::Refused), Outcome::Refused);
+}
+
+#[test]
+fn what_the_carrier_said_stays() {
+    let mut observer = chat(r#"{"model":"m"}"#);
+    observer.head(503, &HeaderMap::new(), ms(1));
+    let mut record = Record {
+        error_type: Some("breaker_open".to_owned()),
+        error_origin: Some(ErrorOrigin::Sidecar),
+        request_model: Some("alias".to_owned()),
+        provider: Some("groq".into()),
+        ..Record::default()
+    };
+    observer.finish(Ending::Refused, ms(2), &mut record);
+    assert_eq!(record.error_type.as_deref(), Some("breaker_open"));
+    assert_eq!(record.error_origin, Some(ErrorOrigin::Sidecar));
+    assert_eq!(record.request_model.as_deref(), Some("alias"));
+    assert_eq!(record.provider.as_deref(), Some("groq"));
+}
+
+#[test]
+fn usage_is_final_once_it_came_with_the_reason() {
+    let source = |body: &[u8]| {
+        let mut observer = chat(r#"{"model":"m","stream":true}"#);
+        observer.head(200, &event_stream(), ms(1));
+        observer.chunk(body, ms(2));
+        finish(observer, Ending::Broken, ms(3)).usage_source
+    };
+    let running = b"data: {\"choices\":[{}],\"usage\":{\"prompt_tokens\":1}}\n\n".as_slice();
+    let last =
+        b"data: {\"choices\":[{\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}\n\n";
+    assert_eq!(source(running), Some(UsageSource::Partial));
+    assert_eq!(source(last), Some(UsageSource::Reported));
+    assert_eq!(source(b"data: {}\n\n"), None);
+}
+
+#[test]
+fn an_encoded_body_is_not_read_and_says_so() {
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    let mut headers = event_stream();
+    headers.insert("content-encoding", "gzip".parse().expect("a value"));
+    observer.head(200, &headers, ms(1));
+    observer.chunk(&[0x1f, 0x8b, 8, 0], ms(2));
+    let record = finish(observer, Ending::Clean, ms(3));
+    assert_eq!(record.not_understood.as_deref(), Some("encoded"));
+    assert_eq!(record.outcome, Some(Outcome::Completed));
+}
+
+#[test]
+fn a_broken_event_costs_itself_and_no_other() {
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.head(200, &event_stream(), ms(1));
+    observer.chunk(
+        b"data: keep-alive\n\ndata: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n",
+        ms(2),
+    );
+    let record = finish(observer, Ending::Clean, ms(3));
+    assert_eq!(record.finish_reasons, ["stop"]);
+    assert_eq!(record.not_understood.as_deref(), Some("not_json"));
+}
+
+#[test]
+fn endless_bodies_cost_next_to_nothing() {
+    let line = vec![b'x'; 1 << 20];
+    for (start, content_type) in [
+        (b"data: {\"choices\":[{\"delta\":{\"content\":\"".as_slice(), "text/event-stream"),
+        (b"data: [", "text/event-stream"),
+        (b"event: ", "text/event-stream"),
+        (b"{\"x\":", "application/json"),
+        (b"[1,[", "application/json"),
+        (b"<html>", "text/html"),
+    ] {
+        let mut observer = chat(r#"{"model":"m","stream":true}"#);
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", content_type.parse().expect("a value"));
+        observer.head(200, &headers, ms(1));
+        observer.chunk(start, ms(2));
+        for _ in 0..4 {
+            observer.chunk(&line, ms(3));
+        }
+        assert_ne!(finish(observer, Ending::Broken, ms(4)).outcome, Some(Outcome::Completed));
+    }
+}
+
+#[test]
+fn an_observer_is_small() {
+    assert!(size_of::<Observer>() <= 512, "{} bytes", size_of::<Observer>());
+}
+
+fn chat(body: &str) -> Observer {
+    let mut observer = Observer::new(Shape::read(&HeadView {
+        method: "POST",
+        host: Some("localhost"),
+        path: "/v1/chat/completions",
+        query: None,
+        headers: &HeaderMap::new(),
+    }));
+    observer.request(body.as_bytes());
+    observer
+}
+
+fn delta(delta: &str) -> Vec<u8> {
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n").into_bytes()
+}
+
+fn event_stream() -> HeaderMap {
+    let content_type = "text/event-stream; charset=utf-8".parse().expect("a value");
+    HeaderMap::from_iter([(http::header::CONTENT_TYPE, content_type)])
+}
+
+fn finish(observer: Observer, ending: Ending, at: Duration) -> Record {
+    let mut record = Record::default();
+    observer.finish(ending, at, &mut record);
+    record
+}
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
