@@ -108,7 +108,7 @@ impl Client {
             match response.chunk().await {
                 Ok(Some(bytes)) => call.chunk(&bytes),
                 Ok(None) => return Ending::Clean,
-                Err(error) => return call.broken(&error),
+                Err(_) => return Ending::Broken,
             }
         }
     }
@@ -120,8 +120,6 @@ struct Call {
     observer: Observer,
     record: Record,
     received: u64,
-    /// What the transport says went wrong, in a word of ours.
-    fault: Option<&'static str>,
 }
 
 /// What kind of call a request is, as its head says.
@@ -180,7 +178,7 @@ impl Call {
             request_bytes: Some(request.body.len() as u64),
             ..Record::default()
         };
-        Self { due, observer, record, received: 0, fault: None }
+        Self { due, observer, record, received: 0 }
     }
 
     /// A trace of its own for each call: by it, a record of the sidecar finds ours.
@@ -201,28 +199,21 @@ impl Call {
     }
 
     fn no_answer(&mut self, error: &reqwest::Error) -> Ending {
-        self.fault = Some(match error {
-            _ if error.is_timeout() => "timeout",
+        let kind = match error {
             _ if error.is_connect() => "connect",
+            _ if error.is_timeout() => "timeout",
             _ => "no_answer",
-        });
+        };
+        self.record.error_type = Some(kind.to_owned());
         Ending::NoAnswer
     }
 
-    fn broken(&mut self, error: &reqwest::Error) -> Ending {
-        self.fault = Some(if error.is_timeout() { "timeout" } else { "broken_off" });
-        Ending::Broken
-    }
-
     fn close(self, label: Arc<str>, ending: Ending, send_lag: Duration) -> Sample {
-        let Self { due, observer, mut record, received, fault } = self;
+        let Self { due, observer, mut record, received } = self;
         let ended = due.elapsed();
         let gaps = observer.token_times().windows(2).map(|pair| pair[1] - pair[0]).collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);
-        if record.error_type.is_none() {
-            record.error_type = fault.map(str::to_owned);
-        }
         Sample { label, record, send_lag, gaps }
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Recorder {
 /// What went wrong with a call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Fault {
-    /// The provider's word, or one of ours: `connect`, `timeout`, `no_answer`, `broken_off`.
+    /// The provider's word, or one of ours: `connect`, `timeout`, `no_answer`, `truncated`.
     #[serde(rename = "error.type")]
     pub kind: String,
     /// The HTTP status, where an answer came.
