@@ -6,7 +6,7 @@
 mod compare;
 mod process;
 
-use std::io::stdout;
+use std::io::{Write, stdout};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -55,9 +55,9 @@ async fn demonstrate(args: Args) -> anyhow::Result<Exit> {
 
 async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Exit> {
     let files = Files::create()?;
-    let simulator = simulator(args.users).await?;
+    let simulator = simulator(args.users)?;
     let simulator_at = simulator.address("listening on ").await?;
-    let sidecar = sidecar(simulator_at, &files.sidecar()).await?;
+    let sidecar = sidecar(simulator_at, &files.sidecar())?;
     let sidecar_at = sidecar.address("listening on ").await?;
     let admin_at = sidecar.address("admin on ").await?;
     eprintln!("simulator on {simulator_at}, sidecar on {sidecar_at}, its admin on {admin_at}");
@@ -80,7 +80,10 @@ async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Ex
         dropped: compare::dropped(&metrics),
         cost,
     };
-    books.print(&mut stdout().lock())?;
+    let mut results = stdout().lock();
+    books.print(&mut results)?;
+    // Scripts read the last line.
+    writeln!(results, "{}", books.verdict())?;
     if args.stay {
         eprintln!(
             "still up: http://{sidecar_at} before http://{simulator_at}, http://{admin_at}; Ctrl-C ends it"
@@ -90,7 +93,7 @@ async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Ex
     Ok(if books.are_equal() { Exit::Good } else { Exit::NotSo })
 }
 
-async fn simulator(users: NonZeroUsize) -> anyhow::Result<Server> {
+fn simulator(users: NonZeroUsize) -> anyhow::Result<Server> {
     // Room for every user: the demo is about the sidecar, not about a queue before a model.
     let capacity = users.to_string();
     Server::start(
@@ -99,7 +102,7 @@ async fn simulator(users: NonZeroUsize) -> anyhow::Result<Server> {
     )
 }
 
-async fn sidecar(upstream: SocketAddr, records: &Path) -> anyhow::Result<Server> {
+fn sidecar(upstream: SocketAddr, records: &Path) -> anyhow::Result<Server> {
     let upstream = format!("http://{upstream}");
     let records = records.to_str().context("the temporary folder's name is no text")?;
     let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];

@@ -236,16 +236,12 @@ impl Run {
             return true;
         }
         let mut phase = self.phase();
-        let stopped = async {
-            match phase.wait_for(|phase| !matches!(phase, Phase::Running(_))).await.as_deref() {
-                Ok(Phase::Draining(since)) => *since,
-                _ => Instant::now(),
-            }
-        };
         tokio::select! {
             biased;
+            ended = phase.wait_for(|phase| !matches!(phase, Phase::Running(_))) => {
+                matches!(ended.as_deref(), Ok(Phase::Draining(since)) if due < *since)
+            }
             () = sleep_until(due) => true,
-            stopped = stopped => due < stopped,
         }
     }
 
@@ -333,7 +329,36 @@ mod tests {
         served: u64,
     }
 
-    /// Runs for two seconds against a simulated server of this capacity.
+    fn plan(target: &str, schedule: Schedule, users: usize) -> Plan {
+        Plan {
+            target: target.parse().expect("an address is a target"),
+            users: NonZeroUsize::new(users).expect("some users"),
+            duration: Duration::from_secs(2),
+            schedule,
+            mix: Mix::default(),
+            seed: 1,
+            records: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_falls_due_after_the_end_is_none_of_the_run() {
+        let run = Run::new(plan("http://127.0.0.1:1", Schedule::Closed, 1)).expect("a client");
+        let start = Instant::now();
+        let end = start + Duration::from_secs(2);
+        run.enter(Phase::Running(start));
+        assert!(run.comes_due(start + Duration::from_secs(1)).await);
+
+        run.enter(Phase::Draining(end));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(run.comes_due(end - Duration::from_millis(1)).await, "due before, taken up late");
+        assert!(!run.comes_due(end).await);
+
+        run.enter(Phase::Over);
+        assert!(!run.comes_due(start).await);
+    }
+
+    /// Runs for two seconds against a simulated server.
     async fn rehearse(schedule: Schedule, users: usize) -> (Arc<Run>, Counts) {
         let simulator = Simulator::bind(Options {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -345,16 +370,7 @@ mod tests {
         let simulator = simulator.await.expect("a free port");
         let address = format!("http://{}", simulator.addr());
         let server = tokio::spawn(simulator.serve(std::future::pending()));
-        let plan = Plan {
-            target: address.parse().expect("an address is a target"),
-            users: NonZeroUsize::new(users).expect("some users"),
-            duration: Duration::from_secs(2),
-            schedule,
-            mix: Mix::default(),
-            seed: 1,
-            records: None,
-        };
-        let run = Arc::new(Run::new(plan).expect("a client"));
+        let run = Arc::new(Run::new(plan(&address, schedule, users)).expect("a client"));
         let conductor = tokio::spawn(conduct(run.clone()));
         let told = user::attack(&run, Duration::from_secs(60)).await.expect("goose carries");
         conductor.abort();

@@ -37,6 +37,10 @@ pub(super) fn command() -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("cannot find this program again")?;
     let mut command = Command::new(program);
     command.process_group(0).kill_on_drop(true).stdin(Stdio::null());
+    // What the environment says of another sidecar is not for the demo's.
+    for variable in ["TIDEGATE_CONFIG", "TIDEGATE_HEALTH", "TIDEGATE_WORKERS"] {
+        command.env_remove(variable);
+    }
     Ok(command)
 }
 
