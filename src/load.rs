@@ -31,7 +31,8 @@ pub(crate) struct Args {
     /// Calls a second, due by chance whoever is free, in place of users that wait for their answers.
     #[arg(long, value_name = "CALLS", value_parser = rate, env = "TIDEGATE_LOAD_RATE")]
     rate: Option<f64>,
-    /// What is asked, by weight (YAML); by default something of every dialect.
+    /// What is asked, by weight: a YAML list of `{ call: openai/chat, model: gpt-4o, weight: 3,
+    /// stream: true }`; by default something of every dialect.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_MIX")]
     mix: Option<PathBuf>,
     /// Also write the report as JSON; `-` writes it to standard output, and the table to standard
