@@ -215,3 +215,89 @@ async fn connection(stream: TcpStream, admin: Admin, surface: Surface) {
         debug!(%error, "connection to administration ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Served {
+        address: std::net::SocketAddr,
+        readiness: Readiness,
+    }
+
+    async fn start(surface: Surface) -> Served {
+        let readiness = Readiness::default();
+        let registry = Arc::new(Registry::new([], []));
+        let admin = Admin::new(registry, readiness.clone(), vec!["gate.internal".into()]);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        tokio::spawn(serve(listener, admin, surface));
+        Served { address, readiness }
+    }
+
+    impl Served {
+        async fn ask(&self, method: &str, path: &str, host: &str) -> String {
+            let mut stream = TcpStream::connect(self.address).await.expect("it connects");
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
+            let head = format!("{head}Connection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.expect("it takes the request");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("it answers");
+            answer
+        }
+
+        async fn status(&self, method: &str, path: &str, host: &str) -> u16 {
+            let answer = self.ask(method, path, host).await;
+            answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+        }
+    }
+
+    #[tokio::test]
+    async fn metrics_are_shown_as_text() {
+        let served = start(Surface::Admin).await;
+        let answer = served.ask("GET", "/metrics", "localhost:4101").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(answer.contains("text/plain; version=0.0.4"), "{answer}");
+        assert!(answer.contains("\ntidegate_build_info{"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_life_of_the_process() {
+        let served = start(Surface::Admin).await;
+        assert!(served.ask("GET", "/readyz", "[::1]:4101").await.ends_with("starting\n"));
+        served.readiness.ready();
+        assert_eq!(served.status("GET", "/readyz", "127.0.0.1").await, 200);
+        served.readiness.drain();
+        served.readiness.ready();
+        let answer = served.ask("GET", "/readyz", "127.0.0.1").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("draining\n"), "{answer}");
+        assert_eq!(served.status("GET", "/livez", "127.0.0.1").await, 200);
+    }
+
+    #[tokio::test]
+    async fn a_page_under_a_name_of_its_own_gets_nothing() {
+        let served = start(Surface::Admin).await;
+        assert_eq!(served.status("GET", "/metrics", "evil.example:4101").await, 421);
+        assert_eq!(served.status("GET", "/metrics", "localhost.evil.example").await, 421);
+        assert_eq!(served.status("GET", "/metrics", "Gate.Internal:4101").await, 200);
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_refused() {
+        let served = start(Surface::Admin).await;
+        assert_eq!(served.status("GET", "/", "localhost").await, 200);
+        assert_eq!(served.status("GET", "/nothing", "localhost").await, 404);
+        assert_eq!(served.status("POST", "/metrics", "localhost").await, 405);
+        assert_eq!(served.status("HEAD", "/metrics", "localhost").await, 200);
+    }
+
+    #[tokio::test]
+    async fn the_health_address_shows_health_and_metrics_to_any_name() {
+        let served = start(Surface::Health).await;
+        assert_eq!(served.status("GET", "/livez", "pod.cluster.local").await, 200);
+        assert_eq!(served.status("GET", "/metrics", "pod.cluster.local").await, 200);
+        assert_eq!(served.status("GET", "/", "pod.cluster.local").await, 404);
+    }
+}

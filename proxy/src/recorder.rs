@@ -24,6 +24,8 @@ use crate::export::otlp::{Otlp, Pusher};
 const QUEUE: usize = 8_192;
 /// How often the exporters are fed while there is traffic.
 const DRAIN: Duration = Duration::from_millis(100);
+/// How much later than its limit the end may come, for what ends at that limit.
+const GRACE: Duration = Duration::from_millis(100);
 /// A worker's list of waiting records gives memory back beyond so many.
 const SPARE_RECORDS: usize = 256;
 
@@ -307,9 +309,14 @@ impl Background {
         let (done, stopped) = mpsc::sync_channel(1);
         std::thread::Builder::new().name("background".into()).spawn(move || {
             runtime.block_on(async {
-                match otlp {
-                    Some(otlp) => Pusher::new(otlp, registry).run(stopping).await,
-                    None => _ = stopping.await,
+                // A task of its own: should it panic, administration lives on.
+                let pushing = otlp.map(|otlp| {
+                    let (stop, stopping) = oneshot::channel();
+                    (stop, tokio::spawn(Pusher::new(otlp, registry).run(stopping)))
+                });
+                if let (Ok(deadline), Some((stop, pushed))) = (stopping.await, pushing) {
+                    _ = stop.send(deadline);
+                    _ = pushed.await;
                 }
             });
             _ = done.send(());
@@ -319,9 +326,130 @@ impl Background {
 
     fn stop(self, deadline: Instant) {
         _ = self.stop.send(deadline);
-        let left = deadline.saturating_duration_since(Instant::now());
-        if self.stopped.recv_timeout(left).is_err() {
-            warn!("metrics were not pushed in time");
+        // What runs there ends by itself at the deadline, and says so where it came too late.
+        let left = deadline.saturating_duration_since(Instant::now()) + GRACE;
+        _ = self.stopped.recv_timeout(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::metrics::Value;
+
+    /// Counts records, and waits before each batch where it is given something to wait for.
+    struct Counting {
+        records: Arc<AtomicU64>,
+        gate: Option<mpsc::Receiver<()>>,
+        seen: mpsc::Sender<usize>,
+    }
+
+    impl Exporter for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
         }
+
+        fn export(&mut self, records: &[Record]) -> u64 {
+            _ = self.seen.send(records.len());
+            if let Some(gate) = &self.gate {
+                _ = gate.recv();
+            }
+            self.records.fetch_add(records.len() as u64, Ordering::Relaxed);
+            0
+        }
+    }
+
+    struct Test {
+        recorders: Recorders,
+        registry: Arc<Registry>,
+        records: Arc<AtomicU64>,
+        seen: mpsc::Receiver<usize>,
+    }
+
+    fn start(gate: Option<mpsc::Receiver<()>>) -> Test {
+        let records = Arc::new(AtomicU64::new(0));
+        let (saw, seen) = mpsc::channel();
+        let exporter = Counting { records: records.clone(), gate, seen: saw };
+        let options = Options { exporters: vec![Box::new(exporter)], ..Options::default() };
+        let recorders = Recorders::start(options).expect("threads can be started");
+        Test { registry: recorders.registry().clone(), recorders, records, seen }
+    }
+
+    fn counter(registry: &Registry, name: &str) -> u64 {
+        let families = registry.snapshot().families;
+        let points = families.iter().filter(|(family, _)| family.prometheus == name);
+        let counts = points.flat_map(|(_, points)| points).map(|point| match point.value {
+            Value::Counter(count) => count,
+            _ => panic!("{name} is no counter"),
+        });
+        counts.sum()
+    }
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_record_is_exported_without_waiting_for_more() {
+        let test = start(None);
+        let worker = test.recorders.worker();
+        for _ in 0..3 {
+            worker.close(Record::default());
+            assert_eq!(test.seen.recv_timeout(LIMIT), Ok(1));
+        }
+        test.recorders.shutdown(LIMIT);
+    }
+
+    #[test]
+    fn all_records_of_all_workers_are_exported_before_the_end() {
+        const EACH: u64 = 2_000;
+        let test = start(None);
+        let workers = [0; 4].map(|_| {
+            let worker = test.recorders.worker();
+            std::thread::spawn(move || (0..EACH).for_each(|_| worker.close(Record::default())))
+        });
+        workers.into_iter().for_each(|worker| worker.join().expect("a worker ends well"));
+        test.recorders.shutdown(LIMIT);
+
+        assert_eq!(test.records.load(Ordering::Relaxed), 4 * EACH);
+        assert_eq!(counter(&test.registry, "tidegate_calls_total"), 4 * EACH);
+        assert_eq!(counter(&test.registry, "tidegate_records_dropped_total"), 0);
+    }
+
+    #[test]
+    fn what_a_full_queue_drops_is_counted_and_nothing_else_is_lost() {
+        const SENT: u64 = QUEUE as u64 + 1_000;
+        let (open, gate) = mpsc::channel();
+        let test = start(Some(gate));
+        let worker = test.recorders.worker();
+        for _ in 0..SENT {
+            worker.close(Record::default());
+        }
+        assert_eq!(counter(&test.registry, "tidegate_records_dropped_total"), 1_000);
+        drop(open);
+        test.recorders.shutdown(LIMIT);
+
+        assert_eq!(test.records.load(Ordering::Relaxed), QUEUE as u64);
+        assert_eq!(counter(&test.registry, "tidegate_calls_total"), SENT);
+    }
+
+    #[test]
+    fn a_record_that_comes_after_the_end_is_counted_as_dropped() {
+        let test = start(None);
+        let worker = test.recorders.worker();
+        test.recorders.shutdown(LIMIT);
+        worker.close(Record::default());
+
+        assert_eq!(test.records.load(Ordering::Relaxed), 0);
+        assert_eq!(counter(&test.registry, "tidegate_calls_total"), 1);
+        assert_eq!(counter(&test.registry, "tidegate_records_dropped_total"), 1);
+    }
+
+    #[test]
+    fn an_exporter_that_hangs_does_not_hold_up_the_end() {
+        let (open, gate) = mpsc::channel();
+        let test = start(Some(gate));
+        test.recorders.worker().close(Record::default());
+        assert_eq!(test.seen.recv_timeout(LIMIT), Ok(1));
+        test.recorders.shutdown(Duration::from_millis(20));
+        drop(open);
     }
 }

@@ -111,3 +111,15 @@ class Sidecar:
     def record(self):
         """The one record that there is."""
         return self.records(1)[0]
+
+    def completed(self, operation, model, *, streamed=False, tokens=(None, None)):
+        """Checks that the one record is of a call that went well; tokens are those in and out."""
+        record = self.record()
+        assert record["tidegate.outcome"] == "completed", record
+        assert record["gen_ai.operation.name"] == operation
+        assert record["gen_ai.request.model"] == model
+        assert record.get("gen_ai.request.stream", False) == streamed
+        assert record["http.response.status_code"] == 200
+        recorded = tuple(record.get(f"gen_ai.usage.{way}_tokens") for way in ("input", "output"))
+        assert recorded == tokens
+        assert ("tidegate.time_to_first_token_s" in record) == streamed

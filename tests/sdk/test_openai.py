@@ -13,23 +13,12 @@ def client(sidecar):
     return openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-test", max_retries=0)
 
 
-def check(record, operation, streamed, input_tokens, output_tokens):
-    assert record["tidegate.outcome"] == "completed", record
-    assert record["gen_ai.operation.name"] == operation
-    assert record["gen_ai.request.model"] == MODEL
-    assert record.get("gen_ai.request.stream", False) == streamed
-    assert record["http.response.status_code"] == 200
-    assert record.get("gen_ai.usage.input_tokens") == input_tokens
-    assert record.get("gen_ai.usage.output_tokens") == output_tokens
-    assert ("tidegate.time_to_first_token_s" in record) == streamed
-
-
 def test_chat(client, sidecar):
     answer = client.chat.completions.create(model=MODEL, messages=MESSAGES)
 
     assert answer.choices[0].message.content
     usage = answer.usage
-    check(sidecar.record(), "chat", False, usage.prompt_tokens, usage.completion_tokens)
+    sidecar.completed("chat", MODEL, tokens=(usage.prompt_tokens, usage.completion_tokens))
 
 
 def test_chat_streamed_with_usage(client, sidecar):
@@ -41,7 +30,8 @@ def test_chat_streamed_with_usage(client, sidecar):
 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     usage = chunks[-1].usage
-    check(sidecar.record(), "chat", True, usage.prompt_tokens, usage.completion_tokens)
+    tokens = (usage.prompt_tokens, usage.completion_tokens)
+    sidecar.completed("chat", MODEL, streamed=True, tokens=tokens)
 
 
 def test_chat_streamed_without_usage_records_no_tokens(client, sidecar):
@@ -49,29 +39,30 @@ def test_chat_streamed_without_usage_records_no_tokens(client, sidecar):
 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert all(chunk.usage is None for chunk in chunks)
-    check(sidecar.record(), "chat", True, None, None)
+    sidecar.completed("chat", MODEL, streamed=True)
 
 
 def test_completions(client, sidecar):
     answer = client.completions.create(model=MODEL, prompt="The tide")
 
     assert answer.choices[0].text
-    usage = answer.usage
-    check(sidecar.record(), "text_completion", False, usage.prompt_tokens, usage.completion_tokens)
+    tokens = (answer.usage.prompt_tokens, answer.usage.completion_tokens)
+    sidecar.completed("text_completion", MODEL, tokens=tokens)
 
 
 def test_embeddings(client, sidecar):
     answer = client.embeddings.create(model=MODEL, input="The tide")
 
     assert answer.data[0].embedding
-    check(sidecar.record(), "embeddings", False, answer.usage.prompt_tokens, None)
+    sidecar.completed("embeddings", MODEL, tokens=(answer.usage.prompt_tokens, None))
 
 
 def test_responses(client, sidecar):
     answer = client.responses.create(model=MODEL, input="Why does the tide rise?")
 
     assert answer.output_text
-    check(sidecar.record(), "chat", False, answer.usage.input_tokens, answer.usage.output_tokens)
+    usage = answer.usage
+    sidecar.completed("chat", MODEL, tokens=(usage.input_tokens, usage.output_tokens))
 
 
 def test_responses_streamed(client, sidecar):
@@ -79,16 +70,30 @@ def test_responses_streamed(client, sidecar):
 
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta")
     usage = events[-1].response.usage
-    check(sidecar.record(), "chat", True, usage.input_tokens, usage.output_tokens)
+    tokens = (usage.input_tokens, usage.output_tokens)
+    sidecar.completed("chat", MODEL, streamed=True, tokens=tokens)
 
 
-def test_an_error_reaches_the_caller_as_the_provider_said_it(client, sidecar):
-    with pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(model=MODEL, messages=[], extra_body={"messages": "none"})
+def test_an_error_reaches_the_caller(client, sidecar):
+    with pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, extra_headers={"x-sim-fault": "429"}
+        )
 
     record = sidecar.record()
     assert record["tidegate.outcome"] == "failed"
-    assert record["http.response.status_code"] == 400
+    assert record["http.response.status_code"] == 429
+
+
+def test_a_stream_that_breaks_off_breaks_off_for_the_caller(client, sidecar):
+    with pytest.raises(openai.APIConnectionError):
+        list(
+            client.chat.completions.create(
+                model=MODEL, messages=MESSAGES, stream=True, extra_headers={"x-sim-fault": "cut"}
+            )
+        )
+
+    assert sidecar.record()["tidegate.outcome"] == "truncated"
 
 
 def test_a_caller_that_leaves_is_recorded_once(client, sidecar):

@@ -128,10 +128,11 @@ fn signed_region<'a>(head: &HeadView<'a>, call: &Call) -> Option<&'a str> {
     scope.split(['/', ',']).nth(2)
 }
 
-/// Whether the body may be JSON: some clients do not say.
+/// Whether the body may be JSON. Clients say all sorts of things of a body that is, or nothing at
+/// all; only forms in several parts are surely none.
 fn is_json(head: &HeadView<'_>) -> bool {
-    head.headers.value("content-type").is_none_or(|kind| {
-        let kind = kind.to_ascii_lowercase();
-        memchr::memmem::find(&kind, b"json").is_some()
-    })
+    let is_multipart = |kind: &[u8]| {
+        kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
+    };
+    !head.headers.value("content-type").is_some_and(is_multipart)
 }

@@ -95,7 +95,7 @@ impl Playback {
 
     /// Goes wrong as the caller wished.
     fn break_off(&mut self, fault: Break) {
-        if let Some((_, entry)) = &mut self.held {
+        if let Some((_, entry)) = &self.held {
             entry.fail();
         }
         self.next = match fault {
@@ -160,5 +160,98 @@ impl Body for Playback {
 
     fn is_end_stream(&self) -> bool {
         self.next == Step::Over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::sim::capacity::Capacity;
+    use crate::sim::tally::Tally;
+
+    const TTFT: Duration = Duration::from_millis(200);
+    const TPOT: Duration = Duration::from_millis(20);
+
+    async fn playback(tally: &Arc<Tally>, fault: Option<Break>) -> Playback {
+        let script = Script {
+            content_type: "",
+            headers: &[],
+            opening: b"opening".to_vec(),
+            token: Box::new(|token| token.index.to_string().into_bytes()),
+            ending: b"ending".to_vec(),
+            error: b"error".to_vec(),
+        };
+        let generation = Generation {
+            id: 1,
+            model: String::new(),
+            input_tokens: 1,
+            output_tokens: 4,
+            capped: false,
+            created: Timestamp::UNIX_EPOCH,
+            ttft: TTFT,
+            tpot: TPOT,
+        };
+        let slot = Capacity::new(1, 0).admit().await.expect("it is empty");
+        Playback::new(script, generation, Instant::now(), fault, (slot, tally.open("", None)))
+    }
+
+    /// The chunks, each with the milliseconds since the start.
+    async fn play(mut playback: Playback) -> Vec<(String, u128)> {
+        let start = Instant::now();
+        let mut chunks = Vec::new();
+        while let Some(frame) = playback.frame().await {
+            let Ok(chunk) = frame.map(Frame::into_data) else { break };
+            let chunk = chunk.expect("it is data").to_vec();
+            let chunk = String::from_utf8(chunk).expect("it is text");
+            chunks.push((chunk, start.elapsed().as_millis()));
+        }
+        chunks
+    }
+
+    fn at(chunks: &[(&str, u128)]) -> Vec<(String, u128)> {
+        chunks.iter().map(|(chunk, time)| ((*chunk).to_owned(), *time)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn chunks_leave_on_schedule() {
+        let tally = Arc::default();
+        let chunks = play(playback(&tally, None).await).await;
+        let expected =
+            [("opening", 0), ("0", 200), ("1", 220), ("2", 240), ("3", 260), ("ending", 260)];
+        assert_eq!(chunks, at(&expected));
+        assert_eq!((tally.served().output_tokens, tally.served().errors), (4, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_who_was_late_once_is_late_no_more() {
+        let tally = Arc::default();
+        let mut playback = playback(&tally, None).await;
+        playback.frame().await;
+        tokio::time::advance(Duration::from_millis(225)).await;
+        let times: Vec<_> = play(playback).await.into_iter().map(|(_, time)| time).collect();
+        assert_eq!(times, [0, 0, 15, 35, 35]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_takes_the_place_of_the_second_half() {
+        let tally = Arc::default();
+        let chunks = play(playback(&tally, Some(Break::ErrorEvent)).await).await;
+        assert_eq!(chunks, at(&[("opening", 0), ("0", 200), ("1", 220), ("error", 240)]));
+        assert_eq!((tally.served().output_tokens, tally.served().errors), (2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_who_leaves_settles_the_call() {
+        let tally = Arc::default();
+        let mut playback = playback(&tally, None).await;
+        playback.frame().await;
+        playback.frame().await;
+        drop(playback);
+        assert_eq!((tally.served().output_tokens, tally.served().errors), (1, 0));
     }
 }

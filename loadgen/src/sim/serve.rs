@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
@@ -23,6 +24,12 @@ use super::tally::{Entry, Tally};
 /// The most that a request may hold.
 const BODY_LIMIT_BYTES: usize = 64 << 20;
 
+/// The most tokens of one answer, whoever wishes for more.
+const MOST_TOKENS: u64 = 1_000_000;
+
+/// The longest time before or between tokens.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The one model behind all the dialects.
 #[derive(Debug)]
 pub(super) struct Model {
@@ -43,12 +50,6 @@ enum Stop {
     Unreadable(String),
     /// The body is too large, or did not come to its end.
     BodyLost,
-}
-
-/// How a call is answered that is not stopped.
-enum Outcome {
-    Whole(Reply),
-    Played { head: Response<()>, script: Script, sequence: Sequence, fault: Option<Break> },
 }
 
 /// A generation that has its slot.
@@ -86,23 +87,15 @@ impl Model {
         body: Incoming,
     ) -> Response<Body> {
         let name = if target.is_vertex() { "vertex" } else { dialect.name() };
-        let mut entry = self.tally.open(name, trace_id(&head.headers));
+        let entry = self.tally.open(name, trace_id(&head.headers));
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:032x}", self.id(number));
 
-        let outcome = self.run(dialect, &target, &head.headers, body, number, &mut entry).await;
-        let mut response = match outcome {
-            Ok(Outcome::Whole(reply)) => reply.map(whole),
-            Ok(Outcome::Played { head, script, sequence, fault }) => {
-                let Sequence { slot, start, generation } = sequence;
-                let playback = Playback::new(script, generation, start, fault, (slot, entry));
-                head.map(|()| Either::Right(playback))
-            }
-            Err(stop) => {
-                entry.fail();
-                dialect.refuse(&target, &stop.refusal(dialect, &id)).map(whole)
-            }
-        };
+        let answered = self.run(dialect, &target, &head.headers, body, number, entry).await;
+        let mut response = answered.unwrap_or_else(|stop| {
+            self.tally.fail();
+            dialect.refuse(&target, &stop.refusal(dialect, id.clone())).map(whole)
+        });
         if let Some((name, id)) = dialect.request_id(&id) {
             set(response.headers_mut(), name, id);
         }
@@ -116,8 +109,8 @@ impl Model {
         headers: &HeaderMap,
         body: Incoming,
         number: u64,
-        entry: &mut Entry,
-    ) -> Result<Outcome, Stop> {
+        mut entry: Entry,
+    ) -> Result<Response<Body>, Stop> {
         let overrides = Overrides::read(headers).map_err(Stop::Unreadable)?;
         // Read first, even if only to fail: an error sent early would meet a caller who still sends.
         let body = Limited::new(body, BODY_LIMIT_BYTES).collect().await;
@@ -128,26 +121,25 @@ impl Model {
 
         let fault = overrides.midway();
         match dialect.read(&Call { target, headers, body })? {
-            Answer::Ready(reply) => Ok(Outcome::Whole(reply)),
+            Answer::Ready(reply) => Ok(reply.map(whole)),
             Answer::Pass { ask, reply } => {
-                let sequence = self.begin(ask, &overrides, number, entry).await?;
+                let sequence = self.begin(ask, &overrides, number, &mut entry).await?;
                 sleep_until(sequence.start + sequence.generation.ttft).await;
-                finish(reply, sequence, fault)
+                in_one_piece(reply, sequence, fault, entry)
             }
             Answer::Whole { ask, write } => {
-                let sequence = self.begin(ask, &overrides, number, entry).await?;
+                let sequence = self.begin(ask, &overrides, number, &mut entry).await?;
                 sleep_until(sequence.start + sequence.generation.latency()).await;
                 if fault.is_none() {
                     entry.give_out(sequence.generation.output_tokens);
                 }
-                finish(write(&sequence.generation), sequence, fault)
+                in_one_piece(write(&sequence.generation), sequence, fault, entry)
             }
             Answer::Stream { ask, write } => {
-                let sequence = self.begin(ask, &overrides, number, entry).await?;
-                entry.streams();
+                let sequence = self.begin(ask, &overrides, number, &mut entry).await?;
+                entry.stream();
                 let script = write(&sequence.generation);
-                let head = stream_head(&script);
-                Ok(Outcome::Played { head, script, sequence, fault })
+                Ok(played(stream_head(&script), script, sequence, fault, entry))
             }
         }
     }
@@ -162,7 +154,8 @@ impl Model {
     ) -> Result<Sequence, Stop> {
         let slot = self.capacity.admit().await?;
         entry.take_in(ask.input_tokens);
-        let length = overrides.output_tokens.unwrap_or(self.options.output_tokens).max(1);
+        let length = overrides.output_tokens.unwrap_or(self.options.output_tokens);
+        let length = length.clamp(1, MOST_TOKENS);
         let limit = ask.limit.unwrap_or(u64::MAX).max(1);
         let generation = Generation {
             id: self.id(number),
@@ -171,8 +164,8 @@ impl Model {
             output_tokens: length.min(limit),
             capped: limit < length,
             created: Timestamp::now(),
-            ttft: overrides.ttft.unwrap_or(self.options.ttft),
-            tpot: overrides.tpot.unwrap_or(self.options.tpot),
+            ttft: overrides.ttft.unwrap_or(self.options.ttft).min(LONGEST),
+            tpot: overrides.tpot.unwrap_or(self.options.tpot).min(LONGEST),
         };
         Ok(Sequence { slot, start: Instant::now(), generation })
     }
@@ -248,17 +241,37 @@ fn stream_head(script: &Script) -> Response<()> {
     head
 }
 
-/// An answer in one piece, or half of it.
-fn finish(reply: Reply, sequence: Sequence, fault: Option<Break>) -> Result<Outcome, Stop> {
+fn played(
+    head: Response<()>,
+    script: Script,
+    sequence: Sequence,
+    fault: Option<Break>,
+    entry: Entry,
+) -> Response<Body> {
+    let Sequence { slot, start, generation } = sequence;
+    head.map(|()| Either::Right(Playback::new(script, generation, start, fault, (slot, entry))))
+}
+
+fn in_one_piece(
+    reply: Reply,
+    sequence: Sequence,
+    fault: Option<Break>,
+    entry: Entry,
+) -> Result<Response<Body>, Stop> {
     match fault {
-        None => Ok(Outcome::Whole(reply)),
+        None => Ok(reply.map(whole)),
         Some(Break::ErrorEvent) => Err(Stop::Failed(StatusCode::INTERNAL_SERVER_ERROR)),
-        Some(_) => Ok(half(reply, sequence, fault)),
+        Some(Break::Cut | Break::Stall) => Ok(half(reply, sequence, fault, entry)),
     }
 }
 
 /// An answer that promises its length and breaks after half of it.
-fn half(reply: Reply, mut sequence: Sequence, fault: Option<Break>) -> Outcome {
+fn half(
+    reply: Reply,
+    mut sequence: Sequence,
+    fault: Option<Break>,
+    entry: Entry,
+) -> Response<Body> {
     let (mut head, body) = reply.into_parts();
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     sequence.generation.output_tokens = 0;
@@ -270,13 +283,13 @@ fn half(reply: Reply, mut sequence: Sequence, fault: Option<Break>) -> Outcome {
         ending: Vec::new(),
         error: Vec::new(),
     };
-    Outcome::Played { head: Response::from_parts(head, ()), script, sequence, fault }
+    played(Response::from_parts(head, ()), script, sequence, fault, entry)
 }
 
 // === impl Stop ===
 
 impl Stop {
-    fn refusal(self, dialect: &dyn Dialect, id: &str) -> Refusal {
+    fn refusal(self, dialect: &dyn Dialect, id: String) -> Refusal {
         let (status, message) = match self {
             Self::Overloaded => {
                 let status = StatusCode::from_u16(dialect.failures()[0]);
@@ -290,7 +303,7 @@ impl Stop {
                 "the body is over 64 MiB, or ended early".to_owned(),
             ),
         };
-        Refusal { status, message, id: id.to_owned() }
+        Refusal { status, message, id }
     }
 }
 

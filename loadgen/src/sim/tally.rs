@@ -52,7 +52,6 @@ pub(super) struct Entry {
     stamps: Vec<u64>,
     input_tokens: u64,
     output_tokens: u64,
-    failed: bool,
 }
 
 impl Tally {
@@ -67,8 +66,12 @@ impl Tally {
             stamps: Vec::new(),
             input_tokens: 0,
             output_tokens: 0,
-            failed: false,
         }
+    }
+
+    /// Counts an answer that is an error.
+    pub(super) fn fail(&self) {
+        lock(&self.served).errors += 1;
     }
 
     pub(super) fn served(&self) -> Served {
@@ -108,12 +111,14 @@ impl Stamps {
 // === impl Entry ===
 
 impl Entry {
-    pub(super) fn streams(&self) {
+    /// The answer is a stream.
+    pub(super) fn stream(&self) {
         lock(&self.tally.served).streams += 1;
     }
 
-    pub(super) fn fail(&mut self) {
-        self.failed = true;
+    /// The answer breaks off.
+    pub(super) fn fail(&self) {
+        self.tally.fail();
     }
 
     pub(super) fn take_in(&mut self, tokens: u64) {
@@ -135,7 +140,6 @@ impl Drop for Entry {
             let mut served = lock(&self.tally.served);
             served.input_tokens += self.input_tokens;
             served.output_tokens += self.output_tokens;
-            served.errors += u64::from(self.failed);
         }
         if let Some(trace_id) = self.trace_id.take() {
             lock(&self.tally.stamps).keep(trace_id, std::mem::take(&mut self.stamps));

@@ -216,3 +216,125 @@ fn whole_lines(bytes: &[u8]) -> usize {
 fn count_lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that goes with its test.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tidegate-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).expect("a directory can be made");
+            Self(path)
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn records(number: u64) -> Vec<Record> {
+        let record = |number| Record { input_tokens: Some(number), ..Record::default() };
+        (0..number).map(record).collect()
+    }
+
+    fn tokens(path: &Path) -> Vec<u64> {
+        let text = std::fs::read_to_string(path).expect("the file is there");
+        let record = |line| serde_json::from_str::<Record>(line).expect("each line is a record");
+        text.lines().filter_map(|line| record(line).input_tokens).collect()
+    }
+
+    #[test]
+    fn each_record_is_a_line_after_those_that_were_there() {
+        let directory = Directory::new("append");
+        let path = directory.file("records");
+        for _ in 0..2 {
+            let mut lines = JsonLines::open(&path).expect("the file opens");
+            assert_eq!(lines.export(&records(2)), 0);
+        }
+        assert_eq!(tokens(&path), [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_full_file_is_rotated_and_two_old_ones_are_kept() {
+        let directory = Directory::new("rotate");
+        let path = directory.file("records");
+        let mut lines = JsonLines::open(&path).expect("the file opens");
+        lines.limit_bytes = 300;
+        for record in records(10) {
+            assert_eq!(lines.export(&[record]), 0);
+        }
+        let kept: Vec<_> =
+            ["records.2", "records.1", "records"].map(|name| tokens(&directory.file(name))).into();
+        assert_eq!(kept.concat(), [4, 5, 6, 7, 8, 9]);
+        assert_eq!(std::fs::read_dir(&directory.0).expect("it lists").count(), 3);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew() {
+        let directory = Directory::new("reopen");
+        let path = directory.file("records");
+        let mut lines = JsonLines::open(&path).expect("the file opens");
+        lines.export(&records(1));
+        std::fs::rename(&path, directory.file("moved")).expect("it can be moved");
+        lines.export(&records(2));
+        lines.reopen();
+        lines.export(&records(3));
+
+        assert_eq!(tokens(&directory.file("moved")), [0, 0, 1]);
+        assert_eq!(tokens(&path), [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_writing_resumes() {
+        let directory = Directory::new("lost");
+        let path = directory.file("gone/records");
+        std::fs::create_dir(directory.file("gone")).expect("a directory can be made");
+        let mut lines = JsonLines::open(&path).expect("the file opens");
+        std::fs::remove_dir_all(directory.file("gone")).expect("and be removed");
+        lines.reopen();
+        assert_eq!(lines.export(&records(1_000)), 1_000);
+
+        std::fs::create_dir(directory.file("gone")).expect("and be made again");
+        assert_eq!(lines.export(&records(3)), 0);
+        assert_eq!(tokens(&path), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_full_device_loses_all_that_it_is_given() {
+        let mut lines = JsonLines::open(Path::new("/dev/full")).expect("it opens");
+        assert_eq!(lines.export(&records(1_000)), 1_000);
+    }
+
+    #[test]
+    fn a_torn_write_counts_the_lines_that_were_not_whole() {
+        struct Narrow(usize);
+
+        impl Write for Narrow {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let taken = bytes.len().min(self.0);
+                self.0 -= taken;
+                Ok(taken)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let lines = b"{1}\n{2}\n{3}\n";
+        let torn = write(&mut Narrow(6), lines).expect_err("there is no room");
+        assert_eq!(torn.written, 6);
+        assert_eq!(whole_lines(&lines[..6]), 4);
+        assert_eq!(count_lines(&lines[4..]), 2);
+    }
+}

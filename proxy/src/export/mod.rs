@@ -25,3 +25,138 @@ pub trait Exporter: Send {
     /// Takes up its destination anew: an operator has moved the file away.
     fn reopen(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+    use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
+    use tidegate_wire::{ErrorOrigin, Outcome, UsageSource};
+
+    use super::catalog::FAMILIES;
+    use super::metrics::{Registry, lock};
+    use super::*;
+
+    /// Samples by name and labels, as the text format tells them apart.
+    type Samples = BTreeMap<(String, BTreeMap<String, String>), f64>;
+
+    #[test]
+    fn prometheus_and_otlp_show_the_same_numbers() {
+        let registry = Arc::new(busy_registry());
+        let text = prometheus::Prometheus::new(registry.clone()).text().expect("metrics encode");
+        let request = otlp::encode(registry.snapshot(), &BTreeMap::new());
+        let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+
+        let (shown, pushed) = (parse(&text), flatten(metrics));
+        assert_eq!(metrics.len(), FAMILIES.len(), "each metric has a value here");
+        assert!(shown.len() > 200, "{} samples", shown.len());
+        assert_eq!(shown, pushed);
+    }
+
+    fn busy_registry() -> Registry {
+        let registry = Registry::new([], []);
+        registry.dropped("jsonl");
+        let shards = [registry.shard(), registry.shard()];
+        for (number, shard) in shards.iter().cycle().take(40).enumerate() {
+            drop(lock(shard).open(Some("gemma"), "pool"));
+            lock(shard).add(&record(number));
+        }
+        registry
+    }
+
+    fn record(number: usize) -> Record {
+        let size = number as f64;
+        let failed = number.is_multiple_of(3);
+        Record {
+            operation: Some("chat".into()),
+            provider: Some("openai".into()),
+            request_model: Some(format!("model-{}", number % 4)),
+            region: Some("eu".into()),
+            route: Some("default".into()),
+            upstream: Some("pool".into()),
+            stream: Some(number.is_multiple_of(2)),
+            status: Some(if failed { 503 } else { 200 }),
+            outcome: Some(if failed { Outcome::Failed } else { Outcome::Completed }),
+            error_origin: failed.then_some(ErrorOrigin::Upstream),
+            usage_source: (!failed).then_some(UsageSource::Reported),
+            input_tokens: (!failed).then_some(number as u64),
+            output_tokens: (!failed).then_some(7),
+            duration_s: Some(size / 8.0),
+            time_to_first_token_s: Some(size / 16.0),
+            time_per_output_token_s: Some(size / 64.0),
+            overhead_s: Some(size / 65536.0),
+            not_understood: failed.then(|| "json".into()),
+            ..Record::default()
+        }
+    }
+
+    fn parse(text: &str) -> Samples {
+        text.lines().filter(|line| !line.starts_with('#')).map(parse_line).collect()
+    }
+
+    fn parse_line(line: &str) -> ((String, BTreeMap<String, String>), f64) {
+        let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty());
+        let labels = labels.map(|label| {
+            let (name, value) = label.split_once('=').expect("a label has a value");
+            (name.to_owned(), value.trim_matches('"').to_owned())
+        });
+        ((name.to_owned(), labels.collect()), value.parse().expect("a value is a number"))
+    }
+
+    /// What a collector makes of OTLP for Prometheus.
+    fn flatten(metrics: &[Metric]) -> Samples {
+        let mut samples = Samples::new();
+        for metric in metrics {
+            let family = FAMILIES.iter().find(|family| family.name == metric.name);
+            let name = family.expect("it is in the catalog").prometheus;
+            let mut put = |suffix: &str, labels, value| {
+                samples.insert((format!("{name}{suffix}"), labels), value);
+            };
+            let numbers = match metric.data.as_ref().expect("a metric has data") {
+                metric::Data::Sum(sum) => &sum.data_points[..],
+                metric::Data::Gauge(gauge) => &gauge.data_points[..],
+                _ => &[],
+            };
+            for point in numbers {
+                let Some(number_data_point::Value::AsInt(value)) = point.value else {
+                    panic!("{name} has no number")
+                };
+                put("", labels(&metric.name, &point.attributes), value as f64);
+            }
+            let Some(metric::Data::Histogram(histogram)) = &metric.data else { continue };
+            for point in &histogram.data_points {
+                let labels = labels(&metric.name, &point.attributes);
+                let bounds = point.explicit_bounds.iter().copied().chain([f64::INFINITY]);
+                let mut below = 0;
+                for (bound, count) in bounds.zip(&point.bucket_counts) {
+                    below += count;
+                    let mut labels = labels.clone();
+                    labels.insert("le".into(), bound.to_string().replace("inf", "+Inf"));
+                    put("_bucket", labels, below as f64);
+                }
+                put("_count", labels.clone(), point.count as f64);
+                put("_sum", labels, point.sum.expect("a histogram has a sum"));
+            }
+        }
+        samples
+    }
+
+    fn labels(metric: &str, attributes: &[KeyValue]) -> BTreeMap<String, String> {
+        let family = FAMILIES.iter().find(|family| family.name == metric);
+        let labels = family.expect("it is in the catalog").labels.iter();
+        let value = |name: &str| {
+            let attribute = attributes.iter().find(|attribute| attribute.key == name)?;
+            match attribute.value.as_ref()?.value.as_ref()? {
+                any_value::Value::StringValue(text) => Some(text.clone()),
+                _ => None,
+            }
+        };
+        labels
+            .map(|label| (label.prometheus.to_owned(), value(label.name).unwrap_or_default()))
+            .collect()
+    }
+}

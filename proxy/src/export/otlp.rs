@@ -5,35 +5,35 @@
 //! freshness of its numbers: they are cumulative, so the next push that arrives makes up for those
 //! that did not.
 
+mod encode;
+mod environment;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use jiff::Timestamp;
+use http::{HeaderMap, Uri};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
-use opentelemetry_proto::tonic::metrics::v1::Histogram as HistogramPoints;
-use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Gauge, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
-    ScopeMetrics, Sum, metric, number_data_point,
-};
-use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Channel, ClientTlsConfig};
 use tracing::{info, warn};
 
-use super::catalog::{self, Family, Kind};
-use super::metrics::{Histogram, Point, Registry, Snapshot, Value};
+use self::environment::{Environment, Path, compression, milliseconds, settle_endpoint};
+use super::metrics::Registry;
+
+pub(crate) use self::encode::encode;
 
 /// More of a collector's answer is not read.
 const ANSWER_BYTES: usize = 64 << 10;
@@ -106,7 +106,7 @@ pub enum Error {
         /// As configured.
         path: String,
         /// Why.
-        source: std::io::Error,
+        source: pem::Error,
     },
     /// The client cannot be built.
     #[error("client of the otlp exporter cannot be built")]
@@ -122,8 +122,8 @@ pub struct Otlp {
     interval: Duration,
     timeout: Duration,
     compression: Compression,
-    /// PEM, where the collector's authority is not one of the system's.
-    certificate: Option<Vec<u8>>,
+    /// The collector's authority, where the system does not know it.
+    certificates: Vec<CertificateDer<'static>>,
     resource: BTreeMap<String, String>,
 }
 
@@ -211,7 +211,7 @@ impl Otlp {
                 .max(Duration::from_secs(1)),
             timeout: environment.otlp("TIMEOUT", milliseconds).unwrap_or(config.timeout),
             compression: environment.otlp("COMPRESSION", compression).unwrap_or(config.compression),
-            certificate: environment.certificate()?,
+            certificates: environment.certificates()?,
             resource: environment.resource(),
         }))
     }
@@ -227,11 +227,8 @@ impl Otlp {
 
     fn grpc_client(&self) -> Result<Client, tonic::transport::Error> {
         let mut endpoint = Channel::builder(self.endpoint.clone()).connect_timeout(self.timeout);
-        if self.endpoint.scheme_str() == Some("https") {
-            let mut tls = ClientTlsConfig::new().with_native_roots();
-            if let Some(pem) = &self.certificate {
-                tls = tls.ca_certificate(Certificate::from_pem(pem));
-            }
+        if self.is_tls() {
+            let tls = ClientTlsConfig::new().trust_anchors(self.authorities().roots);
             endpoint = endpoint.tls_config(tls)?;
         }
         let client = MetricsServiceClient::new(endpoint.connect_lazy());
@@ -242,15 +239,37 @@ impl Otlp {
     }
 
     fn http_client(&self) -> Result<Client, reqwest::Error> {
-        // The variables of proxies may lead back to ourselves.
-        let mut client = reqwest::Client::builder()
+        let authorities = if self.is_tls() { self.authorities() } else { RootCertStore::empty() };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring speaks the default versions")
+            .with_root_certificates(authorities)
+            .with_no_client_auth();
+        let client = reqwest::Client::builder()
+            // The variables of proxies may lead back to ourselves.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .default_headers(self.headers.clone());
-        if let Some(pem) = &self.certificate {
-            client = client.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem)?);
+            .default_headers(self.headers.clone())
+            .tls_backend_preconfigured(tls)
+            .build()?;
+        Ok(Client::Http(client))
+    }
+
+    fn is_tls(&self) -> bool {
+        self.endpoint.scheme_str() == Some("https")
+    }
+
+    /// Who may vouch for a collector: the authorities of the system, or in an image that has none,
+    /// those that browsers trust; and the one that was named.
+    fn authorities(&self) -> RootCertStore {
+        let mut authorities = RootCertStore::empty();
+        authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if authorities.is_empty() {
+            authorities.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        Ok(Client::Http(client.build()?))
+        authorities.add_parsable_certificates(self.certificates.iter().cloned());
+        authorities
     }
 }
 
@@ -279,8 +298,10 @@ impl Pusher {
                 () = tokio::time::sleep(self.otlp.interval) => self.push(&mut client).await,
             }
         };
-        if let Ok(deadline) = deadline {
-            _ = tokio::time::timeout_at(deadline.into(), self.push(&mut client)).await;
+        let Ok(deadline) = deadline else { return };
+        let last = self.push(&mut client);
+        if tokio::time::timeout_at(deadline.into(), last).await.is_err() {
+            warn!(endpoint = %self.otlp.endpoint, "the last metrics were not pushed in time");
         }
     }
 
@@ -358,199 +379,6 @@ async fn post(
     Ok(ExportMetricsServiceResponse::decode(&*answer).unwrap_or_default())
 }
 
-// === environment ===
-
-/// The variables of the OpenTelemetry specification.
-struct Environment<'a> {
-    variable: &'a dyn Fn(&str) -> Option<String>,
-}
-
-/// Whether an endpoint is for all signals, so that the path of this one is appended, or complete.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Path {
-    Appended,
-    Complete,
-}
-
-impl Environment<'_> {
-    /// The specification: an empty variable is an unset one.
-    fn get(&self, name: &str) -> Option<String> {
-        (self.variable)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
-    }
-
-    fn read<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let text = self.get(name)?;
-        let value = read(&text);
-        if value.is_none() {
-            warn!(variable = name, "variable is not understood and left out");
-        }
-        value
-    }
-
-    /// A variable of the exporter: that of metrics, else that of all signals.
-    fn otlp<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.read(&format!("OTEL_EXPORTER_OTLP_METRICS_{name}"), &read)
-            .or_else(|| self.read(&format!("OTEL_EXPORTER_OTLP_{name}"), &read))
-    }
-
-    fn milliseconds(&self, name: &str) -> Option<Duration> {
-        self.read(name, milliseconds)
-    }
-
-    fn is_off(&self) -> bool {
-        self.get("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"))
-            || self.get("OTEL_METRICS_EXPORTER").is_some_and(|text| text != "otlp")
-    }
-
-    fn is_insecure(&self) -> bool {
-        self.otlp("INSECURE", |text| text.to_ascii_lowercase().parse().ok()).unwrap_or(false)
-    }
-
-    fn protocol(&self) -> Option<Protocol> {
-        self.otlp("PROTOCOL", |text| match text {
-            "grpc" => Some(Protocol::Grpc),
-            "http/protobuf" => Some(Protocol::HttpProtobuf),
-            _ => None,
-        })
-    }
-
-    fn endpoint(&self, protocol: Option<Protocol>) -> Option<(String, Path)> {
-        let readable = |text: &str| {
-            let endpoint = (text.to_owned(), Path::Complete);
-            settle_endpoint(endpoint, protocol, false).is_ok().then(|| text.to_owned())
-        };
-        let own = self.read("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", readable);
-        own.map(|endpoint| (endpoint, Path::Complete))
-            .or_else(|| Some((self.read("OTEL_EXPORTER_OTLP_ENDPOINT", readable)?, Path::Appended)))
-    }
-
-    fn headers(&self, configured: &BTreeMap<String, Secret>) -> Result<HeaderMap, Error> {
-        let mut headers = HeaderMap::new();
-        for (name, Secret(value)) in configured {
-            let (key, value) =
-                header(name, value).ok_or_else(|| Error::Header { name: name.clone() })?;
-            headers.insert(key, value);
-        }
-        let named = self.otlp("HEADERS", |text| {
-            pairs(text).map(|(name, value)| header(name, &value)).collect::<Option<Vec<_>>>()
-        });
-        headers.extend(named.unwrap_or_default());
-        Ok(headers)
-    }
-
-    fn certificate(&self) -> Result<Option<Vec<u8>>, Error> {
-        let Some(path) = self.otlp("CERTIFICATE", |text| Some(text.to_owned())) else {
-            return Ok(None);
-        };
-        match std::fs::read(&path) {
-            Ok(pem) => Ok(Some(pem)),
-            Err(source) => Err(Error::Certificate { path, source }),
-        }
-    }
-
-    /// What tells this process apart from all others whose metrics go to the same place.
-    fn resource(&self) -> BTreeMap<String, String> {
-        let mut resource = BTreeMap::from([
-            ("service.name".to_owned(), "tidegate".to_owned()),
-            ("service.version".to_owned(), catalog::VERSION.to_owned()),
-            ("service.instance.id".to_owned(), instance()),
-        ]);
-        if let Some(attributes) = self.get("OTEL_RESOURCE_ATTRIBUTES") {
-            resource.extend(pairs(&attributes).map(|(name, value)| (name.to_owned(), value)));
-        }
-        if let Some(name) = self.get("OTEL_SERVICE_NAME") {
-            resource.insert("service.name".to_owned(), name);
-        }
-        resource
-    }
-
-    fn check_temporality(&self) {
-        let name = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        let wanted = self.get(name).unwrap_or_default();
-        if !wanted.is_empty() && !wanted.eq_ignore_ascii_case("cumulative") {
-            warn!(%wanted, "metrics are pushed as cumulative");
-        }
-    }
-}
-
-/// Which address a push goes to, and how it is carried.
-fn settle_endpoint(
-    (text, path): (String, Path),
-    protocol: Option<Protocol>,
-    insecure: bool,
-) -> Result<(Uri, Protocol), Error> {
-    let has_scheme = text.contains("://");
-    // An endpoint of gRPC may come without a scheme; the specification then asks for TLS.
-    let full = match (has_scheme, insecure) {
-        (true, _) => text.clone(),
-        (false, true) => format!("http://{text}"),
-        (false, false) => format!("https://{text}"),
-    };
-    let uri: Uri = full.parse().map_err(|_| Error::Endpoint { endpoint: text.clone() })?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-        return Err(Error::Endpoint { endpoint: text });
-    }
-    let protocol = protocol.unwrap_or(match uri.port_u16() {
-        Some(4318) => Protocol::HttpProtobuf,
-        _ => Protocol::Grpc,
-    });
-    if protocol == Protocol::Grpc || path == Path::Complete {
-        return Ok((uri, protocol));
-    }
-    let base = full.trim_end_matches('/').trim_end_matches("/v1/metrics");
-    let uri = format!("{base}/v1/metrics").parse();
-    Ok((uri.map_err(|_| Error::Endpoint { endpoint: text })?, protocol))
-}
-
-/// Pairs as in a `baggage` header: `name=value,name=value`, with `%20` for what cannot stand there.
-fn pairs(text: &str) -> impl Iterator<Item = (&str, String)> {
-    text.split(',')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.trim(), percent_decode(value.trim())))
-        .filter(|(name, _)| !name.is_empty())
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = (*first == b'%')
-            .then(|| tail.get(..2))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        decoded.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &tail[2..] } else { tail };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
-    let mut value = HeaderValue::from_str(value).ok()?;
-    value.set_sensitive(true);
-    Some((name.to_ascii_lowercase().parse().ok()?, value))
-}
-
-fn milliseconds(text: &str) -> Option<Duration> {
-    text.parse().ok().map(Duration::from_millis)
-}
-
-fn compression(text: &str) -> Option<Compression> {
-    match text {
-        "gzip" => Some(Compression::Gzip),
-        "none" => Some(Compression::None),
-        _ => None,
-    }
-}
-
-/// A random identifier in the form of a UUID, as the conventions ask.
-fn instance() -> String {
-    let random = rand::random::<u128>() & !(0xf000_c000 << 48) | (0x4000_8000 << 48);
-    let digits = format!("{random:032x}");
-    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    parts.join("-")
-}
-
 /// An error with what caused it.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -562,120 +390,280 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-// === encoding ===
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::Read;
 
-fn encode(snapshot: Snapshot, resource: &BTreeMap<String, String>) -> ExportMetricsServiceRequest {
-    let times = Times { started: nanoseconds(snapshot.started), now: now() };
-    let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
-    let metrics = snapshot
-        .families
-        .into_iter()
-        .map(|(family, points)| encode_family(family, points, times))
-        .collect();
-    let scope = InstrumentationScope {
-        name: "tidegate".into(),
-        version: catalog::VERSION.into(),
-        ..Default::default()
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::{Bytes, Incoming};
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+        MetricsService, MetricsServiceServer,
     };
-    ExportMetricsServiceRequest {
-        resource_metrics: vec![ResourceMetrics {
-            resource: Some(Resource { attributes, ..Default::default() }),
-            scope_metrics: vec![ScopeMetrics { scope: Some(scope), metrics, ..Default::default() }],
-            ..Default::default()
-        }],
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tower::Service;
+
+    use super::*;
+    use crate::export::metrics::lock;
+
+    fn settle(variables: &[(&str, &str)], config: &OtlpConfig) -> Result<Option<Otlp>, Error> {
+        Otlp::settle(config, |name| {
+            let variable = variables.iter().find(|(variable, _)| *variable == name);
+            variable.map(|(_, value)| (*value).to_owned())
+        })
     }
-}
 
-/// When the counters began and when they were read. All begin with the process: each was at zero
-/// then, whenever its first call came.
-#[derive(Clone, Copy)]
-struct Times {
-    started: u64,
-    now: u64,
-}
-
-fn encode_family(family: &Family, points: Vec<Point>, times: Times) -> Metric {
-    let temporality = AggregationTemporality::Cumulative.into();
-    let points = points.into_iter().map(|point| (attributes(family, point.labels), point.value));
-    let data = match family.kind {
-        Kind::Counter => metric::Data::Sum(Sum {
-            data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
-            aggregation_temporality: temporality,
-            is_monotonic: true,
-        }),
-        Kind::Gauge => metric::Data::Gauge(Gauge {
-            data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
-        }),
-        Kind::Histogram => metric::Data::Histogram(HistogramPoints {
-            data_points: points
-                .filter_map(|(labels, value)| match value {
-                    Value::Histogram(counted) => Some(histogram(labels, &counted, times)),
-                    _ => None,
-                })
-                .collect(),
-            aggregation_temporality: temporality,
-        }),
-    };
-    Metric {
-        name: family.name.into(),
-        description: family.help.into(),
-        unit: family.unit.into(),
-        data: Some(data),
-        ..Default::default()
+    fn settled(variables: &[(&str, &str)]) -> Otlp {
+        settle(variables, &OtlpConfig::default()).expect("it is valid").expect("it is on")
     }
-}
 
-fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPoint {
-    let value = match value {
-        Value::Counter(count) => i64::try_from(count).unwrap_or(i64::MAX),
-        Value::Gauge(value) => value,
-        Value::Histogram(_) => unreachable!("a family has one kind of value"),
-    };
-    NumberDataPoint {
-        attributes,
-        start_time_unix_nano: times.started,
-        time_unix_nano: times.now,
-        value: Some(number_data_point::Value::AsInt(value)),
-        ..Default::default()
+    fn configured(endpoint: &str) -> OtlpConfig {
+        OtlpConfig { endpoint: Some(endpoint.into()), ..OtlpConfig::default() }
     }
-}
 
-fn histogram(attributes: Vec<KeyValue>, counted: &Histogram, times: Times) -> HistogramDataPoint {
-    HistogramDataPoint {
-        attributes,
-        start_time_unix_nano: times.started,
-        time_unix_nano: times.now,
-        count: counted.count(),
-        sum: Some(counted.sum()),
-        bucket_counts: counted.counts().to_vec(),
-        explicit_bounds: counted.bounds().to_vec(),
-        ..Default::default()
+    #[test]
+    fn nothing_is_pushed_without_an_endpoint_or_where_a_variable_says_so() {
+        let (none, config) = (OtlpConfig::default(), configured("http://collector:4317"));
+        let off = |variables: &[_], config| settle(variables, config).expect("valid").is_none();
+        assert!(off(&[], &none));
+        assert!(!off(&[], &config));
+        assert!(off(&[("OTEL_SDK_DISABLED", "true")], &config));
+        assert!(off(&[("OTEL_METRICS_EXPORTER", "none")], &config));
     }
-}
 
-/// An empty label is an absent attribute.
-fn attributes(family: &Family, values: Vec<String>) -> Vec<KeyValue> {
-    family
-        .labels
-        .iter()
-        .zip(values)
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(label, value)| attribute(label.name, value))
-        .collect()
-}
-
-fn attribute(name: &str, value: String) -> KeyValue {
-    KeyValue {
-        key: name.into(),
-        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value)) }),
-        ..Default::default()
+    #[test]
+    fn the_path_of_metrics_follows_an_endpoint_of_all_signals_only() {
+        let cases = [
+            (("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), "http://c:4318/v1/metrics"),
+            (
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/otel/"),
+                "http://c:4318/otel/v1/metrics",
+            ),
+            (("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://c:4318/x"), "http://c:4318/x"),
+            (("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"), "http://c:4317/"),
+        ];
+        for (variable, endpoint) in cases {
+            assert_eq!(settled(&[variable]).endpoint, endpoint);
+        }
     }
-}
 
-fn now() -> u64 {
-    nanoseconds(Timestamp::try_from(SystemTime::now()).unwrap_or_default())
-}
+    #[test]
+    fn the_variable_of_metrics_wins_over_that_of_all_and_both_over_the_file() {
+        let mut config = configured("http://file:4317");
+        config.headers.insert("x-from".into(), Secret("file".into()));
+        let otlp = settle(
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "all:4317"),
+                ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "own:4317"),
+                ("OTEL_EXPORTER_OTLP_INSECURE", "True"),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+                ("OTEL_EXPORTER_OTLP_HEADERS", "X-From=variable, x-key=a%20b"),
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
+                ("OTEL_METRIC_EXPORT_INTERVAL", ""),
+            ],
+            &config,
+        );
+        let otlp = otlp.expect("it is valid").expect("it is on");
+        assert_eq!(otlp.endpoint, "http://own:4317/");
+        assert_eq!(otlp.protocol, Protocol::Grpc, "what is not understood is left out");
+        assert_eq!(otlp.headers["x-from"], "variable");
+        assert_eq!(otlp.headers["x-key"], "a b");
+        assert_eq!(otlp.timeout, Duration::from_millis(1500));
+        assert_eq!(otlp.interval, config.interval);
+    }
 
-fn nanoseconds(time: Timestamp) -> u64 {
-    u64::try_from(time.as_nanosecond()).unwrap_or(0)
+    #[test]
+    fn a_resource_says_who_this_is() {
+        let otlp = settled(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,k8s.pod.name=a%2Cb"),
+            ("OTEL_SERVICE_NAME", "gate"),
+        ]);
+        assert_eq!(otlp.resource["service.name"], "gate");
+        assert_eq!(otlp.resource["k8s.pod.name"], "a,b");
+        let instance = &otlp.resource["service.instance.id"];
+        assert_eq!((instance.len(), &instance[14..15]), (36, "4"), "{instance}");
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let mut config = configured("http://collector:4317");
+        config.headers.insert("authorization".into(), Secret("Bearer hush".into()));
+        let otlp = settle(&[], &config).expect("it is valid").expect("it is on");
+        assert!(!format!("{config:?} {otlp:?}").contains("hush"));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_none_is_refused() {
+        for endpoint in ["ftp://collector", "http://", "a b"] {
+            assert!(settle(&[], &configured(endpoint)).is_err(), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_reads_as_people_write_it_and_refuses_what_it_does_not_know() {
+        let read = serde_saphyr::from_str::<OtlpConfig>;
+        let config = read("endpoint: http://c:4317\nprotocol: http/protobuf\ninterval: 1.5s\n");
+        let config = config.expect("it is valid");
+        assert_eq!(config.protocol, Some(Protocol::HttpProtobuf));
+        assert_eq!(config.interval, Duration::from_millis(1500));
+        assert_eq!(config.timeout, OtlpConfig::default().timeout);
+        assert!(read("endpiont: http://c:4317\n").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_push_arrives_by_grpc() {
+        for compression in [Compression::None, Compression::Gzip] {
+            let (listener, address) = listener().await;
+            let (got, mut pushes) = mpsc::channel(8);
+            tokio::spawn(serve_grpc(listener, got));
+            check_push(&address, Protocol::Grpc, compression, &mut pushes).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_push_arrives_by_http() {
+        for compression in [Compression::None, Compression::Gzip] {
+            let (listener, address) = listener().await;
+            let (got, mut pushes) = mpsc::channel(8);
+            tokio::spawn(serve_http(listener, got));
+            check_push(&address, Protocol::HttpProtobuf, compression, &mut pushes).await;
+        }
+    }
+
+    /// A push that arrived, and the key that came with it.
+    type Push = (Option<String>, ExportMetricsServiceRequest);
+
+    async fn check_push(
+        endpoint: &str,
+        protocol: Protocol,
+        compression: Compression,
+        pushes: &mut mpsc::Receiver<Push>,
+    ) {
+        let mut config = configured(endpoint);
+        config.protocol = Some(protocol);
+        config.compression = compression;
+        config.headers.insert("x-key".into(), Secret("hush".into()));
+        let otlp = settle(&[], &config).expect("it is valid").expect("it is on");
+        let (stop, pushing) = push_in_background(otlp);
+        stop.send(Instant::now() + Duration::from_secs(10)).expect("it still runs");
+        pushing.await.expect("it ends well");
+
+        let (key, push) = pushes.recv().await.expect("the last push arrives");
+        assert_eq!(key.as_deref(), Some("hush"));
+        let resource = &push.resource_metrics[0];
+        let names = resource.scope_metrics[0].metrics.iter().map(|metric| metric.name.as_str());
+        assert!(names.collect::<Vec<_>>().contains(&"tidegate.calls"));
+        assert!(resource.resource.is_some());
+    }
+
+    fn push_in_background(otlp: Otlp) -> (oneshot::Sender<Instant>, tokio::task::JoinHandle<()>) {
+        let registry = Arc::new(Registry::new([], []));
+        lock(&registry.shard()).add(&Default::default());
+        let (stop, stopping) = oneshot::channel();
+        (stop, tokio::spawn(Pusher::new(otlp, registry).run(stopping)))
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_is_away_holds_nothing_up() {
+        for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+            let (listener, address) = listener().await;
+            let mut config = configured(&address);
+            config.protocol = Some(protocol);
+            let otlp = settle(&[], &config).expect("it is valid").expect("it is on");
+            let (stop, pushing) = push_in_background(otlp);
+            // It takes the connection and never answers.
+            let deadline = Instant::now() + Duration::from_millis(50);
+            stop.send(deadline).expect("it still runs");
+            pushing.await.expect("it ends well");
+            assert!(Instant::now() < deadline + Duration::from_secs(5));
+            drop(listener);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_push_is_an_error() {
+        let (listener, address) = listener().await;
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("it accepts");
+                let refuse = service_fn(|_| async {
+                    let refused = Response::builder().status(503).body(Full::<Bytes>::default());
+                    Ok::<_, Infallible>(refused.expect("it is valid"))
+                });
+                let http = hyper::server::conn::http1::Builder::new();
+                _ = http.serve_connection(TokioIo::new(stream), refuse).await;
+            }
+        });
+        let otlp = settled(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &address),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ]);
+        let mut client = otlp.client().expect("it builds");
+        let error = client.push(&otlp, Default::default()).await.expect_err("it is refused");
+        assert_eq!(causes(&error), "collector answered 503 Service Unavailable");
+    }
+
+    async fn listener() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        (listener, format!("http://{address}"))
+    }
+
+    async fn serve_grpc(listener: TcpListener, got: mpsc::Sender<Push>) {
+        struct Collector(mpsc::Sender<Push>);
+
+        #[tonic::async_trait]
+        impl MetricsService for Collector {
+            async fn export(
+                &self,
+                request: tonic::Request<ExportMetricsServiceRequest>,
+            ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+                let key = request.metadata().get("x-key").and_then(|key| key.to_str().ok());
+                let key = key.map(str::to_owned);
+                _ = self.0.send((key, request.into_inner())).await;
+                Ok(tonic::Response::new(ExportMetricsServiceResponse::default()))
+            }
+        }
+
+        let collector = MetricsServiceServer::new(Collector(got));
+        let collector = collector.accept_compressed(CompressionEncoding::Gzip);
+        let (stream, _) = listener.accept().await.expect("it accepts");
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut collector = collector.clone();
+            async move { collector.call(request).await }
+        });
+        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        _ = http.serve_connection(TokioIo::new(stream), service).await;
+    }
+
+    async fn serve_http(listener: TcpListener, got: mpsc::Sender<Push>) {
+        let (stream, _) = listener.accept().await.expect("it accepts");
+        let service = service_fn(move |request: Request<Incoming>| {
+            let got = got.clone();
+            async move {
+                assert_eq!(request.uri().path(), "/v1/metrics");
+                assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+                let key = request.headers().get("x-key").and_then(|key| key.to_str().ok());
+                let key = key.map(str::to_owned);
+                let gzip = request.headers().contains_key("content-encoding");
+                let body = request.into_body().collect().await.expect("it ends").to_bytes();
+                let mut plain = body.to_vec();
+                if gzip {
+                    plain.clear();
+                    let mut decoder = flate2::read::GzDecoder::new(&body[..]);
+                    decoder.read_to_end(&mut plain).expect("it is gzip");
+                }
+                let push = ExportMetricsServiceRequest::decode(&*plain).expect("it decodes");
+                _ = got.send((key, push)).await;
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            }
+        });
+        let http = hyper::server::conn::http1::Builder::new();
+        _ = http.serve_connection(TokioIo::new(stream), service).await;
+    }
 }

@@ -172,9 +172,7 @@ impl<'a> Said<'a> {
         for line in lines {
             match line.name.len() {
                 4 if line.name.eq_ignore_ascii_case("host") => {
-                    if said.host.replace(line.value).is_some() {
-                        return Err(HeadError::Host);
-                    }
+                    once(said.host.replace(line.value), HeadError::Host)?;
                 }
                 6 if line.name.eq_ignore_ascii_case("expect") => {
                     said.expects_continue = line.value.eq_ignore_ascii_case(b"100-continue");
@@ -183,9 +181,7 @@ impl<'a> Said<'a> {
                     said.connection(line.value)?;
                 }
                 14 if line.name.eq_ignore_ascii_case("content-length") => {
-                    if said.length.replace(length(line.value)?).is_some() {
-                        return Err(HeadError::AmbiguousLength);
-                    }
+                    once(said.length.replace(length(line.value)?), HeadError::AmbiguousLength)?;
                 }
                 17 if line.name.eq_ignore_ascii_case("transfer-encoding") => {
                     if said.chunked {
@@ -215,6 +211,10 @@ impl<'a> Said<'a> {
         }
         Ok(())
     }
+}
+
+fn once<T>(earlier: Option<T>, error: HeadError) -> Result<(), HeadError> {
+    earlier.map_or(Ok(()), |_| Err(error))
 }
 
 fn fields(block: &Bytes, lines: &[httparse::Header<'_>]) -> Fields {

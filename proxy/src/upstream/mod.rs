@@ -40,9 +40,12 @@ pub(crate) struct Upstream {
     max_idle: usize,
     keep_alive: Duration,
     /// The servers at each location (`""` where there is but one), in the order of the addresses.
-    pools: RefCell<FxHashMap<Box<str>, Box<[Rc<Pool>]>>>,
+    pools: RefCell<FxHashMap<Box<str>, Servers>>,
     turn: Cell<usize>,
 }
+
+/// The addresses of an upstream, each with its connections.
+type Servers = Box<[Rc<Pool>]>;
 
 /// How long a call may wait for what.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +106,7 @@ impl Upstream {
             let origin = self.spec.origin(address, location);
             Rc::new(Pool::new(origin, self.max_idle, self.keep_alive))
         };
-        let servers: Box<[_]> = (0..self.spec.addresses()).map(server).collect();
+        let servers: Servers = (0..self.spec.addresses()).map(server).collect();
         let chosen = servers[turn].clone();
         pools.insert(location.unwrap_or_default().into(), servers);
         Ok(chosen)
@@ -117,7 +120,9 @@ impl Upstream {
             Ok(Connection::Http1 { idle, reused }) => {
                 http1::send(idle, reused, pool, call, name, self.limits).await
             }
-            Ok(Connection::Http2(seat)) => http2::send(seat, &pool, call, name, self.limits).await,
+            Ok(Connection::Http2(seat)) => {
+                Box::pin(http2::send(seat, &pool, call, name, self.limits)).await
+            }
             Err(error) => Err(Failure { error, unsent: Some(call) }),
         }
     }
@@ -160,10 +165,12 @@ async fn open(
     limits: Limits,
     notes: &Notes,
 ) -> Result<Connection, Error> {
-    let connected = connect::connect(&pool.origin, upstream, limits.connect, notes).await?;
+    // Boxed: a handshake is large and rare, and would otherwise be moved about with every call.
+    let connecting = Box::pin(connect::connect(&pool.origin, upstream, limits.connect, notes));
+    let connected = connecting.await?;
     pool.speaks_http2.set(connected.http2);
     if connected.http2 {
-        let seat = http2::open(pool, connected.stream).await;
+        let seat = Box::pin(http2::open(pool, connected.stream)).await;
         return seat
             .map(Connection::Http2)
             .map_err(|error| Error::Protocol { upstream: upstream.clone(), source: error.into() });

@@ -166,6 +166,8 @@ impl Form {
         let last = generation.fill(&self.framed(self.last), &[("reason", &reason(generation))]);
         let input = generation.input_tokens;
         let failed = error(StatusCode::SERVICE_UNAVAILABLE, "The model is overloaded.", false);
+        let before = if generation.output_tokens < 2 { "[" } else { ",\r\n" };
+        let end = if self.events { "" } else { "]" };
         Script {
             content_type: if self.events { SSE } else { JSON },
             headers: &[],
@@ -182,8 +184,8 @@ impl Form {
                 ];
                 fill(template, &values).into_bytes()
             }),
-            ending: if self.events { Vec::new() } else { b"]".to_vec() },
-            error: fill(&self.framed(&failed), &[("before", &",\r\n")]).into_bytes(),
+            ending: end.as_bytes().to_vec(),
+            error: fill(&(self.framed(&failed) + end), &[("before", &before)]).into_bytes(),
         }
     }
 

@@ -116,11 +116,6 @@ fn retry_later(reply: &mut Reply) {
     }
 }
 
-/// A server-sent event that has no name.
-fn data(json: &str) -> Vec<u8> {
-    format!("data: {json}\n\n").into_bytes()
-}
-
 /// An embedding. It is the same for every text: nobody reads what it says.
 fn vector(length: usize) -> impl Iterator<Item = f32> {
     (0..length as u64).map(|index| (mix(0, index) % 20_001) as f32 / 200_000.0 - 0.05)

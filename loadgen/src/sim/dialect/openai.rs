@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, data, json, retry_later, vector,
+    Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, json, retry_later, vector,
     vector_as_json,
 };
 use crate::sim::generation::{Ask, Generation, Token, fill, input_tokens, quoted};
@@ -34,7 +34,7 @@ const COMPLETION_DELTA: &str =
 
 const USAGE: &str = r#"{"prompt_tokens":$input,"completion_tokens":$output,"total_tokens":$total,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;
 
-const DONE: &[u8] = b"data: [DONE]\n\n";
+const DONE: &str = "data: [DONE]\n\n";
 
 const EMBEDDINGS: &str = r#"{"object":"list","data":[$data],"model":$model,"usage":{"prompt_tokens":$input,"total_tokens":$input}}"#;
 
@@ -60,7 +60,7 @@ impl Dialect for OpenAi {
         } else if call.target.ends_in("completions") {
             Ok(completion(&body))
         } else if call.target.ends_in("embeddings") {
-            Ok(embeddings(&body))
+            embeddings(&body)
         } else {
             Ok(response(&body))
         }
@@ -124,11 +124,11 @@ fn chat(body: &Value) -> Answer {
             data(&chunk)
         };
         let finish = fill(CHAT_FINISH, &[("reason", &generation.reason("stop", "length"))]);
-        let delta = text_of(chunk(CHAT_DELTA));
+        let delta = chunk(CHAT_DELTA);
         sse(
             chunk(CHAT_ROLE),
             Box::new(move |token| fill(&delta, &[("word", &token.word)]).into_bytes()),
-            [chunk(&finish), last_words(generation, CHAT_CHUNK, told)].concat(),
+            chunk(&finish) + &last_words(generation, CHAT_CHUNK, told),
         )
     };
     Answer::Stream { ask, write: Box::new(write) }
@@ -143,13 +143,13 @@ fn completion(body: &Value) -> Answer {
     let write = move |generation: &Generation| {
         let usage = if told { r#","usage":null"# } else { "" };
         let values: [(&str, &dyn Display); 2] = [("choice", &COMPLETION_DELTA), ("usage", &usage)];
-        let delta = text_of(data(&generation.fill(COMPLETION_CHUNK, &values)));
+        let delta = data(&generation.fill(COMPLETION_CHUNK, &values));
         let reason = quoted(generation.reason("stop", "length"));
         let token = move |token: Token| {
             let finish = if token.last { &reason } else { "null" };
             fill(&delta, &[("word", &token.word), ("finish", &finish)]).into_bytes()
         };
-        sse(Vec::new(), Box::new(token), last_words(generation, COMPLETION_CHUNK, told))
+        sse(String::new(), Box::new(token), last_words(generation, COMPLETION_CHUNK, told))
     };
     Answer::Stream { ask, write: Box::new(write) }
 }
@@ -168,36 +168,39 @@ fn whole(generation: &Generation, template: &str) -> Reply {
 }
 
 /// The usage, if it is wanted, and the end mark.
-fn last_words(generation: &Generation, chunk: &str, told: bool) -> Vec<u8> {
+fn last_words(generation: &Generation, chunk: &str, told: bool) -> String {
     let usage = format!(r#","usage":{}"#, generation.fill(USAGE, &[]));
     let usage = data(&generation.fill(chunk, &[("choice", &""), ("usage", &usage)]));
-    if told { [&usage, DONE].concat() } else { DONE.to_vec() }
+    if told { usage + DONE } else { DONE.to_owned() }
 }
 
-fn sse(
-    opening: Vec<u8>,
-    token: Box<dyn FnMut(Token) -> Vec<u8> + Send>,
-    ending: Vec<u8>,
-) -> Script {
+fn sse(opening: String, token: Box<dyn FnMut(Token) -> Vec<u8> + Send>, ending: String) -> Script {
     let failed = error(StatusCode::INTERNAL_SERVER_ERROR, "the simulated model failed midway");
     Script {
         content_type: "text/event-stream; charset=utf-8",
         headers: &[],
-        opening,
+        opening: opening.into_bytes(),
         token,
-        ending,
-        error: [&data(&failed), DONE].concat(),
+        ending: ending.into_bytes(),
+        error: (data(&failed) + DONE).into_bytes(),
     }
 }
 
-fn text_of(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).expect("it was made of text")
+fn data(json: &str) -> String {
+    format!("data: {json}\n\n")
 }
 
 // === embeddings ===
 
-fn embeddings(body: &Value) -> Answer {
+/// The most texts of one call; OpenAI takes as many.
+const MOST_INPUTS: usize = 2048;
+
+fn embeddings(body: &Value) -> Result<Answer, Unreadable> {
     let ask = ask(body, &["input"], &[]);
+    let inputs = inputs(&body["input"]);
+    if inputs > MOST_INPUTS {
+        return Err(Unreadable(format!("{inputs} inputs are more than {MOST_INPUTS}")));
+    }
     let length = body["dimensions"].as_u64().unwrap_or(1536).clamp(1, 4096) as usize;
     let vector = if body["encoding_format"] == "base64" {
         let bytes: Vec<u8> = vector(length).flat_map(f32::to_le_bytes).collect();
@@ -205,14 +208,14 @@ fn embeddings(body: &Value) -> Answer {
     } else {
         vector_as_json(length)
     };
-    let data: Vec<_> = (0..inputs(&body["input"]))
+    let data: Vec<_> = (0..inputs)
         .map(|index| format!(r#"{{"object":"embedding","index":{index},"embedding":{vector}}}"#))
         .collect();
     let reply = fill(
         EMBEDDINGS,
         &[("data", &data.join(",")), ("model", &quoted(&ask.model)), ("input", &ask.input_tokens)],
     );
-    Answer::Pass { reply: json(StatusCode::OK, reply), ask }
+    Ok(Answer::Pass { reply: json(StatusCode::OK, reply), ask })
 }
 
 /// How many texts are to be embedded. A list of numbers is one text, in tokens.

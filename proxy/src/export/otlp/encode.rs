@@ -1,0 +1,137 @@
+//! A snapshot in the messages of OTLP.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::Histogram as HistogramPoints;
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, Gauge, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
+    ScopeMetrics, Sum, metric, number_data_point,
+};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+
+use crate::export::catalog::{self, Family, Kind};
+use crate::export::metrics::{Histogram, Point, Snapshot, Value};
+
+/// A snapshot as one push.
+pub(crate) fn encode(
+    snapshot: Snapshot,
+    resource: &BTreeMap<String, String>,
+) -> ExportMetricsServiceRequest {
+    let times = Times { started: nanoseconds(snapshot.started), now: now() };
+    let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
+    let metrics = snapshot
+        .families
+        .into_iter()
+        .map(|(family, points)| encode_family(family, points, times))
+        .collect();
+    let scope = InstrumentationScope {
+        name: "tidegate".into(),
+        version: catalog::VERSION.into(),
+        ..Default::default()
+    };
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(Resource { attributes, ..Default::default() }),
+            scope_metrics: vec![ScopeMetrics { scope: Some(scope), metrics, ..Default::default() }],
+            ..Default::default()
+        }],
+    }
+}
+
+/// When the counters began and when they were read. All begin with the process: each was at zero
+/// then, whenever its first call came.
+#[derive(Clone, Copy)]
+struct Times {
+    started: u64,
+    now: u64,
+}
+
+fn encode_family(family: &Family, points: Vec<Point>, times: Times) -> Metric {
+    let temporality = AggregationTemporality::Cumulative.into();
+    let points = points.into_iter().map(|point| (attributes(family, point.labels), point.value));
+    let data = match family.kind {
+        Kind::Counter => metric::Data::Sum(Sum {
+            data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
+            aggregation_temporality: temporality,
+            is_monotonic: true,
+        }),
+        Kind::Gauge => metric::Data::Gauge(Gauge {
+            data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
+        }),
+        Kind::Histogram => metric::Data::Histogram(HistogramPoints {
+            data_points: points
+                .filter_map(|(labels, value)| match value {
+                    Value::Histogram(counted) => Some(histogram(labels, &counted, times)),
+                    _ => None,
+                })
+                .collect(),
+            aggregation_temporality: temporality,
+        }),
+    };
+    Metric {
+        name: family.name.into(),
+        description: family.help.into(),
+        unit: family.unit.into(),
+        data: Some(data),
+        ..Default::default()
+    }
+}
+
+fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPoint {
+    let value = match value {
+        Value::Counter(count) => i64::try_from(count).unwrap_or(i64::MAX),
+        Value::Gauge(value) => value,
+        Value::Histogram(_) => unreachable!("a family has one kind of value"),
+    };
+    NumberDataPoint {
+        attributes,
+        start_time_unix_nano: times.started,
+        time_unix_nano: times.now,
+        value: Some(number_data_point::Value::AsInt(value)),
+        ..Default::default()
+    }
+}
+
+fn histogram(attributes: Vec<KeyValue>, counted: &Histogram, times: Times) -> HistogramDataPoint {
+    HistogramDataPoint {
+        attributes,
+        start_time_unix_nano: times.started,
+        time_unix_nano: times.now,
+        count: counted.count(),
+        sum: Some(counted.sum()),
+        bucket_counts: counted.counts().to_vec(),
+        explicit_bounds: counted.bounds().to_vec(),
+        ..Default::default()
+    }
+}
+
+/// An empty label is an absent attribute.
+fn attributes(family: &Family, values: Vec<String>) -> Vec<KeyValue> {
+    family
+        .labels
+        .iter()
+        .zip(values)
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(label, value)| attribute(label.name, value))
+        .collect()
+}
+
+fn attribute(name: &str, value: String) -> KeyValue {
+    KeyValue {
+        key: name.into(),
+        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value)) }),
+        ..Default::default()
+    }
+}
+
+fn now() -> u64 {
+    nanoseconds(Timestamp::try_from(SystemTime::now()).unwrap_or_default())
+}
+
+fn nanoseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_nanosecond()).unwrap_or(0)
+}
