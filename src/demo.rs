@@ -55,16 +55,21 @@ async fn demonstrate(args: Args) -> anyhow::Result<Exit> {
 
 async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Exit> {
     let files = Files::create()?;
-    let simulator = simulator(args.users)?;
+    let mut simulator = simulator(args.users)?;
     let simulator_at = simulator.address("listening on ").await?;
-    let sidecar = sidecar(simulator_at, &files.sidecar())?;
+    let mut sidecar = sidecar(simulator_at, &files.sidecar())?;
     let sidecar_at = sidecar.address("listening on ").await?;
     let admin_at = sidecar.address("admin on ").await?;
     eprintln!("simulator on {simulator_at}, sidecar on {sidecar_at}, its admin on {admin_at}");
 
-    load(&args, sidecar_at, &files.load(), interrupts).await?;
+    let calls = files.load();
+    tokio::select! {
+        loaded = load(&args, sidecar_at, &calls, interrupts) => loaded?,
+        death = simulator.death() => return Err(death),
+        death = sidecar.death() => return Err(death),
+    }
 
-    let sent = compare::sent(&files.load())?;
+    let sent = compare::sent(&calls)?;
     eprintln!("collecting records");
     wait_for_records(&files.sidecar(), sent.len()).await?;
     let served = get(simulator_at, "/-/served").await?;

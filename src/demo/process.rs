@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
@@ -93,11 +93,19 @@ impl Server {
         let said = timeout(START, log.wait_for(|log| address(log, words).is_some())).await;
         match said {
             Ok(Ok(log)) => Ok(address(&log, words).expect("it was waited for")),
-            _ => bail!(
-                "the {} did not say `{words}ADDRESS`, but:\n{}",
-                self.name,
-                self.log.borrow().join("\n")
-            ),
+            _ => bail!("the {} did not say `{words}ADDRESS`, but:\n{}", self.name, self.said()),
+        }
+    }
+
+    fn said(&self) -> String {
+        self.log.borrow().join("\n")
+    }
+
+    /// Waits until it ends, which it should not do by itself, and says how that came.
+    pub(super) async fn death(&mut self) -> anyhow::Error {
+        match self.child.wait().await {
+            Ok(status) => anyhow!("the {} ended with {status}:\n{}", self.name, self.said()),
+            Err(error) => anyhow!(error).context(format!("cannot wait for the {}", self.name)),
         }
     }
 
