@@ -48,7 +48,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let config = configuration(args)?;
-    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before the first address is announced, so that no signal finds nobody.
     let mut signals = runtime.block_on(async { Signals::new() })?;
@@ -77,13 +76,6 @@ fn configuration(args: Args) -> anyhow::Result<Config> {
     config.records = args.records.or(config.records);
     config.workers = args.workers.or(config.workers);
     Ok(config)
-}
-
-/// A soft limit of 1,024 descriptors is 500 calls at a time.
-fn raise_descriptor_limit() {
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }
 
 struct Signals {

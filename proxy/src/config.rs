@@ -233,15 +233,19 @@ impl std::error::Error for ConfigError {}
 
 /// The reader's own words (with line and column), and the nearest key where one is unknown.
 fn explain(error: &serde_saphyr::Error) -> ConfigError {
-    let message = error.to_string();
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let hint = match quoted.split_first() {
-        Some((wrong, known)) if message.contains("unknown field") => {
-            nearest(wrong, known.iter().copied())
-        }
-        _ => String::new(),
-    };
-    ConfigError::new(message + &hint)
+    let text = error.to_string();
+    let message = text.strip_prefix("error: ").unwrap_or(&text);
+    let hint = unknown_key(message).map_or_else(String::new, |(key, known)| nearest(key, known));
+    let (first, rest) = message.split_once('\n').unwrap_or((message, ""));
+    ConfigError::new(format!("{first}{hint}\n{rest}").trim_end().to_owned())
+}
+
+/// The key that nobody knows, and those that are known, from: unknown field `a`, expected one of b, c
+fn unknown_key(message: &str) -> Option<(&str, impl Iterator<Item = &str>)> {
+    let (key, rest) = message.split_once("unknown field `")?.1.split_once('`')?;
+    let known = rest.lines().next()?.split_once("expected ")?.1;
+    let known = known.strip_prefix("one of ").unwrap_or(known);
+    Some((key, known.split(", ").map(|key| key.trim_matches('`'))))
 }
 
 fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
