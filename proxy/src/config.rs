@@ -162,7 +162,8 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
         let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
-        Self::parse(&text).map_err(|error| within(error.message))
+        let name = path.display().to_string();
+        Self::parse(&text).map_err(|error| within(error.message.replace("<input>", &name)))
     }
 
     /// Reads and checks a text.
