@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_wire::{
-    Dialect, Ending, HeadView, Headers, Id, Observer, Record, Shape, SpanId, TraceId,
+    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Record, Shape, SpanId, TraceId,
 };
 use tokio::time::Instant;
 
@@ -134,6 +134,11 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.notes.cut("panic");
+        } else if self.activity.is_cut() {
+            self.notes.cut("drain_limit");
+        }
         self.recorder.close(self.notes.close());
         self.activity.closed();
     }
@@ -288,6 +293,19 @@ impl Notes {
     pub(crate) fn broken(&self, kind: &'static str) {
         self.ended(Ending::Broken);
         self.record(|record| record.error_type = Some(kind.to_owned()));
+    }
+
+    /// Tidegate itself let go of a call that was still open.
+    fn cut(&self, kind: &'static str) {
+        if self.ending.get() != Ending::CallerLeft {
+            return;
+        }
+        let is_answered = self.stamps.answered.get().is_some();
+        self.ended(if is_answered { Ending::Broken } else { Ending::NoAnswer });
+        self.record(|record| {
+            record.error_type = Some(kind.to_owned());
+            record.error_origin = Some(ErrorOrigin::Sidecar);
+        });
     }
 
     fn close(&self) -> Record {

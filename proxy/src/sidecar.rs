@@ -233,7 +233,8 @@ fn start_worker(
                 limits: shared.config.limits.clone(),
                 held: shared.held.clone(),
             });
-            run_worker(listener, worker, &shared).await;
+            run_worker(listener, worker.clone(), &shared).await;
+            worker.activity.cut();
         });
         // Open calls end here: their records leave before the exporters do.
         drop(local);

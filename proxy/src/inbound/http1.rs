@@ -162,6 +162,11 @@ async fn deliver(
         (Next::Call, _) => KeepAlive::Usual,
     };
     notes.status(head.status);
+    // Where closing is what ends the body, it must mean that the body has come to its end.
+    let ends_by_closing = body_as == BodyAs::UntilClose;
+    if ends_by_closing {
+        conn.reset_on_close(true);
+    }
     let mut out = Vec::with_capacity(4096);
     write::response(&mut out, &head, body_as, said);
     let source = UpstreamBody { body, raw: body_as == BodyAs::Framed, bodiless: terms.is_head };
@@ -195,17 +200,16 @@ async fn deliver(
     match handed_over {
         Ok(()) => {
             notes.handed_over();
+            if ends_by_closing {
+                conn.reset_on_close(false);
+            }
             if next == Next::Close {
                 linger(conn, notes).await;
             }
             next
         }
-        Err(PumpError::Source(_)) => {
-            // Nobody may take what came so far for the whole.
-            conn.abort();
-            Next::Close
-        }
-        Err(PumpError::Sink(_)) => Next::Close,
+        // The framing is left open: nobody takes what came so far for the whole.
+        Err(_) => Next::Close,
     }
 }
 
