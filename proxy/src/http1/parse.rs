@@ -253,14 +253,14 @@ fn origin_form<'a>(target: &'a str, host: &[u8], method: &Method) -> Result<&'a 
 pub(crate) fn check_path(target: &str) -> Result<(), HeadError> {
     let legal = |byte: u8| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\';
     let path = target.split('?').next().unwrap_or_default();
-    let dotted = path.contains('.') && path.split('/').any(is_dot_segment);
+    let dotted = path.contains(['.', '%']) && path.split('/').any(is_dot_segment);
     if target.bytes().all(legal) && !dotted { Ok(()) } else { Err(HeadError::Target) }
 }
 
 fn is_dot_segment(segment: &str) -> bool {
     matches!(segment, "." | "..") || {
         segment.len() <= 6
-            && matches!(segment.to_ascii_lowercase().as_str(), "%2e%2e" | "%2e." | ".%2e")
+            && matches!(segment.to_ascii_lowercase().as_str(), "%2e" | "%2e%2e" | "%2e." | ".%2e")
     }
 }
 
