@@ -1,1 +1,7 @@
-//! Integration tests.
+//! The sidecar from outside: a process, real sockets, and peers that do not always behave.
+
+mod endings;
+mod failures;
+mod messages;
+mod refusals;
+mod support;

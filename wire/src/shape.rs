@@ -131,8 +131,7 @@ fn signed_region<'a>(head: &HeadView<'a>, call: &Call) -> Option<&'a str> {
 /// Whether the body may be JSON. Clients say all sorts of things of a body that is, or nothing at
 /// all; only forms in several parts are surely none.
 fn is_json(head: &HeadView<'_>) -> bool {
-    let is_multipart = |kind: &[u8]| {
-        kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
-    };
+    let is_multipart =
+        |kind: &[u8]| kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
     !head.headers.value("content-type").is_some_and(is_multipart)
 }
