@@ -2,6 +2,7 @@
 //! that writes its own bytes.
 
 mod folder;
+mod http2;
 mod messages;
 mod sidecar;
 mod upstream;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 pub(crate) use folder::Folder;
+pub(crate) use http2::*;
 pub(crate) use messages::*;
 pub(crate) use sidecar::{Launch, Sidecar, nowhere, read_records, tidegate};
 pub(crate) use upstream::{Peer, Upstream};
