@@ -82,12 +82,16 @@ async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
         return;
     }
     let limit = worker.timeouts.keep_alive.0;
-    match timeout(limit, speaks_http2(&tcp)).await {
+    if !matches!(timeout(limit, tcp.readable()).await, Ok(Ok(()))) {
+        return;
+    }
+    // Who has not said as much in the time for a head hears so by HTTP/1.1.
+    match timeout(worker.timeouts.request_head.0, speaks_http2(&tcp)).await {
         Ok(Ok(true)) => inbound::http2::serve(tcp, worker).await,
-        Ok(Ok(false)) => {
+        Ok(Ok(false)) | Err(_) => {
             inbound::http1::serve(Rc::new(Conn::new(Stream::Tcp(tcp))), worker).await;
         }
-        Ok(Err(_)) | Err(_) => {}
+        Ok(Err(_)) => {}
     }
 }
 
@@ -103,8 +107,7 @@ async fn speaks_http2(tcp: &TcpStream) -> io::Result<bool> {
         if !HTTP2_PREFACE.starts_with(&start[..n]) {
             return Ok(false);
         }
-        // `PRI` alone could begin no HTTP/1.1 request that we would serve.
-        if n >= 3 {
+        if n == start.len() {
             return Ok(true);
         }
         if n == seen {

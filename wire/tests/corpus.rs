@@ -9,15 +9,15 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::Value;
 use tidegate_wire::frame::{EventStream, Pieces};
-use tidegate_wire::{Ending, HeadView, Observer, Outcome, Record, Shape};
+use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
 
-#[path = "../../tests/support/expect.rs"]
-mod expect;
+#[path = "../../tests/support/corpus.rs"]
+mod corpus;
+
+use corpus::{Random, body};
 
 const KNOWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/corpus.known");
 
@@ -29,7 +29,7 @@ fn every_recorded_exchange_makes_the_record_that_it_should() {
     };
     let mut wrong = BTreeSet::new();
     let mut read = 0;
-    for exchange in exchanges(Path::new(&folder)) {
+    for exchange in corpus::exchanges(Path::new(&folder)) {
         read += 1;
         for (key, what) in check(&exchange) {
             let id = exchange["id"].as_str().expect("an id");
@@ -39,7 +39,7 @@ fn every_recorded_exchange_makes_the_record_that_it_should() {
     }
     println!("read {read} exchanges, {} keys differ", wrong.len());
     assert!(read > 0, "no exchanges in {}", folder.display());
-    assert_eq!(wrong, known(), "left: what is wrong; right: what is known to be");
+    assert_eq!(wrong, corpus::known(KNOWN), "left: what is wrong; right: what is known to be");
 }
 
 #[test]
@@ -69,19 +69,8 @@ impl Pieces for Ignored {
 }
 
 fn check(exchange: &Value) -> Vec<(&'static str, String)> {
-    let record = replay(exchange);
-    let json = serde_json::to_value(&record).expect("a record serialises");
-    let mut wrong = expect::differences(&exchange["expect"], &json);
-    let is_error = exchange["expect"].get("error_type").is_some()
-        || exchange["expect"].get("error_code").is_some();
-    let outcome = if is_error { Outcome::Failed } else { Outcome::Completed };
-    if record.outcome != Some(outcome) {
-        wrong.push(("outcome", format!("{:?}", record.outcome)));
-    }
-    if record.not_understood.is_some() {
-        wrong.push(("not_understood", format!("{:?}", record.not_understood)));
-    }
-    wrong
+    let record = serde_json::to_value(replay(exchange)).expect("a record serialises");
+    corpus::differences(exchange, &record)
 }
 
 fn replay(exchange: &Value) -> Record {
@@ -109,24 +98,6 @@ fn replay(exchange: &Value) -> Record {
     record
 }
 
-fn exchanges(folder: &Path) -> impl Iterator<Item = Value> {
-    let mut paths: Vec<_> = fs::read_dir(folder)
-        .expect("the folder of exchanges")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .collect();
-    paths.sort();
-    paths.into_iter().map(|path| {
-        let text = fs::read(&path).expect("a readable file");
-        serde_json::from_slice(&text).expect("a JSON file")
-    })
-}
-
-fn known() -> BTreeSet<String> {
-    let text = fs::read_to_string(KNOWN).expect("the list of known differences");
-    text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
-}
-
 fn headers(fields: &Value) -> HeaderMap {
     let fields = fields.as_object().expect("header fields");
     let field = |(name, value): (&String, &Value)| {
@@ -134,41 +105,4 @@ fn headers(fields: &Value) -> HeaderMap {
         Some((name, HeaderValue::from_str(value.as_str()?).ok()?))
     };
     fields.iter().filter_map(field).collect()
-}
-
-fn body(message: &Value) -> Vec<u8> {
-    match (&message["body_text"], &message["body_b64"]) {
-        (Value::String(text), _) => text.clone().into_bytes(),
-        (_, Value::String(text)) => STANDARD.decode(text).expect("base64"),
-        _ => Vec::new(),
-    }
-}
-
-/// Places to cut at, the same on every run.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: &str) -> Self {
-        Self(seed.bytes().fold(14_695_981_039_346_656_037, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(1_099_511_628_211)
-        }))
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    fn cut<'a>(&mut self, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
-        let mut pieces = Vec::new();
-        while !bytes.is_empty() {
-            let longest = [3, 40, 700, 20_000][self.below(4)];
-            let (piece, rest) = bytes.split_at((1 + self.below(longest)).min(bytes.len()));
-            pieces.push(piece);
-            bytes = rest;
-        }
-        pieces
-    }
 }

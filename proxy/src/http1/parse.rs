@@ -260,7 +260,7 @@ pub(crate) fn check_path(target: &str) -> Result<(), HeadError> {
 fn is_dot_segment(segment: &str) -> bool {
     matches!(segment, "." | "..") || {
         segment.len() <= 6
-            && matches!(segment.to_ascii_lowercase().as_str(), "%2e%2e" | "%2e." | ".%2e")
+            && matches!(segment.to_ascii_lowercase().as_str(), "%2e" | "%2e%2e" | "%2e." | ".%2e")
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn serve(conn: Rc<Conn>, worker: Rc<Worker>) {
     loop {
         match read_head(&conn, &mut timer, &worker).await {
             Ok(Some(parsed)) => {
-                if serve_call(&conn, parsed, &mut timer, &worker).await == Next::Close {
+                if serve_call(&conn, parsed, &mut timer, &worker).await != Next::Call {
                     return;
                 }
             }
@@ -48,6 +48,8 @@ pub(crate) async fn serve(conn: Rc<Conn>, worker: Rc<Worker>) {
 enum Next {
     Call,
     Close,
+    /// Closes, once the caller has had time to read what it was told while it still sends.
+    Linger,
 }
 
 /// The next request head; `None` where the caller is done.
@@ -60,6 +62,7 @@ async fn read_head(
     timer.set(Instant::now() + worker.timeouts.keep_alive.0);
     poll_fn(|cx| {
         loop {
+            skip_empty_lines(conn);
             if let Some(block) = conn.peek(next_head)? {
                 conn.consume(block.len());
                 return Poll::Ready(parse::request(block).map(Some).map_err(Error::Head));
@@ -70,7 +73,7 @@ async fn read_head(
             }
             match conn.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
-                Poll::Ready(Ok(_)) => skip_empty_lines(conn),
+                Poll::Ready(Ok(_)) => {}
                 Poll::Pending => break,
             }
         }
@@ -88,8 +91,9 @@ fn next_head(ahead: &[u8]) -> Result<Option<Bytes>, Error> {
 
 /// A caller may send an empty line before a request (RFC 9112, section 2.2).
 fn skip_empty_lines(conn: &Conn) {
-    let empty = conn.peek(|ahead| if ahead.starts_with(b"\r\n") { 2 } else { 0 });
-    conn.consume(empty);
+    while conn.peek(|ahead| ahead.starts_with(b"\r\n")) {
+        conn.consume(2);
+    }
 }
 
 async fn serve_call(
@@ -110,7 +114,14 @@ async fn serve_call(
     let Ok(reply) = or_gone(conn, exchange.notes(), worker.reply(request, &exchange)).await else {
         return Next::Close;
     };
-    deliver(conn, reply, &exchange, Terms { version, is_head, keep_alive }, timer, worker).await
+    let terms = Terms { version, is_head, keep_alive };
+    let next = deliver(conn, reply, &exchange, terms, timer, worker).await;
+    // The call is over; what its caller still sends is no part of it.
+    drop(exchange);
+    if next == Next::Linger {
+        linger(conn).await;
+    }
+    next
 }
 
 /// What a request says of how its answer is to come.
@@ -152,12 +163,13 @@ async fn deliver(
     let Reply { head, body } = reply;
     let body_as = body_as(&head, &body, &terms);
     // A body that nobody will read cannot be told from the next request.
-    let next = match terms.keep_alive && body_as != BodyAs::UntilClose && notes.request_is_read() {
+    let next = match terms.keep_alive && body_as != BodyAs::UntilClose {
+        _ if !notes.request_is_read() => Next::Linger,
         true => Next::Call,
         false => Next::Close,
     };
     let said = match (next, terms.version) {
-        (Next::Close, _) => KeepAlive::Close,
+        (Next::Close | Next::Linger, _) => KeepAlive::Close,
         (Next::Call, http::Version::HTTP_10) => KeepAlive::Said,
         (Next::Call, _) => KeepAlive::Usual,
     };
@@ -203,9 +215,6 @@ async fn deliver(
             if ends_by_closing {
                 conn.reset_on_close(false);
             }
-            if next == Next::Close {
-                linger(conn, notes).await;
-            }
             next
         }
         // The framing is left open: nobody takes what came so far for the whole.
@@ -241,11 +250,12 @@ async fn refuse(conn: &Rc<Conn>, worker: &Worker, error: &Error) {
     let source = UpstreamBody { body: reply.body, raw: true, bodiless: false };
     let mut pump = Pump::new(out, source, BodyAs::Framed);
     let _ = timeout(LINGER, poll_fn(|cx| pump.poll(cx, conn))).await;
-    linger(conn, exchange.notes()).await;
+    drop(exchange);
+    linger(conn).await;
 }
 
 /// Closes our side and reads on for a moment: bytes left unread would take back what we just said.
-async fn linger(conn: &Conn, notes: &Notes) {
+async fn linger(conn: &Conn) {
     let unread = async {
         let _ = poll_fn(|cx| conn.poll_shutdown(cx)).await;
         let mut left = LINGER_BYTES;
@@ -259,9 +269,7 @@ async fn linger(conn: &Conn, notes: &Notes) {
             }
         }
     };
-    if !notes.request_is_read() {
-        let _ = timeout(LINGER, unread).await;
-    }
+    let _ = timeout(LINGER, unread).await;
 }
 
 /// The body of a reply as a source of pieces.

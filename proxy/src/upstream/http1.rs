@@ -64,6 +64,8 @@ struct Awaiting {
     caller: Option<Rc<Conn>>,
     interim: Vec<u8>,
     interims: u32,
+    /// The final head, while interim ones are on their way in front of it.
+    answer: Option<Parsed<ResponseHead>>,
 }
 
 /// Sends the call and waits for the final response head.
@@ -91,6 +93,8 @@ pub(crate) async fn send(
     }
     let parsed = result?;
     awaiting.notes.answered(&parsed.head);
+    // From here on silence counts, not what is left of the time for the head.
+    awaiting.timer.set(Instant::now() + limits.idle);
     let reply = Http1Reply {
         framed: Framed::new(awaiting.conn, parsed.framing),
         upload: (!awaiting.uploaded).then_some(awaiting.upload),
@@ -109,7 +113,10 @@ impl Awaiting {
     fn new(idle: Idle, pool: &Pool, call: Call, upstream: &Arc<str>, limits: Limits) -> Self {
         let Call { head, body, notes } = call;
         let caller = match &body {
-            RequestBody::Http1(framed) => Some(framed.conn.clone()),
+            // HTTP/1.0 knows no interim responses.
+            RequestBody::Http1(framed) if head.version == http::Version::HTTP_11 => {
+                Some(framed.conn.clone())
+            }
             _ => None,
         };
         let has_length = head.fields.get("content-length").is_some();
@@ -133,6 +140,7 @@ impl Awaiting {
             caller,
             interim: Vec::new(),
             interims: 0,
+            answer: None,
         }
     }
 
@@ -146,9 +154,10 @@ impl Awaiting {
                 Err(PumpError::Source(error)) => return Poll::Ready(Err(error)),
             }
         }
-        loop {
-            if let Some(parsed) = self.parse()? {
-                return Poll::Ready(Ok(parsed));
+        while self.answer.is_none() {
+            self.answer = self.parse()?;
+            if self.answer.is_some() {
+                break;
             }
             match self.conn.poll_fill(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed(None))),
@@ -157,10 +166,14 @@ impl Awaiting {
                 Poll::Pending => break,
             }
         }
-        if let Some(error) = broken {
+        if let (Some(error), None) = (broken, &self.answer) {
             return Poll::Ready(Err(self.closed(Some(error))));
         }
-        self.poll_interim(cx);
+        if self.poll_interim(cx).is_ready()
+            && let Some(answer) = self.answer.take()
+        {
+            return Poll::Ready(Ok(answer));
+        }
         ready!(self.timer.poll(cx));
         Poll::Ready(Err(self.too_late()))
     }
@@ -203,16 +216,19 @@ impl Awaiting {
         }
     }
 
-    /// Hands interim responses on to a caller that speaks HTTP/1.1.
-    fn poll_interim(&mut self, cx: &mut Context<'_>) {
+    /// Hands interim responses on to a caller that speaks HTTP/1.1; ready when all have gone.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(caller) = &self.caller else {
+            self.interim.clear();
+            return Poll::Ready(());
+        };
         while !self.interim.is_empty() {
-            let Some(caller) = &self.caller else { return self.interim.clear() };
-            match caller.poll_write(cx, &self.interim) {
-                Poll::Ready(Ok(n)) => drop(self.interim.drain(..n)),
-                Poll::Ready(Err(_)) => self.interim.clear(),
-                Poll::Pending => return,
+            match ready!(caller.poll_write(cx, &self.interim)) {
+                Ok(n) => drop(self.interim.drain(..n)),
+                Err(_) => self.interim.clear(),
             }
         }
+        Poll::Ready(())
     }
 
     fn protocol(&self, error: HeadError) -> Error {

@@ -1,0 +1,69 @@
+//! What the tests stand on: the program as a process, an upstream that does as told, and a caller
+//! that writes its own bytes.
+
+mod folder;
+mod http2;
+mod messages;
+mod sidecar;
+mod upstream;
+mod wire;
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+pub(crate) use folder::Folder;
+pub(crate) use http2::*;
+pub(crate) use messages::*;
+pub(crate) use sidecar::{Launch, Sidecar, nowhere, read_records, tidegate};
+pub(crate) use upstream::{Peer, Upstream};
+pub(crate) use wire::{End, Message, Wire};
+
+/// Where a test gives up. Nothing that works comes near it.
+pub(crate) const STOP: Duration = Duration::from_secs(20);
+
+/// Looks again and again until something is so.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < STOP, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Says aloud that a test cannot run here, and why.
+pub(crate) fn skip(why: &str) {
+    println!("SKIPPED: {why}");
+    if let Some(path) = std::env::var_os("TIDEGATE_SKIPS") {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        let _ = file.as_mut().map(|file| writeln!(file, "{why}"));
+    }
+}
+
+/// Holds a script back until its test says so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate(Arc<(Mutex<usize>, Condvar)>);
+
+impl Gate {
+    /// Lets one through.
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().expect("nobody panics with it") += 1;
+        self.0.1.notify_all();
+    }
+
+    /// Waits to be let through.
+    pub(crate) fn pass(&self) {
+        let open = self.0.0.lock().expect("nobody panics with it");
+        let waited = self.0.1.wait_timeout_while(open, STOP, |open| *open == 0);
+        let (mut open, late) = waited.expect("nobody panics with it");
+        assert!(!late.timed_out(), "waited in vain at a gate");
+        *open -= 1;
+    }
+}
+
+/// Asserts how a call ended, and who caused the error, if there was one.
+#[track_caller]
+pub(crate) fn assert_outcome(record: &serde_json::Value, outcome: &str, origin: Option<&str>) {
+    let found = (&record["tidegate.outcome"], &record["tidegate.error.origin"]);
+    assert_eq!(found, (&outcome.into(), &origin.into()), "{record:#}");
+}
