@@ -178,12 +178,15 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
         Some(path) => vec![records(path)?],
         None => Vec::new(),
     };
-    let strings =
-        |texts: Vec<&String>| texts.into_iter().map(|text| text.as_str().into()).collect();
     let upstreams = || config.upstreams.values();
+    let regions =
+        upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
     let options = recorder::Options {
-        models: strings(upstreams().filter_map(|upstream| upstream.model.as_ref()).collect()),
-        regions: strings(upstreams().filter_map(|upstream| upstream.region.as_ref()).collect()),
+        models: upstreams()
+            .filter_map(|upstream| upstream.model.as_deref())
+            .map(Arc::from)
+            .collect(),
+        regions: regions.map(|region| region.as_str().into()).collect(),
         exporters,
         otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
     };
