@@ -35,7 +35,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address is taken, or is not ours.
-    #[error("cannot listen on {address} ({what}): {source}{}", taken(source))]
+    #[error("cannot listen on {address} ({what}){}", taken(source))]
     Listen {
         /// Which of the addresses.
         what: &'static str,
@@ -45,7 +45,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The records file cannot be written.
-    #[error("cannot write records to {}: {source}", path.display())]
+    #[error("cannot write records to {}", path.display())]
     Records {
         /// The file.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum StartError {
     #[error(transparent)]
     Otlp(#[from] crate::export::otlp::Error),
     /// Threads cannot be started.
-    #[error("cannot start: {0}")]
+    #[error("cannot start")]
     Threads(#[from] std::io::Error),
 }
 
