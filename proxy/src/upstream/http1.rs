@@ -274,10 +274,7 @@ impl Source for CallerBody {
                 match ready!(framed.poll_raw(cx, scratch, |payload| notes.request_chunk(payload))) {
                     Ok(0) => Piece::End,
                     Ok(n) => Piece::Raw(n),
-                    Err(BodyError::Cut | BodyError::Io(_)) => {
-                        return Poll::Ready(Err(Error::CallerLeft));
-                    }
-                    Err(error) => return Poll::Ready(Err(Error::Body(error))),
+                    Err(error) => return Poll::Ready(Err(Error::of_caller(error))),
                 }
             }
             RequestBody::Http2(body) => match ready!(body.poll_frame(cx)) {
