@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::call::{Call, Failure, Reply};
@@ -136,9 +136,14 @@ impl Upstream {
             return open(pool, &self.spec.name, self.limits, notes).await;
         }
         // One call opens; those that come meanwhile find seats on what it has opened.
-        let start = Instant::now();
-        let _opening = pool.opening.acquire().await.expect("the semaphore is never closed");
+        let (start, limit) = (Instant::now(), self.limits.connect);
+        let opening = timeout(limit, pool.opening.acquire()).await;
         notes.waited(Wait::Pool, start.elapsed());
+        // Where nobody can connect, a queue of attempts would have the last call wait for them all.
+        let Ok(_opening) = opening else {
+            let upstream = self.spec.name.clone();
+            return Err(Error::ConnectTimeout { upstream, limit_s: limit.as_secs() });
+        };
         match free(pool) {
             Some(found) => Ok(found),
             None => open(pool, &self.spec.name, self.limits, notes).await,
