@@ -234,14 +234,18 @@ impl std::error::Error for ConfigError {}
 /// The reader's own words (with line and column), and the nearest key where one is unknown.
 fn explain(error: &serde_saphyr::Error) -> ConfigError {
     let message = error.to_string();
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let hint = match quoted.split_first() {
-        Some((wrong, known)) if message.contains("unknown field") => {
-            nearest(wrong, known.iter().copied())
-        }
-        _ => String::new(),
-    };
+    let hint = unknown_field(&message).unwrap_or_default();
     ConfigError::new(message + &hint)
+}
+
+/// The nearest of the keys that the first line of a message lists; the lines below it quote the file.
+fn unknown_field(message: &str) -> Option<String> {
+    let (_, rest) = message.lines().next()?.split_once("unknown field `")?;
+    let (wrong, rest) = rest.split_once('`')?;
+    let (_, known) = rest.split_once("expected ")?;
+    let known = known.trim_start_matches("one of ");
+    let words = known.split([',', ' ', '`']).filter(|word| !word.is_empty());
+    Some(nearest(wrong, words))
 }
 
 fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {

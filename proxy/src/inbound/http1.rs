@@ -178,6 +178,7 @@ async fn deliver(
     write::response(&mut out, &head, body_as, said);
     let source = UpstreamBody { body, raw: body_as == BodyAs::Framed, bodiless: terms.is_head };
     let mut pump = Pump::new(out, source, body_as);
+    let mut unfinished = Unfinished { conn: Some(conn) };
     let stall = worker.timeouts.idle.0;
     let mut stalled_since: Option<u64> = None;
     let handed_over = poll_fn(|cx| {
@@ -206,15 +207,25 @@ async fn deliver(
     .await;
     match handed_over {
         Ok(()) => {
+            unfinished.conn = None;
             notes.handed_over();
             next
         }
-        Err(PumpError::Source(_)) => {
-            // Nobody may take what came so far for the whole.
+        Err(_) => Next::Close,
+    }
+}
+
+/// An answer that is on its way. However it is given up, by the end of the process too, nobody may
+/// take what came so far for the whole.
+struct Unfinished<'a> {
+    conn: Option<&'a Conn>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn {
             conn.abort();
-            Next::Close
         }
-        Err(PumpError::Sink(_)) => Next::Close,
     }
 }
 

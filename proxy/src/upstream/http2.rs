@@ -1,6 +1,6 @@
 //! One call over an HTTP/2 connection to an upstream, which carries many at a time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,7 +46,11 @@ pub(crate) struct Seat(Rc<Http2Connection>);
 pub(crate) struct Upload {
     body: RequestBody,
     notes: Rc<Notes>,
+    broken: Broken,
 }
+
+/// Why the request body broke off: hyper tells that to the upstream, but not to us.
+type Broken = Rc<RefCell<Option<Error>>>;
 
 /// The body of an answer, on its stream.
 #[derive(Debug)]
@@ -109,16 +113,17 @@ pub(crate) async fn send(
     limits: Limits,
 ) -> Result<Reply, Failure> {
     let notes = call.notes.clone();
-    let request = request(call, pool, upstream)?;
+    let broken = Broken::default();
+    let request = request(call, pool, upstream, &broken)?;
     let mut sender = seat.0.sender.clone();
     notes.sent();
     let limit = limits.response_head;
     let response = match timeout(limit, sender.send_request(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
-            return Err(
-                Error::Closed { upstream: upstream.clone(), source: Some(error.into()) }.into()
-            );
+            let closed =
+                || Error::Closed { upstream: upstream.clone(), source: Some(error.into()) };
+            return Err(broken.take().unwrap_or_else(closed).into());
         }
         Err(_) => {
             let limit_s = limit.as_secs();
@@ -138,7 +143,12 @@ pub(crate) async fn send(
 }
 
 /// The call as an HTTP/2 request: the fields that came, less those of one connection.
-fn request(call: Call, pool: &Pool, upstream: &Arc<str>) -> Result<http::Request<Upload>, Error> {
+fn request(
+    call: Call,
+    pool: &Pool,
+    upstream: &Arc<str>,
+    broken: &Broken,
+) -> Result<http::Request<Upload>, Error> {
     let Call { head, body, notes } = call;
     let uri = http::Uri::builder()
         .scheme(if pool.origin.tls { "https" } else { "http" })
@@ -150,7 +160,7 @@ fn request(call: Call, pool: &Pool, upstream: &Arc<str>) -> Result<http::Request
     let hop = HopByHop::of(&head.fields);
     let asks_for_trailers =
         head.fields.get("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
-    let mut request = http::Request::new(Upload { body, notes });
+    let mut request = http::Request::new(Upload { body, notes, broken: broken.clone() });
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
@@ -205,8 +215,24 @@ impl Body for Upload {
         let notes = &this.notes;
         let frame = match &mut this.body {
             RequestBody::Empty => None,
-            RequestBody::Http1(framed) => ready!(framed.poll_payload(cx))?.map(Frame::data),
-            RequestBody::Http2(body) => ready!(body.poll_frame(cx)).transpose()?,
+            RequestBody::Http1(framed) => match ready!(framed.poll_payload(cx)) {
+                Ok(payload) => payload.map(Frame::data),
+                Err(error) => {
+                    let said = error.to_string();
+                    *this.broken.borrow_mut() = Some(match error {
+                        BodyError::Framing(_) => Error::Body(error),
+                        BodyError::Cut | BodyError::Io(_) => Error::CallerLeft,
+                    });
+                    return Poll::Ready(Some(Err(said.into())));
+                }
+            },
+            RequestBody::Http2(body) => match ready!(body.poll_frame(cx)).transpose() {
+                Ok(frame) => frame,
+                Err(error) => {
+                    *this.broken.borrow_mut() = Some(Error::CallerLeft);
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+            },
         };
         match &frame {
             Some(frame) => frame.data_ref().into_iter().for_each(|data| notes.request_chunk(data)),
