@@ -1,8 +1,13 @@
 //! The sidecar from outside: a process, real sockets, and peers that do not always behave.
 
 mod corpus;
+mod drain;
 mod endings;
 mod failures;
+mod http2;
 mod messages;
+mod pressure;
+mod protocols;
 mod refusals;
+mod routing;
 mod support;
