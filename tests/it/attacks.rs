@@ -86,6 +86,27 @@ async fn a_caller_that_leaves_or_stalls_while_it_sends_is_told_apart_over_http2_
     .expect("no panic");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_takes_nothing_for_too_long_is_let_go_over_http2_too() {
+    let upstream = Upstream::new(|mut peer| {
+        peer.request();
+        peer.wire.send(STREAM_HEAD);
+        while peer.wire.try_send(chunk(TOKEN)).is_ok() {}
+        peer.closed();
+    });
+    let sidecar = Sidecar::with(&upstream, "timeouts: { idle: 300ms }");
+    let mut caller = http2_caller(sidecar.address).await;
+    let call = http2_post("/v1/chat/completions", full("{}"));
+    let untaken = caller.send_request(call).await.expect("a head");
+    tokio::task::spawn_blocking(move || {
+        upstream.wait_closed();
+        assert_outcome(&sidecar.finish_with_one(), "abandoned", None);
+    })
+    .await
+    .expect("no panic");
+    drop(untaken);
+}
+
 /// A sidecar with these timeouts before an upstream that is spoken to by HTTP/2.
 fn over_http2(upstream: SocketAddr, timeouts: &str) -> Sidecar {
     let config = format!(
