@@ -16,6 +16,10 @@ use tidegate_loadgen::{Plan, Target};
 use crate::{Exit, units};
 
 /// Put a model API, or a sidecar before one, under load.
+///
+/// By default 200 users each wait for an answer before they ask again (closed loop). With --rate
+/// calls are due whether or not answers come (open loop), and a call that is sent late is timed from
+/// when it was due. Ctrl-C ends the run early and reports; a second one ends it at once.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where the calls go, such as http://127.0.0.1:4100.
@@ -28,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration,
           env = "TIDEGATE_LOAD_DURATION")]
     duration: Duration,
-    /// Calls a second, due by chance whoever is free, in place of users that wait for their answers.
+    /// Open loop: so many calls a second, at random moments.
     #[arg(long, value_name = "CALLS", value_parser = rate, env = "TIDEGATE_LOAD_RATE")]
     rate: Option<f64>,
     /// What is asked, by weight: a YAML list of `{ call: openai/chat, model: gpt-4o, weight: 3,
@@ -42,7 +46,7 @@ pub(crate) struct Args {
     /// Also write one record for each call, as the sidecar does: JSON lines.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_RECORDS")]
     records: Option<PathBuf>,
-    /// From what requests and chance are drawn.
+    /// What requests and chance are drawn from.
     #[arg(long, value_name = "N", default_value = "1", env = "TIDEGATE_LOAD_SEED")]
     seed: u64,
 }

@@ -19,6 +19,11 @@ mod units;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The observability and load-testing sidecar for model APIs.
+///
+/// `tidegate demo` shows all of it on one machine. `tidegate proxy --upstream URL` stands before an
+/// application; `tidegate sim` stands in for a model server, and `tidegate load` for the users.
+/// Exit codes: 0 good; 1 what was checked is not so; 2 usage or configuration; 4 invalid run.
+/// TIDEGATE_LOG=debug says more on standard error.
 #[derive(Parser)]
 #[command(name = "tidegate", version, propagate_version = true)]
 struct Cli {

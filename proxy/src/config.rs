@@ -18,7 +18,7 @@ use crate::export::otlp::OtlpConfig;
 pub struct Config {
     /// Where callers connect.
     pub listen: SocketAddr,
-    /// Where metrics, probes and the admin API are served.
+    /// Where metrics and probes are served.
     pub admin: SocketAddr,
     /// A third address that serves `/livez`, `/readyz` and `/metrics` alone.
     pub health: Option<SocketAddr>,

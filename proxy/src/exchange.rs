@@ -16,7 +16,7 @@ use crate::export::metrics::InFlight;
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::recorder::Recorder;
 use crate::route::Route;
-use crate::upstream::{Origin, Spec};
+use crate::upstream::Origin;
 
 /// Owns the record of one call. Dropping it is the only way out.
 #[derive(Debug)]
@@ -253,13 +253,13 @@ impl Notes {
     }
 
     /// An upstream is tried.
-    pub(crate) fn attempt(&self, spec: &Spec, origin: &Origin) {
+    pub(crate) fn attempt(&self, origin: &Origin) {
         self.record(|record| {
             record.attempts = Some(record.attempts.unwrap_or_default() + 1);
             record.server_address = Some(origin.host.clone());
             record.server_port = Some(origin.port);
-            record.provider = spec.provider.clone();
-            record.region = spec.region.clone();
+            record.provider = origin.provider.clone();
+            record.region = origin.region.clone();
         });
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dialect::{Asks, Call, DIALECTS, Path, Reading};
-use crate::host;
+use crate::host::Host;
 use crate::words::word;
 
 /// What of a request's head decides how the call reads.
@@ -92,7 +92,7 @@ impl Dialect {
 impl Shape {
     /// Reads the head of a request.
     pub fn read(head: &HeadView<'_>) -> Self {
-        let host = host::read(head.host.unwrap_or(""));
+        let host = Host::read(head.host.unwrap_or(""));
         let path = Path::new(head.path);
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
             return Self::unknown(head, &host);
@@ -115,7 +115,7 @@ impl Shape {
     }
 
     /// A call that no dialect knows: it may still name a model.
-    fn unknown(head: &HeadView<'_>, host: &host::Host<'_>) -> Self {
+    fn unknown(head: &HeadView<'_>, host: &Host<'_>) -> Self {
         let asks = Asks { model: head.method == "POST" && may_be_json(head), stream: false };
         Self {
             dialect: Dialect::Other,

@@ -114,7 +114,7 @@ impl Upstream {
 
     async fn send(&self, call: Call) -> Result<Reply, Failure> {
         let pool = self.pool(call.head.target.path())?;
-        call.notes.attempt(&self.spec, &pool.origin);
+        call.notes.attempt(&pool.origin);
         let name = &self.spec.name;
         match self.connection(&pool, &call.notes).await {
             Ok(Connection::Http1 { idle, reused }) => {
