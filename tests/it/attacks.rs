@@ -43,6 +43,30 @@ fn calls_to_a_black_hole_do_not_wait_for_each_other() {
     }
 }
 
+#[test]
+fn what_was_read_ahead_counts_as_held_until_its_upstream_has_answered() {
+    let silent = Upstream::new(|mut peer| {
+        peer.head();
+        peer.closed();
+    });
+    let other = Upstream::answering(answer(COMPLETION));
+    let config = format!(
+        "upstreams: {{ silent: {{ url: '{}' }}, other: {{ url: '{}' }} }}\nroutes: [{{ match: {{ model: '*' }}, upstream: silent }}, {{ upstream: other }}]\nlimits: {{ held_bodies: 1MiB }}",
+        silent.url(),
+        other.url()
+    );
+    let sidecar = Launch::new().config(&config).start();
+    let padding = "x".repeat(900 << 10);
+    let long = post("/v1/chat/completions", &format!(r#"{{"a":"{padding}","model":"m"}}"#));
+
+    let mut first = sidecar.connect();
+    first.send(&long);
+    wait_until("the first call is on its way", || silent.connections() == 1);
+    // There is no room to look for the model of a second one.
+    assert_eq!(sidecar.call(&long).status(), 200);
+    assert_eq!((silent.connections(), other.connections()), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_over_reads_no_more_of_its_caller() {
     let upstream = serve(Speaks::Http2, |request| async {
