@@ -17,6 +17,8 @@ use crate::serve::Worker;
 
 /// How long to pause when a connection cannot be accepted: mostly, descriptors are out.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait, at most, before the beginning of a connection is looked at again.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Connections that the kernel holds while we are busy.
@@ -99,6 +101,7 @@ async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
 async fn speaks_http2(tcp: &TcpStream) -> io::Result<bool> {
     let mut start = [0; HTTP2_PREFACE.len()];
     let mut seen = 0;
+    let mut pause = Duration::from_millis(10);
     loop {
         let n = tcp.peek(&mut start).await?;
         if n == 0 {
@@ -111,7 +114,9 @@ async fn speaks_http2(tcp: &TcpStream) -> io::Result<bool> {
             return Ok(true);
         }
         if n == seen {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // What was looked at stays readable, so only time tells of more.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
         }
         seen = n;
     }

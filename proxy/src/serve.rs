@@ -72,7 +72,9 @@ impl Worker {
         if matches!(request.body, RequestBody::Empty) {
             notes.request_ended();
         }
-        let route = self.route(&mut request, notes).await?;
+        // What was read ahead is held until its upstream has answered, at the latest.
+        let mut hold = Hold { all: &self.held, mine: 0 };
+        let route = self.route(&mut request, &mut hold, notes).await?;
         notes.routed(route);
         let Request { mut head, body, .. } = request;
         if let Some(prefix) = &route.strip_prefix {
@@ -83,7 +85,12 @@ impl Worker {
     }
 
     /// The route, for which the body is read as far as the model where a route asks for it.
-    async fn route(&self, request: &mut Request, notes: &Notes) -> Result<&Route, Error> {
+    async fn route(
+        &self,
+        request: &mut Request,
+        hold: &mut Hold<'_>,
+        notes: &Notes,
+    ) -> Result<&Route, Error> {
         let dialect = notes.dialect();
         let pick = |model: Option<Option<&str>>| self.routes.pick(&request.head, dialect, model);
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
@@ -94,7 +101,7 @@ impl Worker {
             Pick::AsksForModel => {}
         }
         let start = Instant::now();
-        self.read_model(request, notes).await?;
+        self.read_model(request, hold, notes).await?;
         notes.waited(Wait::Body, start.elapsed());
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
         match self.routes.pick(&request.head, dialect, Some(model.as_deref())) {
@@ -104,11 +111,15 @@ impl Worker {
     }
 
     /// Reads the body until the model is known, it ends, or too much of it would be held.
-    async fn read_model(&self, request: &mut Request, notes: &Notes) -> Result<(), Error> {
-        let mut hold = Hold { all: &self.held, mine: 0 };
+    async fn read_model(
+        &self,
+        request: &mut Request,
+        hold: &mut Hold<'_>,
+        notes: &Notes,
+    ) -> Result<(), Error> {
         let mut ahead = Ahead::new(request);
         let limit = self.timeouts.request_body_idle.0;
-        while notes.observer(|observer| observer.awaits_model()) && self.may_hold(&hold) {
+        while notes.observer(|observer| observer.awaits_model()) && self.may_hold(hold) {
             let read = timeout(limit, std::future::poll_fn(|cx| ahead.poll(cx, notes)));
             match read.await {
                 Err(_) => return Err(Error::BodyTimeout { limit_s: limit.as_secs() }),

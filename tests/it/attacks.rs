@@ -43,6 +43,30 @@ fn calls_to_a_black_hole_do_not_wait_for_each_other() {
     }
 }
 
+#[test]
+fn what_was_read_ahead_counts_as_held_until_its_upstream_has_answered() {
+    let silent = Upstream::new(|mut peer| {
+        peer.head();
+        peer.closed();
+    });
+    let other = Upstream::answering(answer(COMPLETION));
+    let config = format!(
+        "upstreams: {{ silent: {{ url: '{}' }}, other: {{ url: '{}' }} }}\nroutes: [{{ match: {{ model: '*' }}, upstream: silent }}, {{ upstream: other }}]\nlimits: {{ held_bodies: 1MiB }}",
+        silent.url(),
+        other.url()
+    );
+    let sidecar = Launch::new().config(&config).start();
+    let padding = "x".repeat(900 << 10);
+    let long = post("/v1/chat/completions", &format!(r#"{{"a":"{padding}","model":"m"}}"#));
+
+    let mut first = sidecar.connect();
+    first.send(&long);
+    wait_until("the first call is on its way", || silent.connections() == 1);
+    // There is no room to look for the model of a second one.
+    assert_eq!(sidecar.call(&long).status(), 200);
+    assert_eq!((silent.connections(), other.connections()), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_over_reads_no_more_of_its_caller() {
     let upstream = serve(Speaks::Http2, |request| async {
@@ -84,6 +108,27 @@ async fn a_caller_that_leaves_or_stalls_while_it_sends_is_told_apart_over_http2_
     })
     .await
     .expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_takes_nothing_for_too_long_is_let_go_over_http2_too() {
+    let upstream = Upstream::new(|mut peer| {
+        peer.request();
+        peer.wire.send(STREAM_HEAD);
+        while peer.wire.try_send(chunk(TOKEN)).is_ok() {}
+        peer.closed();
+    });
+    let sidecar = Sidecar::with(&upstream, "timeouts: { idle: 300ms }");
+    let mut caller = http2_caller(sidecar.address).await;
+    let call = http2_post("/v1/chat/completions", full("{}"));
+    let untaken = caller.send_request(call).await.expect("a head");
+    tokio::task::spawn_blocking(move || {
+        upstream.wait_closed();
+        assert_outcome(&sidecar.finish_with_one(), "abandoned", None);
+    })
+    .await
+    .expect("no panic");
+    drop(untaken);
 }
 
 /// A sidecar with these timeouts before an upstream that is spoken to by HTTP/2.

@@ -94,7 +94,8 @@ fn a_second_signal_cuts_what_is_open_and_makes_no_end_up() {
 
         let (rest, end) = caller.rest();
         assert!(!String::from_utf8_lossy(&rest).contains(LAST_CHUNK), "{head:?}");
-        assert_eq!(end, End::Reset, "{head:?}");
+        // Where closing is what ends a body, only a reset tells a part from the whole.
+        assert!(end == End::Reset || head != unsized_body, "{head:?}: {end:?}");
         assert_eq!(sidecar.records().len(), 1);
         gate.open();
     }
@@ -113,7 +114,7 @@ fn the_pods_grace_bounds_how_long_calls_are_waited_for() {
     assert!(sidecar.wait().success());
     let second = Duration::from_secs(1);
     assert!((second..second * 4).contains(&start.elapsed()), "{:?}", start.elapsed());
-    assert_eq!(caller.rest().1, End::Reset);
+    assert!(!String::from_utf8_lossy(&caller.rest().0).contains(LAST_CHUNK));
     assert_eq!(sidecar.records().len(), 1);
     gate.open();
 }

@@ -1,8 +1,9 @@
 //! Serves one caller over HTTP/2 without TLS (prior knowledge), by hyper.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidegate_wire::Dialect;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::call::{Http2Body, Reply, ReplyBody, RequestBody};
 use crate::error::{Error, Source};
@@ -25,30 +27,38 @@ use crate::serve::{Request, Worker};
 
 /// Calls that one connection carries at a time.
 const MAX_STREAMS: u32 = 256;
+/// How often, at most, it is looked for callers that take nothing.
+const MIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Serves a connection until either side is done with it.
 pub(crate) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
+    let deliveries = Rc::new(Deliveries::default());
+    let stall = worker.timeouts.idle.0;
+    let list = deliveries.clone();
     let service = hyper::service::service_fn(move |request| {
-        let worker = worker.clone();
-        async move { serve_call(request, &worker).await }
+        let (worker, deliveries) = (worker.clone(), list.clone());
+        async move { serve_call(request, &worker, &deliveries).await }
     });
-    let served = hyper::server::conn::http2::Builder::new(LocalExecutor)
+    let serving = hyper::server::conn::http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(parse::MAX_HEAD as u32)
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Duration::from_secs(60))
-        .serve_connection(TokioIo::new(tcp), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "caller's connection ended");
+        .serve_connection(TokioIo::new(tcp), service);
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::debug!(%error, "caller's connection ended");
+        },
+        () = deliveries.watch(stall) => {}
     }
 }
 
 async fn serve_call(
     request: http::Request<Incoming>,
     worker: &Worker,
+    deliveries: &Deliveries,
 ) -> Result<http::Response<Outgoing>, Error> {
     let (parts, incoming) = request.into_parts();
     let head = match read_head(&parts) {
@@ -56,7 +66,7 @@ async fn serve_call(
         Err(error) => {
             let error = Error::Head(error);
             let exchange = worker.open_refused(&error);
-            return Ok(response(error.reply(Dialect::Other), exchange, false));
+            return Ok(response(error.reply(Dialect::Other), exchange, false, deliveries));
         }
     };
     let exchange = worker.open(&head);
@@ -68,7 +78,7 @@ async fn serve_call(
     let request = Request { head, body, framing: Framing::Empty, expects_continue: false };
     let reply = worker.reply(request, &exchange).await?;
     exchange.notes().status(reply.head.status);
-    Ok(response(reply, exchange, is_head))
+    Ok(response(reply, exchange, is_head, deliveries))
 }
 
 /// The head of a request, held to the same rules as one by HTTP/1.1.
@@ -106,27 +116,80 @@ fn once(headers: &http::HeaderMap, name: &str, error: HeadError) -> Result<(), H
     if headers.get_all(name).iter().nth(1).is_some() { Err(error) } else { Ok(()) }
 }
 
-fn response(reply: Reply, exchange: Exchange, bodiless: bool) -> http::Response<Outgoing> {
+fn response(
+    reply: Reply,
+    exchange: Exchange,
+    bodiless: bool,
+    deliveries: &Deliveries,
+) -> http::Response<Outgoing> {
     let hop = HopByHop::of(&reply.head.fields);
     let fields = reply
         .head
         .fields
         .to_map(|name| !hop.holds(name) && !name.eq_ignore_ascii_case(b"transfer-encoding"));
-    let mut response =
-        http::Response::new(Outgoing { body: reply.body, exchange, bodiless, ended: false });
+    let answer = Answer { body: reply.body, exchange, bodiless, ended: false };
+    let mut response = http::Response::new(deliveries.outgoing(answer));
     *response.status_mut() = http::StatusCode::from_u16(reply.head.status)
         .expect("a status of three digits was read or chosen");
     *response.headers_mut() = fields;
     response
 }
 
-/// The body of a reply as hyper takes it; it owns the exchange, which ends with it.
-struct Outgoing {
+/// The body of a reply as hyper takes it.
+struct Outgoing(Rc<Delivery>);
+
+/// A reply on its way. hyper asks for no more of it while its caller takes nothing, so it cannot
+/// see for itself how long that lasts.
+struct Delivery {
+    /// Taken where the caller took nothing for too long.
+    answer: RefCell<Option<Answer>>,
+    waits_for_caller: Cell<Option<Instant>>,
+}
+
+/// The replies of one connection, so far as they are still on their way.
+#[derive(Default)]
+struct Deliveries(RefCell<Vec<Weak<Delivery>>>);
+
+/// What is left of a reply; it owns the exchange, which ends with it.
+struct Answer {
     body: ReplyBody,
     exchange: Exchange,
     bodiless: bool,
     ended: bool,
 }
+
+// === impl Deliveries ===
+
+impl Deliveries {
+    fn outgoing(&self, answer: Answer) -> Outgoing {
+        let delivery = Rc::new(Delivery {
+            answer: RefCell::new(Some(answer)),
+            waits_for_caller: Cell::new(Some(Instant::now())),
+        });
+        let mut list = self.0.borrow_mut();
+        if list.len() >= 2 * MAX_STREAMS as usize {
+            list.retain(|delivery| delivery.strong_count() > 0);
+        }
+        list.push(Rc::downgrade(&delivery));
+        Outgoing(delivery)
+    }
+
+    /// Lets go of replies of which the caller has taken nothing for so long; never ends.
+    async fn watch(&self, limit: Duration) {
+        loop {
+            tokio::time::sleep((limit / 4).max(MIN_LOOK)).await;
+            let list: Vec<_> = self.0.borrow().iter().filter_map(Weak::upgrade).collect();
+            for delivery in list {
+                let since = delivery.waits_for_caller.get();
+                if since.is_some_and(|since| since.elapsed() >= limit) {
+                    drop(delivery.answer.take());
+                }
+            }
+        }
+    }
+}
+
+// === impl Outgoing ===
 
 impl Body for Outgoing {
     type Data = Bytes;
@@ -136,23 +199,30 @@ impl Body for Outgoing {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Source>>> {
-        let this = self.get_mut();
-        let frame = ready!(this.next(cx))?;
-        this.exchange.notes().delivered();
+        let mut answer = self.0.answer.borrow_mut();
+        let Some(answer) = &mut *answer else {
+            return Poll::Ready(Some(Err(Error::CallerLeft.into())));
+        };
+        let polled = answer.next(cx);
+        self.0.waits_for_caller.set(polled.is_ready().then(Instant::now));
+        let frame = ready!(polled)?;
+        answer.exchange.notes().delivered();
         if frame.is_none() {
-            this.ended = true;
-            this.exchange.notes().handed_over();
+            answer.ended = true;
+            answer.exchange.notes().handed_over();
         }
         Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
         // Only after `None` was seen: the end is what tells a whole answer from a part.
-        self.ended
+        self.0.answer.borrow().as_ref().is_some_and(|answer| answer.ended)
     }
 }
 
-impl Outgoing {
+// === impl Answer ===
+
+impl Answer {
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Error>> {
         if self.ended {
             return Poll::Ready(Ok(None));
