@@ -1,11 +1,13 @@
 //! What only HTTP/2 can do: streams that end alone, and heads that HTTP/1.1 could misread.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 
 use crate::support::*;
 
@@ -107,11 +109,12 @@ async fn swallow(request: Request<Incoming>, seen: Sent) -> Response<Body> {
     Response::new(full(""))
 }
 
-/// Breaks an answer off after a token.
-async fn breaking(_: Request<Incoming>) -> Response<Body> {
+/// Breaks an answer off after a token, once that has arrived: a reset overtakes what is on its way.
+async fn breaking(arrived: Arc<Notify>) -> Response<Body> {
     let (mut pieces, body) = piecewise();
     tokio::spawn(async move {
         pieces.send_data(Bytes::from_static(TOKEN.as_bytes())).await.expect("it is taken");
+        arrived.notified().await;
         pieces.abort(io::Error::other("broken off by the test").into());
     });
     Response::builder().header("content-type", "text/event-stream").body(body).expect("an answer")
@@ -120,16 +123,20 @@ async fn breaking(_: Request<Incoming>) -> Response<Body> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_breaks_off_never_ends_clean() {
     for (speaks, more) in [(Speaks::Http1, ""), (Speaks::Http2, ", http2: true")] {
-        let sidecar = sidecar_to(serve(speaks, breaking).await, more);
+        let arrived = Arc::new(Notify::new());
+        let token = arrived.clone();
+        let sidecar = sidecar_to(serve(speaks, move |_| breaking(token.clone())).await, more);
         let mut caller = http2_caller(sidecar.address).await;
         let call = http2_post("/v1/chat/completions", full(r#"{"stream":true}"#));
-        let reply = caller.send_request(call).await;
-        if let Ok(reply) = reply {
-            assert!(whole(reply.into_body()).await.is_err(), "a clean end");
-        }
+        let mut reply = caller.send_request(call).await.expect("an answer begins");
+        reply.frame().await.expect("a token").expect("a token");
+        arrived.notify_one();
+        assert!(whole(reply.into_body()).await.is_err(), "a clean end");
 
         let mut caller = sidecar.connect();
         caller.send(stream_call());
+        caller.through(b"hi").expect("a token");
+        arrived.notify_one();
         let (rest, _) = caller.rest();
         assert!(!String::from_utf8_lossy(&rest).contains(LAST_CHUNK), "the end is not made up");
         let records = sidecar.finish();
