@@ -18,11 +18,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let config = Config::read(&args.file)?;
-    println!(
-        "{}: good; {} upstreams, {} routes",
-        args.file.display(),
-        config.upstreams.len(),
-        config.routes.len()
-    );
+    let (upstreams, routes) = (config.upstreams.len(), config.routes.len());
+    println!("{}: good; {upstreams} upstreams, {routes} routes", args.file.display());
+    if routes == 0 {
+        println!("without routes it needs `tidegate proxy --upstream URL`");
+    }
     Ok(Exit::Good)
 }

@@ -14,10 +14,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN", default_value = "127.0.0.1:4101")]
     admin: SocketAddr,
     /// Ask whether it lives, not whether it is ready
-    #[arg(long)]
+    #[arg(long, env = "TIDEGATE_HEALTH_LIVE")]
     live: bool,
     /// How long it may take to answer
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = units::duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "TIDEGATE_HEALTH_TIMEOUT",
+        default_value = "2s",
+        value_parser = units::duration
+    )]
     timeout: Duration,
 }
 

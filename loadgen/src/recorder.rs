@@ -63,19 +63,24 @@ pub(crate) struct Tally {
     pub(crate) service_first_token: Times,
 }
 
-/// Tokens as the provider stated them.
+/// Tokens as the provider stated them; absent where no answer did.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Tokens {
     /// All input, cached input included.
-    pub input: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<u64>,
     /// All output, reasoning included.
-    pub output: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<u64>,
     /// Of the input, read from a cache.
-    pub cache_read: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_read: Option<u64>,
     /// Of the input, written to a cache.
-    pub cache_creation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_creation: Option<u64>,
     /// Of the output, spent on reasoning.
-    pub reasoning: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<u64>,
     /// Calls whose answer stated some.
     pub usage_stated: u64,
     /// Completed calls whose answer stated none.
@@ -240,15 +245,21 @@ fn place(outcome: Outcome) -> usize {
 
 impl Tokens {
     fn add(&mut self, record: &Record) {
-        self.input += record.input_tokens.unwrap_or(0);
-        self.output += record.output_tokens.unwrap_or(0);
-        self.cache_read += record.cache_read_tokens.unwrap_or(0);
-        self.cache_creation += record.cache_creation_tokens.unwrap_or(0);
-        self.reasoning += record.reasoning_tokens.unwrap_or(0);
+        sum(&mut self.input, record.input_tokens);
+        sum(&mut self.output, record.output_tokens);
+        sum(&mut self.cache_read, record.cache_read_tokens);
+        sum(&mut self.cache_creation, record.cache_creation_tokens);
+        sum(&mut self.reasoning, record.reasoning_tokens);
         self.usage_stated += u64::from(record.usage_source.is_some());
         let completed = record.outcome == Some(Outcome::Completed);
         let counted = record.counted_tokens.is_some();
         self.usage_absent += u64::from(completed && !counted && record.usage_source.is_none());
+    }
+}
+
+fn sum(total: &mut Option<u64>, tokens: Option<u64>) {
+    if let Some(tokens) = tokens {
+        *total = Some(total.unwrap_or(0) + tokens);
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
-use crate::export::otlp::OtlpConfig;
+use crate::export::otlp::{Otlp, OtlpConfig};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -196,6 +196,8 @@ impl Config {
             crate::upstream::Spec::new(name, upstream)
                 .map_err(|message| ConfigError::new(format!("upstreams.{name}: {message}")))?;
         }
+        Otlp::settle(&self.otlp, |_| None)
+            .map_err(|error| ConfigError::new(format!("otlp: {error}")))?;
         for (at, route) in self.routes.iter().enumerate() {
             if !self.upstreams.contains_key(&route.upstream) {
                 let known = self.upstreams.keys().map(String::as_str);
@@ -263,9 +265,10 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let read = text.parse::<jiff::SignedDuration>().ok();
-        read.and_then(|read| Duration::try_from(read).ok()).map(Self).ok_or_else(|| {
+        let span = read.and_then(|read| Duration::try_from(read).ok()).map(Self);
+        span.filter(|span| !span.0.is_zero()).ok_or_else(|| {
             serde::de::Error::custom(format!(
-                "`{text}` is not a duration; write a number with its unit, such as 1.5s or 20ms"
+                "`{text}` is not a duration above zero; write a number with its unit, such as 1.5s or 20ms"
             ))
         })
     }
@@ -351,6 +354,6 @@ limits: { held_body: 1MiB }
     #[test]
     fn durations_need_a_unit() {
         let error = Config::parse("timeouts: { idle: 300 }").expect_err("no unit").to_string();
-        assert!(error.contains("is not a duration"), "{error}");
+        assert!(error.contains("is not a duration above zero"), "{error}");
     }
 }

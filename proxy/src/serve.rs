@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, timeout};
 use tower::Service;
@@ -91,6 +91,10 @@ impl Worker {
         hold: &mut Hold<'_>,
         notes: &Notes,
     ) -> Result<&Route, Error> {
+        let mut ahead = Ahead::new(request);
+        // What came with the head is looked at now: it may say the model of a call that gets no
+        // further, and costs no wait.
+        ahead.look(request, notes)?;
         let dialect = notes.dialect();
         let pick = |model: Option<Option<&str>>| self.routes.pick(&request.head, dialect, model);
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
@@ -101,7 +105,7 @@ impl Worker {
             Pick::AsksForModel => {}
         }
         let start = Instant::now();
-        self.read_model(request, hold, notes).await?;
+        self.read_model(ahead, request, hold, notes).await?;
         notes.waited(Wait::Body, start.elapsed());
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
         match self.routes.pick(&request.head, dialect, Some(model.as_deref())) {
@@ -113,14 +117,14 @@ impl Worker {
     /// Reads the body until the model is known, it ends, or too much of it would be held.
     async fn read_model(
         &self,
+        mut ahead: Ahead,
         request: &mut Request,
         hold: &mut Hold<'_>,
         notes: &Notes,
     ) -> Result<(), Error> {
-        let mut ahead = Ahead::new(request);
         let limit = self.timeouts.request_body_idle.0;
         while notes.observer(|observer| observer.awaits_model()) && self.may_hold(hold) {
-            let read = timeout(limit, std::future::poll_fn(|cx| ahead.poll(cx, notes)));
+            let read = timeout(limit, std::future::poll_fn(|cx| ahead.poll(cx, request, notes)));
             match read.await {
                 Err(_) => return Err(Error::BodyTimeout { limit_s: limit.as_secs() }),
                 Ok(Err(error)) => return Err(error),
@@ -157,27 +161,38 @@ impl Drop for Hold<'_> {
 }
 
 /// Reads a body ahead of its way to the upstream; every byte stays where the upload will find it.
-struct Ahead<'a> {
-    request: &'a mut Request,
+struct Ahead {
     decoder: Decoder,
     looked_at: usize,
 }
 
-impl<'a> Ahead<'a> {
-    fn new(request: &'a mut Request) -> Self {
-        let decoder = Decoder::new(request.framing);
-        Self { request, decoder, looked_at: 0 }
+impl Ahead {
+    fn new(request: &Request) -> Self {
+        Self { decoder: Decoder::new(request.framing), looked_at: 0 }
+    }
+
+    /// Shows what has come already; how much that is, framing included.
+    fn look(&mut self, request: &Request, notes: &Notes) -> Result<usize, Error> {
+        let RequestBody::Http1(framed) = &request.body else { return Ok(0) };
+        let taken = framed.conn.peek(|ahead| {
+            let fresh = &ahead[self.looked_at..];
+            self.decoder.advance(fresh, |payload| notes.request_ahead(payload))
+        });
+        let taken = taken.map_err(|error| Error::Body(error.into()))?;
+        self.looked_at += taken;
+        Ok(taken)
     }
 
     /// Reads a piece and shows it; 0 is the end.
     fn poll(
         &mut self,
-        cx: &mut std::task::Context<'_>,
+        cx: &mut Context<'_>,
+        request: &mut Request,
         notes: &Notes,
     ) -> Poll<Result<usize, Error>> {
-        match &mut self.request.body {
+        match &mut request.body {
             RequestBody::Empty => Poll::Ready(Ok(0)),
-            RequestBody::Http2(body) => match std::task::ready!(body.poll_ahead(cx)) {
+            RequestBody::Http2(body) => match ready!(body.poll_ahead(cx)) {
                 Some(Ok(data)) => {
                     notes.request_ahead(&data);
                     Poll::Ready(Ok(data.len()))
@@ -185,29 +200,15 @@ impl<'a> Ahead<'a> {
                 Some(Err(_)) => Poll::Ready(Err(Error::CallerLeft)),
                 None => Poll::Ready(Ok(0)),
             },
+            RequestBody::Http1(_) if self.decoder.is_done() => Poll::Ready(Ok(0)),
             RequestBody::Http1(framed) => {
-                if self.decoder.is_done() {
-                    return Poll::Ready(Ok(0));
+                if std::mem::take(&mut request.expects_continue) {
+                    let _ = framed.conn.poll_write(cx, b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
-                let conn = framed.conn.clone();
-                let fresh = conn.peek(|ahead| ahead.len() - self.looked_at);
-                if fresh == 0 {
-                    if std::mem::take(&mut self.request.expects_continue) {
-                        let _ = conn.poll_write(cx, b"HTTP/1.1 100 Continue\r\n\r\n");
-                    }
-                    match std::task::ready!(conn.poll_fill(cx)) {
-                        Ok(0) | Err(_) => return Poll::Ready(Err(Error::CallerLeft)),
-                        Ok(_) => {}
-                    }
+                match ready!(framed.conn.poll_fill(cx)) {
+                    Ok(0) | Err(_) => Poll::Ready(Err(Error::CallerLeft)),
+                    Ok(_) => Poll::Ready(self.look(request, notes)),
                 }
-                let looked_at = self.looked_at;
-                let decoder = &mut self.decoder;
-                let taken = conn.peek(|ahead| {
-                    decoder.advance(&ahead[looked_at..], |payload| notes.request_ahead(payload))
-                });
-                let taken = taken.map_err(|error| Error::Body(error.into()))?;
-                self.looked_at += taken;
-                Poll::Ready(Ok(taken))
             }
         }
     }

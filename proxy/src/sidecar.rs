@@ -98,6 +98,7 @@ impl Sidecar {
         let admin_listener = bind_one(config.admin, "admin")?;
         let admin = admin_listener.local_addr()?;
         let health = config.health.map(|address| bind_one(address, "health")).transpose()?;
+        let health_address = health.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let recorders = recorders(&config)?;
         let readiness = Readiness::default();
@@ -117,6 +118,9 @@ impl Sidecar {
         readiness.ready();
         info!("listening on {address}");
         info!("admin on {admin}");
+        if let Some(health) = health_address {
+            info!("health on {health}");
+        }
         Ok(Self { address, admin, workers, recorders, readiness, stop })
     }
 

@@ -262,7 +262,7 @@ impl Summary {
             outcomes: Outcomes::of(tally),
             calls_per_s: per_s(tally.calls()),
             tokens: tally.tokens,
-            output_tokens_per_s: per_s(tally.tokens.output),
+            output_tokens_per_s: per_s(tally.tokens.output.unwrap_or(0)),
             duration_s: tally.duration.quantiles(),
             time_to_first_token_s: tally.first_token.quantiles(),
             time_to_first_visible_token_s: tally.first_visible_token.quantiles(),

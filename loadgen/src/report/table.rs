@@ -56,8 +56,8 @@ fn latency_row(name: &str, summary: &Summary) -> Vec<String> {
         name.to_owned(),
         summary.calls.to_string(),
         summary.errors().to_string(),
-        tokens(summary, summary.tokens.input),
-        tokens(summary, summary.tokens.output),
+        tokens(summary.tokens.input),
+        tokens(summary.tokens.output),
     ];
     let four: [fn(&Quantiles) -> f64; 4] = [|q| q.p50, |q| q.p90, |q| q.p99, |q| q.p999];
     let two: [fn(&Quantiles) -> f64; 2] = [|q| q.p50, |q| q.p99];
@@ -110,11 +110,8 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
 }
 
 /// Tokens, unless no answer stated any.
-fn tokens(summary: &Summary, tokens: u64) -> String {
-    match summary.tokens.usage_stated {
-        0 => "-".to_owned(),
-        _ => count(tokens),
-    }
+fn tokens(tokens: Option<u64>) -> String {
+    tokens.map_or_else(|| "-".to_owned(), count)
 }
 
 /// A time in the unit that suits it, with three digits: `812µs`, `81.2ms`, `8.12s`.
