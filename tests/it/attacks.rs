@@ -131,6 +131,25 @@ async fn a_caller_that_takes_nothing_for_too_long_is_let_go_over_http2_too() {
     drop(untaken);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_by_http2_is_held_to_the_rules_of_http1() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let sidecar = Sidecar::to(&upstream);
+    let mut caller = http2_caller(sidecar.address).await;
+    let mut status = async |names: &[&str]| {
+        let mut call = http2_post("/a", full("{}"));
+        for name in names {
+            let name: http::HeaderName = name.parse().expect("a name");
+            call.headers_mut().append(name, "api.example".parse().expect("a value"));
+        }
+        caller.send_request(call).await.expect("an answer").status().as_u16()
+    };
+    assert_eq!(status(&["host"]).await, 200);
+    assert_eq!(status(&["host", "host"]).await, 400);
+    assert_eq!(status(&["a"; 101]).await, 431);
+    drop(upstream);
+}
+
 /// A sidecar with these timeouts before an upstream that is spoken to by HTTP/2.
 fn over_http2(upstream: SocketAddr, timeouts: &str) -> Sidecar {
     let config = format!(

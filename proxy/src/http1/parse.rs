@@ -14,7 +14,7 @@ use crate::head::{Fields, RequestHead, ResponseHead, Target};
 /// Bytes that a head may take.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// Fields that a head may have.
-const MAX_FIELDS: usize = 100;
+pub(crate) const MAX_FIELDS: usize = 100;
 
 /// Why a head is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

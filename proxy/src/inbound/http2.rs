@@ -86,6 +86,12 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
     if parts.method == http::Method::CONNECT {
         return Err(HeadError::Connect);
     }
+    if parts.headers.len() > parse::MAX_FIELDS {
+        return Err(HeadError::TooLarge);
+    }
+    if parts.headers.get_all("host").iter().count() > 1 {
+        return Err(HeadError::Host);
+    }
     let named = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = parts.headers.get("host").map(http::HeaderValue::as_bytes);
     let authority = match (named, host) {
@@ -96,6 +102,9 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
     };
     parse::check_authority(authority)?;
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    if target == "*" && parts.method != http::Method::OPTIONS {
+        return Err(HeadError::Target);
+    }
     parse::check_path(target)?;
     Ok(RequestHead {
         method: parts.method.clone(),
