@@ -67,6 +67,16 @@ fn what_was_read_ahead_counts_as_held_until_its_upstream_has_answered() {
     assert_eq!((silent.connections(), other.connections()), (1, 1));
 }
 
+#[test]
+fn a_path_without_end_is_forwarded_whole_and_recorded_in_part() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let sidecar = Sidecar::to(&upstream);
+    let path = format!("/{}", "p".repeat(60_000));
+    assert_eq!(sidecar.call(post(&path, "{}")).status(), 200);
+    assert_eq!(upstream.request().target(), path);
+    assert_eq!(sidecar.finish_with_one()["url.path"], path[..1024]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_over_reads_no_more_of_its_caller() {
     let upstream = serve(Speaks::Http2, |request| async {
