@@ -4,8 +4,13 @@ mod attacks;
 mod corpus;
 #[cfg(feature = "loadgen")]
 mod demo;
+mod drain;
 mod endings;
 mod failures;
+mod http2;
 mod messages;
+mod pressure;
+mod protocols;
 mod refusals;
+mod routing;
 mod support;

@@ -142,11 +142,13 @@ fn an_idle_connection_that_the_upstream_closed_costs_no_call() {
     let upstream = Upstream::new(|mut peer| {
         peer.request();
         peer.wire.send(answer(COMPLETION));
+        peer.close();
     });
     let sidecar = Sidecar::to(&upstream);
     let mut caller = sidecar.connect();
     for number in 1..=10 {
         assert_eq!(caller.call(call()).text(), COMPLETION);
+        upstream.wait_for_closed(number);
         assert_eq!(upstream.connections(), number);
     }
     drop(caller);

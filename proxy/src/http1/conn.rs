@@ -123,28 +123,21 @@ impl Conn {
     }
 
     /// Whether an idle connection can no longer be used: closed, or with bytes nobody asked for.
-    pub(crate) fn is_stale(&self, ask_the_socket: bool) -> bool {
-        if !self.ahead.borrow().rest().is_empty() {
-            return true;
-        }
-        let stream = self.stream.borrow();
-        let tcp = match &*stream {
-            Stream::Tcp(tcp) => tcp,
-            Stream::Tls(tls) => tls.get_ref().0,
-        };
+    ///
+    /// The socket itself is asked: what the driver has seen is late, and a call that is sent to a
+    /// server which has closed is lost.
+    pub(crate) fn is_stale(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        if ask_the_socket {
-            let peeked = socket2::SockRef::from(tcp).peek(&mut byte);
-            return !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        }
-        // Without a system call where the driver has seen nothing since the last read. A session
-        // ticket over TLS is no answer, so there the socket itself is not judged by its bytes.
-        match &*stream {
-            Stream::Tcp(tcp) => {
-                !matches!(tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
-            Stream::Tls(_) => false,
-        }
+        let (peeked, is_tls) = match &*self.stream.borrow() {
+            Stream::Tcp(tcp) => (socket2::SockRef::from(tcp).peek(&mut byte), false),
+            Stream::Tls(tls) => (socket2::SockRef::from(tls.get_ref().0).peek(&mut byte), true),
+        };
+        let is_open = match peeked {
+            // TLS has bytes of its own, such as session tickets.
+            Ok(n) => n > 0 && is_tls,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        !is_open || !self.ahead.borrow().rest().is_empty()
     }
 
     /// Whether closing the connection is to reset it, so that nobody takes what was sent for the

@@ -89,9 +89,8 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
     if parts.headers.len() > parse::MAX_FIELDS {
         return Err(HeadError::TooLarge);
     }
-    if parts.headers.get_all("host").iter().count() > 1 {
-        return Err(HeadError::Host);
-    }
+    once(&parts.headers, "host", HeadError::Host)?;
+    once(&parts.headers, "content-length", HeadError::AmbiguousLength)?;
     let named = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = parts.headers.get("host").map(http::HeaderValue::as_bytes);
     let authority = match (named, host) {
@@ -113,6 +112,11 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
         version: http::Version::HTTP_2,
         fields: Fields::from_map(&parts.headers),
     })
+}
+
+/// Over HTTP/1.1 each line of such a field would be read on its own.
+fn once(headers: &http::HeaderMap, name: &str, error: HeadError) -> Result<(), HeadError> {
+    if headers.get_all(name).iter().nth(1).is_some() { Err(error) } else { Ok(()) }
 }
 
 fn response(

@@ -119,7 +119,7 @@ where
 
 /// Sends the call and waits for the final response head.
 pub(crate) async fn send(
-    seat: Seat,
+    mut seat: Seat,
     pool: &Pool,
     call: Call,
     upstream: &Arc<str>,
@@ -127,10 +127,46 @@ pub(crate) async fn send(
 ) -> Result<Reply, Failure> {
     let notes = call.notes.clone();
     let (request, uploading) = request(call, pool, upstream, limits)?;
-    let mut sender = seat.0.sender.clone();
     notes.sent();
+    let mut answer = attempt(&seat, request, &uploading, upstream, limits).await;
+    if let Err(Unanswered { unsent: Some(request), .. }) = answer {
+        // The connection was closing, and nothing of the call went out on it: take another.
+        if let Some(another) = super::open_http2(pool, upstream, limits, &notes).await? {
+            seat = another;
+        }
+        answer = attempt(&seat, request, &uploading, upstream, limits).await;
+    }
+    let response = answer.map_err(|unanswered| unanswered.error)?;
+    let (parts, incoming) = response.into_parts();
+    let head = ResponseHead {
+        status: parts.status.as_u16(),
+        reason: parts.status.canonical_reason().unwrap_or_default().into(),
+        fields: Fields::from_map(&parts.headers),
+    };
+    notes.answered(&head);
+    let timer = Timer::at(Instant::now() + limits.idle);
+    let idle = limits.idle;
+    let reply = Http2Reply { incoming, uploading, timer, notes, idle, _seat: seat };
+    Ok(Reply { head, body: ReplyBody::Http2(Box::new(reply)) })
+}
+
+/// Why there is no answer, and the request where nothing of it was sent.
+struct Unanswered {
+    error: Error,
+    unsent: Option<http::Request<Upload>>,
+}
+
+/// Sends the request on one connection.
+async fn attempt(
+    seat: &Seat,
+    request: http::Request<Upload>,
+    uploading: &Uploading,
+    upstream: &Arc<str>,
+    limits: Limits,
+) -> Result<http::Response<hyper::body::Incoming>, Unanswered> {
+    let mut sender = seat.0.sender.clone();
     let limit = limits.response_head;
-    let mut answer = pin!(sender.send_request(request));
+    let mut answer = pin!(sender.try_send_request(request));
     let mut timer = Timer::at(Instant::now() + limit);
     let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
         Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -143,29 +179,19 @@ pub(crate) async fn send(
             }
         },
     });
-    let response = match answer.await {
-        Some(Ok(response)) => response,
-        Some(Err(error)) => {
-            let closed =
-                || Error::Closed { upstream: upstream.clone(), source: Some(error.into()) };
-            return Err(uploading.0.broken.take().unwrap_or_else(closed).into());
+    match answer.await {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(mut error)) => {
+            let unsent = error.take_message();
+            let source = Some(error.into_error().into());
+            let closed = || Error::Closed { upstream: upstream.clone(), source };
+            Err(Unanswered { error: uploading.0.broken.take().unwrap_or_else(closed), unsent })
         }
         None => {
-            let limit_s = limit.as_secs();
-            return Err(Error::ResponseTimeout { upstream: upstream.clone(), limit_s }.into());
+            let (upstream, limit_s) = (upstream.clone(), limit.as_secs());
+            Err(Unanswered { error: Error::ResponseTimeout { upstream, limit_s }, unsent: None })
         }
-    };
-    let (parts, incoming) = response.into_parts();
-    let head = ResponseHead {
-        status: parts.status.as_u16(),
-        reason: parts.status.canonical_reason().unwrap_or_default().into(),
-        fields: Fields::from_map(&parts.headers),
-    };
-    notes.answered(&head);
-    let timer = Timer::at(Instant::now() + limits.idle);
-    let idle = limits.idle;
-    let reply = Http2Reply { incoming, uploading, timer, notes, idle, _seat: seat };
-    Ok(Reply { head, body: ReplyBody::Http2(Box::new(reply)) })
+    }
 }
 
 /// The call as an HTTP/2 request: the fields that came, less those of one connection.

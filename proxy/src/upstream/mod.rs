@@ -198,6 +198,23 @@ async fn open_http1(
     }
 }
 
+/// A seat on another HTTP/2 connection, or on a new one; `None` where the server has changed to
+/// HTTP/1.1.
+async fn open_http2(
+    pool: &Pool,
+    upstream: &Arc<str>,
+    limits: Limits,
+    notes: &Notes,
+) -> Result<Option<http2::Seat>, Error> {
+    if let Some(seat) = http2::seat(pool) {
+        return Ok(Some(seat));
+    }
+    match open(pool, upstream, limits, notes).await? {
+        Connection::Http2(seat) => Ok(Some(seat)),
+        Connection::Http1 { .. } => Ok(None),
+    }
+}
+
 // === impl Forward ===
 
 impl Service<Call> for Forward {

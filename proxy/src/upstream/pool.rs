@@ -11,9 +11,6 @@ use super::spec::Origin;
 use crate::http1::conn::Conn;
 use crate::timer::Timer;
 
-/// Idle for longer than this, a connection is asked through the socket whether it still lives.
-const ASK_AFTER: Duration = Duration::from_secs(1);
-
 /// Connections to one server.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -62,7 +59,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         while let Some(found) = idle.pop() {
             let age = found.since.elapsed();
-            if age < self.keep_alive && !found.conn.is_stale(age > ASK_AFTER) {
+            if age < self.keep_alive && !found.conn.is_stale() {
                 return Some(found);
             }
         }
@@ -80,9 +77,7 @@ impl Pool {
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self) {
         let limit = self.keep_alive;
-        self.idle
-            .borrow_mut()
-            .retain(|idle| idle.since.elapsed() < limit && !idle.conn.is_stale(false));
+        self.idle.borrow_mut().retain(|idle| idle.since.elapsed() < limit && !idle.conn.is_stale());
         self.http2.borrow_mut().retain(|connection| !connection.is_idle_for(limit));
     }
 }

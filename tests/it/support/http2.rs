@@ -1,4 +1,4 @@
-//! Callers and upstreams that speak HTTP/2, by hyper: lawful, so a library will do.
+//! Callers and upstreams by hyper: HTTP/2, and TLS. They are lawful, so a library will do.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,7 +16,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 /// A body of any kind.
-pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
+pub(crate) type Body = BoxBody<Bytes, BoxError>;
+
+/// Why a body breaks off.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The other end of a body that is sent piece by piece.
+pub(crate) type Pieces = http_body_util::channel::Sender<Bytes, BoxError>;
 
 /// One connection of a caller.
 pub(crate) type Http2Caller = SendRequest<Body>;
@@ -24,6 +30,8 @@ pub(crate) type Http2Caller = SendRequest<Body>;
 /// How an upstream is spoken to.
 #[derive(Clone)]
 pub(crate) enum Speaks {
+    /// HTTP/1.1.
+    Http1,
     /// HTTP/2 at once.
     Http2,
     /// What is agreed on in the handshake.
@@ -36,7 +44,7 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 /// A body that is sent piece by piece.
-pub(crate) fn piecewise() -> (http_body_util::channel::Sender<Bytes, hyper::Error>, Body) {
+pub(crate) fn piecewise() -> (Pieces, Body) {
     let (sender, body) = http_body_util::channel::Channel::new(1);
     (sender, body.boxed())
 }
@@ -58,7 +66,7 @@ pub(crate) fn http2_post(path: &str, body: Body) -> Request<Body> {
     Request::post(uri).header("content-type", "application/json").body(body).expect("a request")
 }
 
-/// Reads a body to its end, trailers included.
+/// Reads a body to its end.
 pub(crate) async fn whole(body: Incoming) -> Result<Bytes, hyper::Error> {
     Ok(body.collect().await?.to_bytes())
 }
@@ -90,8 +98,10 @@ where
         async { Ok::<_, hyper::Error>(answer.await) }
     });
     let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let http1 = hyper::server::conn::http1::Builder::new();
     // How a connection ends is for the tests to judge by what they see.
     let _ = match speaks {
+        Speaks::Http1 => http1.serve_connection(TokioIo::new(tcp), service).await,
         Speaks::Http2 => http2.serve_connection(TokioIo::new(tcp), service).await,
         Speaks::Tls(config) => {
             let Ok(tls) = TlsAcceptor::from(config).accept(tcp).await else { return };
@@ -99,10 +109,7 @@ where
             let io = TokioIo::new(tls);
             match is_http2 {
                 true => http2.serve_connection(io, service).await,
-                false => {
-                    let http1 = hyper::server::conn::http1::Builder::new();
-                    http1.serve_connection(io, service).await
-                }
+                false => http1.serve_connection(io, service).await,
             }
         }
     };

@@ -5,6 +5,7 @@ mod folder;
 mod http2;
 mod messages;
 mod sidecar;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -15,7 +16,8 @@ pub(crate) use folder::Folder;
 pub(crate) use http2::*;
 pub(crate) use messages::*;
 pub(crate) use sidecar::{Launch, Sidecar, nowhere, read_records, tidegate};
-pub(crate) use upstream::{Peer, Upstream};
+pub(crate) use tls::Certificate;
+pub(crate) use upstream::Upstream;
 pub(crate) use wire::{End, Message, Wire};
 
 /// Where a test gives up. Nothing that works comes near it.

@@ -12,7 +12,7 @@ use std::thread;
 use serde_json::Value;
 
 use super::wire::{Message, Wire};
-use super::{Folder, STOP, Upstream, wait_until};
+use super::{Certificate, Folder, STOP, Upstream, wait_until};
 
 /// A sidecar about to be started.
 pub(crate) struct Launch {
@@ -66,6 +66,13 @@ impl Launch {
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(name, value);
         self
+    }
+
+    /// Trusting this certificate and no other.
+    pub(crate) fn trust(self, certificate: &Certificate) -> Self {
+        let path = self.folder.file("roots.pem");
+        fs::write(&path, certificate.pem()).expect("a folder to write to");
+        self.env("SSL_CERT_FILE", path)
     }
 
     /// Starts it, and waits until it serves.

@@ -87,7 +87,12 @@ impl Upstream {
 
     /// Waits until a script has seen its connection closed.
     pub(crate) fn wait_closed(&self) {
-        wait_until("a connection to the upstream closes", || self.seen.closed.load(SeqCst) > 0);
+        self.wait_for_closed(1);
+    }
+
+    /// Waits until so many connections have closed.
+    pub(crate) fn wait_for_closed(&self, count: usize) {
+        wait_until("connections to the upstream close", || self.seen.closed.load(SeqCst) >= count);
     }
 }
 
@@ -111,6 +116,12 @@ impl Peer {
         let end = self.wire.wait_closed();
         self.seen.closed.fetch_add(1, SeqCst);
         end
+    }
+
+    /// Closes, and notes that.
+    pub(crate) fn close(self) {
+        drop(self.wire);
+        self.seen.closed.fetch_add(1, SeqCst);
     }
 
     fn note(&self, request: Message) {

@@ -213,6 +213,18 @@ impl Wire {
         (std::mem::take(&mut self.ahead), end)
     }
 
+    /// Reads so many bytes and forgets them; how many there were.
+    pub(crate) fn skip(&mut self, most: usize) -> usize {
+        let mut skipped = 0;
+        loop {
+            skipped += self.ahead.len();
+            self.ahead.clear();
+            if skipped >= most || !self.fill() {
+                return skipped;
+            }
+        }
+    }
+
     /// Waits until the peer has closed; what it says before is not of interest.
     pub(crate) fn wait_closed(&mut self) -> End {
         self.rest().1

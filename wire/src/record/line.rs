@@ -84,7 +84,11 @@ impl Line<'_> {
 
     /// A number that JSON lacks is absent.
     fn seconds(&mut self, key: &str, value: Option<f64>) {
-        self.plain(key, value.filter(|seconds| seconds.is_finite()));
+        if let Some(seconds) = value.filter(|seconds| seconds.is_finite()) {
+            self.key(key);
+            // `Debug` tells whole seconds from whole numbers.
+            write!(self.out, "{seconds:?}").expect("a vector takes everything");
+        }
     }
 
     /// A number or truth value, which JSON writes as Rust does.

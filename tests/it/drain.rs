@@ -1,0 +1,141 @@
+//! How a sidecar ends: calls first, and no call without its record.
+
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+/// How long nothing must have come before a sidecar that was told to end does.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// An upstream that streams a token, and the end when it is told to.
+fn streaming(head: &'static str, token: String, end: String) -> (Upstream, Gate) {
+    let gate = Gate::default();
+    let go = gate.clone();
+    let upstream = Upstream::new(move |mut peer| {
+        while let Some(request) = peer.request() {
+            if request.target() == "/quick" {
+                peer.wire.send(answer("{}"));
+                continue;
+            }
+            peer.wire.send(format!("{head}{token}"));
+            go.pass();
+            let _ = peer.wire.try_send(&end);
+        }
+    });
+    (upstream, gate)
+}
+
+fn chunks() -> (Upstream, Gate) {
+    let end = [&chunk(FINISH), &chunk(DONE), LAST_CHUNK].concat();
+    streaming(STREAM_HEAD, chunk(TOKEN), end)
+}
+
+#[test]
+fn after_sigterm_streams_finish_and_new_calls_are_served_until_it_is_quiet() {
+    let (upstream, gate) = chunks();
+    let mut sidecar = Sidecar::to(&upstream);
+    let (mut caller, idle) = (sidecar.connect(), sidecar.connect());
+    caller.send(stream_call());
+    caller.through(b"hi").expect("a token");
+    assert_eq!(sidecar.ask("/readyz").status(), 200);
+
+    sidecar.signal("TERM");
+    wait_until("it is no longer ready", || sidecar.ask("/readyz").status() == 503);
+    assert_eq!(sidecar.ask("/livez").status(), 200);
+    let start = Instant::now();
+    assert_eq!(sidecar.call(post("/quick", "{}")).status(), 200);
+    gate.open();
+    caller.through(format!("{DONE}\r\n{LAST_CHUNK}").as_bytes()).expect("the whole stream");
+
+    assert!(sidecar.wait().success(), "{}", sidecar.log());
+    assert!(start.elapsed() >= QUIET, "{:?}", start.elapsed());
+    assert!(start.elapsed() < QUIET * 2, "an idle connection held it up: {:?}", start.elapsed());
+    drop((caller, idle));
+    let records = sidecar.records();
+    assert_eq!(records.len(), 2);
+    records.iter().for_each(|record| assert_outcome(record, "completed", None));
+}
+
+#[test]
+fn after_sigint_it_ends_with_the_last_call() {
+    let (upstream, gate) = chunks();
+    let mut sidecar = Sidecar::to(&upstream);
+    let mut caller = sidecar.connect();
+    caller.send(stream_call());
+    caller.through(b"hi").expect("a token");
+    sidecar.signal("INT");
+    wait_until("it is no longer ready", || sidecar.ask("/readyz").status() == 503);
+    let start = Instant::now();
+    gate.open();
+    caller.through(format!("{DONE}\r\n{LAST_CHUNK}").as_bytes()).expect("the whole stream");
+    assert!(sidecar.wait().success());
+    assert!(start.elapsed() < QUIET, "{:?}", start.elapsed());
+    assert_outcome(&sidecar.records()[0], "completed", None);
+}
+
+#[test]
+fn a_second_signal_cuts_what_is_open_and_makes_no_end_up() {
+    let sized = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
+    let unsized_body = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    for (head, token) in
+        [(STREAM_HEAD, chunk(TOKEN)), (sized, TOKEN.to_owned()), (unsized_body, TOKEN.to_owned())]
+    {
+        let (upstream, gate) = streaming(head, token, String::new());
+        let mut sidecar = Sidecar::to(&upstream);
+        let mut caller = sidecar.connect();
+        caller.send(stream_call());
+        caller.through(b"hi").expect("a token");
+        sidecar.signal("TERM");
+        wait_until("it is no longer ready", || sidecar.ask("/readyz").status() == 503);
+        let start = Instant::now();
+        sidecar.signal("TERM");
+        assert!(sidecar.wait().success(), "{}", sidecar.log());
+        assert!(start.elapsed() < QUIET, "{:?}", start.elapsed());
+
+        let (rest, end) = caller.rest();
+        assert!(!String::from_utf8_lossy(&rest).contains(LAST_CHUNK), "{head:?}");
+        // Where closing is what ends a body, only a reset tells a part from the whole.
+        assert!(end == End::Reset || head != unsized_body, "{head:?}: {end:?}");
+        assert_eq!(sidecar.records().len(), 1);
+        gate.open();
+    }
+}
+
+#[test]
+fn the_pods_grace_bounds_how_long_calls_are_waited_for() {
+    let (upstream, gate) = chunks();
+    let launch = Launch::new().arg("--upstream").arg(&upstream.url());
+    let mut sidecar = launch.env("TERMINATION_GRACE_PERIOD_SECONDS", "6").start();
+    let mut caller = sidecar.connect();
+    caller.send(stream_call());
+    caller.through(b"hi").expect("a token");
+    let start = Instant::now();
+    sidecar.signal("TERM");
+    assert!(sidecar.wait().success());
+    let second = Duration::from_secs(1);
+    assert!((second..second * 4).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!(!String::from_utf8_lossy(&caller.rest().0).contains(LAST_CHUNK));
+    assert_eq!(sidecar.records().len(), 1);
+    gate.open();
+}
+
+#[test]
+fn sighup_takes_the_records_file_up_anew() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let sidecar = Sidecar::to(&upstream);
+    sidecar.call(call());
+    sidecar.wait_records(1);
+    let (path, moved) = (sidecar.file("records.jsonl"), sidecar.file("moved.jsonl"));
+    std::fs::rename(&path, &moved).expect("the file is there");
+    sidecar.signal("HUP");
+    // It is there again with the next record that is written.
+    let mut calls = 1;
+    wait_until("the file is there again", || {
+        sidecar.call(call());
+        calls += 1;
+        path.exists()
+    });
+    let before = read_records(&moved).len();
+    let after = sidecar.finish().len();
+    assert_eq!(before + after, calls, "{before} before, {after} after");
+}

@@ -1,0 +1,35 @@
+//! A certificate for `localhost`, and a server that shows it.
+
+use std::sync::Arc;
+
+use rustls::pki_types::PrivateKeyDer;
+
+/// A certificate that signs for itself.
+pub(crate) struct Certificate(rcgen::CertifiedKey<rcgen::KeyPair>);
+
+impl Certificate {
+    /// Makes one.
+    pub(crate) fn new() -> Self {
+        let names = vec!["localhost".to_owned()];
+        Self(rcgen::generate_simple_self_signed(names).expect("a certificate is made"))
+    }
+
+    /// What a caller must have to trust it.
+    pub(crate) fn pem(&self) -> String {
+        self.0.cert.pem()
+    }
+
+    /// A server that shows it and speaks these protocols.
+    pub(crate) fn server(&self, protocols: &[&str]) -> Arc<rustls::ServerConfig> {
+        let key = PrivateKeyDer::Pkcs8(self.0.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider supports TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.0.cert.der().clone()], key)
+            .expect("the key is the certificate's");
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+}
