@@ -18,6 +18,9 @@ use crate::recorder::Recorder;
 use crate::route::Route;
 use crate::upstream::Origin;
 
+/// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
+const MAX_PATH: usize = 1024;
+
 /// Owns the record of one call. Dropping it is the only way out.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -88,7 +91,7 @@ impl Exchange {
             trace_id,
             parent_span_id,
             method: Some(method(&head.method)),
-            path: Some(head.target.path().to_owned()),
+            path: Some(recorded(head.target.path()).to_owned()),
             ..Record::default()
         };
         Self::with(record, shape, recorder, activity)
@@ -365,6 +368,11 @@ impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State").field("record", &self.record).finish_non_exhaustive()
     }
+}
+
+/// As much of a path (which is ASCII) as a record holds.
+fn recorded(path: &str) -> &str {
+    path.get(..MAX_PATH).unwrap_or(path)
 }
 
 /// The caller's trace and span (W3C Trace Context), else a trace of our own.

@@ -67,6 +67,16 @@ fn what_was_read_ahead_counts_as_held_until_its_upstream_has_answered() {
     assert_eq!((silent.connections(), other.connections()), (1, 1));
 }
 
+#[test]
+fn a_path_without_end_is_forwarded_whole_and_recorded_in_part() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let sidecar = Sidecar::to(&upstream);
+    let path = format!("/{}", "p".repeat(60_000));
+    assert_eq!(sidecar.call(post(&path, "{}")).status(), 200);
+    assert_eq!(upstream.request().target(), path);
+    assert_eq!(sidecar.finish_with_one()["url.path"], path[..1024]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_over_reads_no_more_of_its_caller() {
     let upstream = serve(Speaks::Http2, |request| async {
@@ -129,6 +139,25 @@ async fn a_caller_that_takes_nothing_for_too_long_is_let_go_over_http2_too() {
     .await
     .expect("no panic");
     drop(untaken);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_by_http2_is_held_to_the_rules_of_http1() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let sidecar = Sidecar::to(&upstream);
+    let mut caller = http2_caller(sidecar.address).await;
+    let mut status = async |names: &[&str]| {
+        let mut call = http2_post("/a", full("{}"));
+        for name in names {
+            let name: http::HeaderName = name.parse().expect("a name");
+            call.headers_mut().append(name, "api.example".parse().expect("a value"));
+        }
+        caller.send_request(call).await.expect("an answer").status().as_u16()
+    };
+    assert_eq!(status(&["host"]).await, 200);
+    assert_eq!(status(&["host", "host"]).await, 400);
+    assert_eq!(status(&["a"; 101]).await, 431);
+    drop(upstream);
 }
 
 /// A sidecar with these timeouts before an upstream that is spoken to by HTTP/2.

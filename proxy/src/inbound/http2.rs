@@ -101,6 +101,9 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
     };
     parse::check_authority(authority)?;
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    if target == "*" && parts.method != http::Method::OPTIONS {
+        return Err(HeadError::Target);
+    }
     parse::check_path(target)?;
     Ok(RequestHead {
         method: parts.method.clone(),
