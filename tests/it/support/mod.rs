@@ -17,7 +17,7 @@ pub(crate) use http2::*;
 pub(crate) use messages::*;
 pub(crate) use sidecar::{Launch, Sidecar, nowhere, read_records, tidegate};
 pub(crate) use tls::Certificate;
-pub(crate) use upstream::{Peer, Upstream};
+pub(crate) use upstream::Upstream;
 pub(crate) use wire::{End, Message, Wire};
 
 /// Where a test gives up. Nothing that works comes near it.
