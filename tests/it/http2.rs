@@ -206,6 +206,28 @@ fn an_answer_that_its_upstream_cancels_never_ends_clean() {
     assert_outcome(&sidecar.finish_with_one(), "truncated", Some("upstream"));
 }
 
+#[test]
+fn an_upload_that_its_caller_resets_is_not_taken_for_whole() {
+    let (no_error, cancel) = (0_u32, 8_u32);
+    for reason in [no_error, cancel] {
+        let upstream = Upstream::new(|mut peer| {
+            let mut request = peer.head();
+            peer.wire.body(&mut request);
+            assert_ne!(request.end, End::Clean);
+            peer.closed();
+        });
+        let sidecar = Sidecar::to(&upstream);
+        let mut caller = sidecar.connect();
+        let post_to_root_at_a = b"\x83\x86\x84\x41\x01a";
+        caller.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, b"")].concat());
+        caller.send([frame(1, 4, 1, post_to_root_at_a), frame(0, 0, 1, b"half")].concat());
+        wait_until("the upstream has the head", || upstream.requests().len() == 1);
+        caller.send(frame(3, 0, 1, &reason.to_be_bytes()));
+        upstream.wait_closed();
+        assert_outcome(&sidecar.finish_with_one(), "abandoned", None);
+    }
+}
+
 /// A frame of HTTP/2 (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = payload.len() as u32;
