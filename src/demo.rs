@@ -1,11 +1,180 @@
-//! `tidegate demo`.
+//! `tidegate demo`: the whole house on one machine, and its books compared.
+//!
+//! Simulator, sidecar and load generator are processes of their own, as they are in earnest. Each
+//! counts for itself; at the end the three counts must be equal.
 
-use crate::Exit;
+mod compare;
+mod process;
 
-/// Not there yet.
+use std::io::{Write, stdout};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep};
+
+use crate::{Exit, units};
+use compare::Books;
+use process::{Server, get};
+
+/// How long records may be on their way to their file after the last call.
+const RECORDS_LATE: Duration = Duration::from_secs(5);
+
+/// Run simulator, sidecar and load together, and compare what each of them counted.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Concurrent users.
+    #[arg(long, value_name = "N", default_value = "200", env = "TIDEGATE_DEMO_USERS")]
+    users: NonZeroUsize,
+    /// For how long calls are made.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = units::duration,
+          env = "TIDEGATE_DEMO_DURATION")]
+    duration: Duration,
+    /// Keep simulator and sidecar up after the load, until Ctrl-C.
+    #[arg(long, env = "TIDEGATE_DEMO_STAY")]
+    stay: bool,
+}
 
-pub(crate) fn run(_: Args) -> anyhow::Result<Exit> {
-    Ok(Exit::Usage)
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(demonstrate(args))
+}
+
+async fn demonstrate(args: Args) -> anyhow::Result<Exit> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    tokio::select! {
+        exit = demonstration(args, &mut interrupts) => exit,
+        // Whatever is still open falls with its owner: processes, files.
+        _ = terminations.recv() => anyhow::bail!("terminated"),
+    }
+}
+
+async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Exit> {
+    let files = Files::create()?;
+    let mut simulator = simulator(args.users)?;
+    let simulator_at = simulator.address("listening on ").await?;
+    let mut sidecar = sidecar(simulator_at, &files.sidecar())?;
+    let sidecar_at = sidecar.address("listening on ").await?;
+    let admin_at = sidecar.address("admin on ").await?;
+    eprintln!("simulator on {simulator_at}, sidecar on {sidecar_at}, its admin on {admin_at}");
+
+    let calls = files.load();
+    tokio::select! {
+        loaded = load(&args, sidecar_at, &calls, interrupts) => loaded?,
+        death = simulator.death() => return Err(death),
+        death = sidecar.death() => return Err(death),
+    }
+
+    let sent = compare::sent(&calls)?;
+    eprintln!("collecting records");
+    wait_for_records(&files.sidecar(), sent.len()).await?;
+    let served = get(simulator_at, "/-/served").await?;
+    let metrics = get(admin_at, "/metrics").await?;
+    let cost = sidecar.cost();
+    if !args.stay {
+        sidecar.interrupt().await?;
+    }
+    let books = Books {
+        sent,
+        recorded: compare::recorded(&files.sidecar())?,
+        served: serde_json::from_str(&served).context("cannot read what the simulator served")?,
+        dropped: compare::dropped(&metrics),
+        cost,
+    };
+    let mut results = stdout().lock();
+    books.print(&mut results)?;
+    // Scripts read the last line.
+    writeln!(results, "{}", books.verdict())?;
+    if args.stay {
+        eprintln!(
+            "still up: http://{sidecar_at} before http://{simulator_at}, http://{admin_at}; Ctrl-C ends it"
+        );
+        interrupts.recv().await;
+    }
+    Ok(if books.are_equal() { Exit::Good } else { Exit::NotSo })
+}
+
+fn simulator(users: NonZeroUsize) -> anyhow::Result<Server> {
+    // Room for every user: the demo is about the sidecar, not about a queue before a model.
+    let capacity = users.to_string();
+    Server::start(
+        "simulator",
+        &["sim", "--listen", "127.0.0.1:0", "--output-tokens", "64", "--capacity", &capacity],
+    )
+}
+
+fn sidecar(upstream: SocketAddr, records: &Path) -> anyhow::Result<Server> {
+    let upstream = format!("http://{upstream}");
+    let records = records.to_str().context("the temporary folder's name is no text")?;
+    let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let what = ["proxy", "--upstream", &upstream, "--records", records];
+    Server::start("sidecar", &[&what[..], &listen[..]].concat())
+}
+
+/// Runs the load generator; the first Ctrl-C is passed on to it, and its report comes all the same.
+async fn load(
+    args: &Args,
+    target: SocketAddr,
+    records: &Path,
+    interrupts: &mut Signal,
+) -> anyhow::Result<()> {
+    let mut load = process::command()?
+        .args(["load", "--target", &format!("http://{target}")])
+        .args(["--users", &args.users.to_string()])
+        .args(["--duration", &format!("{}ms", args.duration.as_millis())])
+        .arg("--records")
+        .arg(records)
+        .spawn()
+        .context("cannot start the load generator")?;
+    let status = loop {
+        tokio::select! {
+            status = load.wait() => break status?,
+            _ = interrupts.recv() => process::interrupt(&load)?,
+        }
+    };
+    ensure!(status.success(), "the load generator ended with {status}");
+    Ok(())
+}
+
+/// Waits until every call that was sent has its record, or for as long as that may take.
+async fn wait_for_records(records: &Path, sent: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + RECORDS_LATE;
+    while compare::recorded(records)?.len() < sent && Instant::now() < deadline {
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// A folder for what the processes write; it goes with the demo.
+struct Files(PathBuf);
+
+// === impl Files ===
+
+impl Files {
+    fn create() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("tidegate-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn sidecar(&self) -> PathBuf {
+        self.0.join("sidecar.jsonl")
+    }
+
+    fn load(&self) -> PathBuf {
+        self.0.join("load.jsonl")
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove temporary files");
+        }
+    }
 }

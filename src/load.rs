@@ -1,11 +1,107 @@
 //! `tidegate load`.
 
-use crate::Exit;
+use std::fs::File;
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Not there yet.
+use anyhow::Context;
+use tidegate_loadgen::report::Report;
+use tidegate_loadgen::schedule::Schedule;
+use tidegate_loadgen::workload::Mix;
+use tidegate_loadgen::{Plan, Target};
+
+use crate::{Exit, units};
+
+/// Put a model API, or a sidecar before one, under load.
+///
+/// By default 200 users each wait for an answer before they ask again (closed loop). With --rate
+/// calls are due whether or not answers come (open loop), and a call that is sent late is timed from
+/// when it was due. Ctrl-C ends the run early and reports; a second one ends it at once.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Where the calls go, such as http://127.0.0.1:4100.
+    #[arg(long, value_name = "URL", env = "TIDEGATE_LOAD_TARGET")]
+    target: Target,
+    /// Concurrent users; with --rate, the most calls at once.
+    #[arg(long, value_name = "N", default_value = "200", env = "TIDEGATE_LOAD_USERS")]
+    users: NonZeroUsize,
+    /// For how long calls are made.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration,
+          env = "TIDEGATE_LOAD_DURATION")]
+    duration: Duration,
+    /// Open loop: so many calls a second, at random moments.
+    #[arg(long, value_name = "CALLS", value_parser = rate, env = "TIDEGATE_LOAD_RATE")]
+    rate: Option<f64>,
+    /// What is asked, by weight: a YAML list of `{ call: openai/chat, model: gpt-4o, weight: 3,
+    /// stream: true }`; by default something of every dialect.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_MIX")]
+    mix: Option<PathBuf>,
+    /// Also write the report as JSON; `-` writes it to standard output, and the table to standard
+    /// error.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_JSON")]
+    json: Option<PathBuf>,
+    /// Also write one record for each call, as the sidecar does: JSON lines.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_RECORDS")]
+    records: Option<PathBuf>,
+    /// What requests and chance are drawn from.
+    #[arg(long, value_name = "N", default_value = "1", env = "TIDEGATE_LOAD_SEED")]
+    seed: u64,
+}
 
-pub(crate) fn run(_: Args) -> anyhow::Result<Exit> {
-    Ok(Exit::Usage)
+pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    let mix = match &args.mix {
+        Some(path) => Mix::read(path)?,
+        None => Mix::default(),
+    };
+    let schedule = match args.rate {
+        Some(rate) => Schedule::Poisson { rate },
+        None => Schedule::Closed,
+    };
+    let plan = Plan {
+        target: args.target,
+        users: args.users,
+        duration: args.duration,
+        schedule,
+        mix,
+        seed: args.seed,
+        records: args.records,
+    };
+    let mut results = results()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(tidegate_loadgen::run(plan))?;
+    publish(&mut results, &report, args.json.as_deref())?;
+    Ok(if report.invalid.is_some() { Exit::Invalid } else { Exit::Good })
+}
+
+/// Standard output, kept for results alone: what Goose prints there goes to standard error.
+fn results() -> anyhow::Result<File> {
+    let results = std::io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(std::io::stderr())?;
+    Ok(results.into())
+}
+
+fn publish(results: &mut File, report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
+    match json {
+        Some(path) if path == Path::new("-") => {
+            eprint!("{}", report.table());
+            writeln!(results, "{}", report.json())?;
+        }
+        Some(path) => {
+            write!(results, "{}", report.table())?;
+            std::fs::write(path, report.json())
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        None => write!(results, "{}", report.table())?,
+    }
+    Ok(())
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= 1e6 => Ok(rate),
+        _ => Err(format!("`{text}` is no rate; write calls a second, such as 50 or 2.5")),
+    }
 }

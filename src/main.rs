@@ -19,6 +19,11 @@ mod units;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The observability and load-testing sidecar for model APIs.
+///
+/// `tidegate demo` shows all of it on one machine. `tidegate proxy --upstream URL` stands before an
+/// application; `tidegate sim` stands in for a model server, and `tidegate load` for the users.
+/// Exit codes: 0 good; 1 what was checked is not so; 2 usage or configuration; 4 invalid run.
+/// TIDEGATE_LOG=debug says more on standard error.
 #[derive(Parser)]
 #[command(name = "tidegate", version, propagate_version = true)]
 struct Cli {
@@ -47,9 +52,6 @@ enum Exit {
     NotSo = 1,
     /// Usage or configuration.
     Usage = 2,
-    /// The evidence did not decide.
-    #[cfg(feature = "loadgen")]
-    Inconclusive = 3,
     /// The run itself was at fault.
     #[cfg(feature = "loadgen")]
     Invalid = 4,
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
     // One provider for all TLS in the process; dependencies bring a second one, and rustls will not guess.
     let _ = rustls::crypto::ring::default_provider().install_default();
     log_to_standard_error();
+    raise_descriptor_limit();
     let result = match cli.command {
         Command::Proxy(args) => proxy::run(args),
         Command::Check(args) => check::run(args),
@@ -77,6 +80,13 @@ fn main() -> ExitCode {
             eprintln!("tidegate: {error:#}");
             ExitCode::from(Exit::Usage as u8)
         }
+    }
+}
+
+/// A soft limit of 1,024 descriptors is 500 calls at a time through a sidecar, and 1,000 users.
+fn raise_descriptor_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 

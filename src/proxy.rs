@@ -21,9 +21,12 @@ const LOOK: Duration = Duration::from_millis(50);
 /// `tidegate proxy --upstream https://api.openai.com` forwards everything to one place; point the
 /// application at it with OPENAI_BASE_URL=http://127.0.0.1:4100/v1. A configuration file gives
 /// several upstreams and routes. A flag counts more than its variable, a variable more than the file.
+///
+/// Metrics are pushed by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT is set. SIGTERM: not ready from then
+/// on, and ends when the last call has ended and none has come for 5 s.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Configuration file (YAML)
+    /// Configuration file (YAML); `tidegate check FILE` says what is wrong with one
     #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     config: Option<PathBuf>,
     /// Send everything to this URL; the dialect is found from each call
@@ -32,13 +35,13 @@ pub(crate) struct Args {
     /// Where the application connects [default: 127.0.0.1:4100]
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_LISTEN")]
     listen: Option<SocketAddr>,
-    /// Where metrics, probes and the admin API are served [default: 127.0.0.1:4101]
+    /// Where /metrics, /livez and /readyz are served [default: 127.0.0.1:4101]
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN")]
     admin: Option<SocketAddr>,
-    /// A third address for /livez, /readyz and /metrics alone
+    /// A third address for the same three paths, meant for probes and scrapes from outside
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_HEALTH")]
     health: Option<SocketAddr>,
-    /// Write one JSON object per call to this file; - is standard output
+    /// Write one JSON object per call to this file; - is standard output. SIGHUP opens it anew
     #[arg(long, value_name = "FILE", env = "TIDEGATE_RECORDS")]
     records: Option<PathBuf>,
     /// Threads that carry traffic [default: the cores that the container has]
@@ -48,7 +51,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let config = configuration(args)?;
-    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before the first address is announced, so that no signal finds nobody.
     let mut signals = runtime.block_on(async { Signals::new() })?;
@@ -77,13 +79,6 @@ fn configuration(args: Args) -> anyhow::Result<Config> {
     config.records = args.records.or(config.records);
     config.workers = args.workers.or(config.workers);
     Ok(config)
-}
-
-/// A soft limit of 1,024 descriptors is 500 calls at a time.
-fn raise_descriptor_limit() {
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }
 
 struct Signals {

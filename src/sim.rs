@@ -11,43 +11,53 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{Exit, units};
 
 /// Stand in for model servers: every dialect on one port, with a real capacity.
+///
+/// A call may ask for its own: headers x-sim-ttft, x-sim-tpot and x-sim-output-tokens, and
+/// x-sim-fault: a status from 400 up, or `cut`, `stall` or `error-event` after half of the answer.
+/// GET /-/served counts what was served, POST /-/reset begins anew, GET /-/stamps says when each
+/// token left.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one.
-    #[arg(long, env = "TIDEGATE_SIM_LISTEN", default_value = "127.0.0.1:4102")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "TIDEGATE_SIM_LISTEN",
+        default_value = "127.0.0.1:4102"
+    )]
     listen: SocketAddr,
 
     /// From the start of a sequence to its first token.
-    #[arg(long, env = "TIDEGATE_SIM_TTFT", default_value = "200ms", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", env = "TIDEGATE_SIM_TTFT", default_value = "200ms", value_parser = units::duration)]
     ttft: Duration,
 
     /// Between two tokens.
-    #[arg(long, env = "TIDEGATE_SIM_TPOT", default_value = "20ms", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", env = "TIDEGATE_SIM_TPOT", default_value = "20ms", value_parser = units::duration)]
     tpot: Duration,
 
     /// Tokens of an answer, unless the caller's limit is lower.
-    #[arg(long, env = "TIDEGATE_SIM_OUTPUT_TOKENS", default_value_t = 128)]
+    #[arg(long, value_name = "N", env = "TIDEGATE_SIM_OUTPUT_TOKENS", default_value_t = 128)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     output_tokens: u64,
 
     /// Part of the calls that are answered by an error, from 0 to 1.
-    #[arg(long, env = "TIDEGATE_SIM_ERROR_RATE", default_value = "0", value_parser = part)]
+    #[arg(long, value_name = "PART", env = "TIDEGATE_SIM_ERROR_RATE", default_value = "0", value_parser = part)]
     error_rate: f64,
 
-    /// Sequences at once.
-    #[arg(long, env = "TIDEGATE_SIM_CAPACITY", default_value = "64")]
+    /// Sequences at once; calls beyond it wait.
+    #[arg(long, value_name = "N", env = "TIDEGATE_SIM_CAPACITY", default_value = "64")]
     capacity: NonZeroUsize,
 
-    /// Calls that wait for their turn; more are refused.
-    #[arg(long, env = "TIDEGATE_SIM_QUEUE", default_value_t = 1024)]
+    /// Calls that may wait for their turn; more are refused.
+    #[arg(long, value_name = "N", env = "TIDEGATE_SIM_QUEUE", default_value_t = 1024)]
     queue: usize,
 
     /// What texts, ids and errors are drawn from.
-    #[arg(long, env = "TIDEGATE_SIM_SEED", default_value_t = 1)]
+    #[arg(long, value_name = "N", env = "TIDEGATE_SIM_SEED", default_value_t = 1)]
     seed: u64,
 
     /// Threads; as many as there are cores, if not given.
-    #[arg(long, env = "TIDEGATE_SIM_WORKERS")]
+    #[arg(long, value_name = "N", env = "TIDEGATE_SIM_WORKERS")]
     workers: Option<NonZeroUsize>,
 }
 

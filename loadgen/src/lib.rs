@@ -1,3 +1,20 @@
-//! The load test.
+//! The load test: Goose carries the users; client, clock and recorder are ours.
+//!
+//! [`run`] takes a [`Plan`] and gives a [`Report`](report::Report). Every call is seen by the same
+//! `wire::Observer` that the sidecar has, and every time counts from when the call was due.
 
+mod client;
+mod interrupt;
+mod recorder;
+mod run;
+mod user;
+
+pub mod report;
+pub mod schedule;
 pub mod sim;
+pub mod workload;
+
+pub use client::{InvalidTarget, Target};
+pub use interrupt::interrupts;
+pub use recorder::CallRecord;
+pub use run::{Error, Plan, run};

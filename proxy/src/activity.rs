@@ -1,7 +1,7 @@
 //! Whether calls are in flight, and when the last one came: what a drain waits for.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The calls of one worker.
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Activity {
     open: AtomicUsize,
     opened_ms: AtomicU64,
+    cut: AtomicBool,
 }
 
 impl Activity {
@@ -19,6 +20,16 @@ impl Activity {
 
     pub(crate) fn closed(&self) {
         self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// From here on, a call that ends is one that we let go of.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    /// Whether the worker is letting go of its calls.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
     }
 
     /// Calls in flight.

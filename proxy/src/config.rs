@@ -18,7 +18,7 @@ use crate::export::otlp::OtlpConfig;
 pub struct Config {
     /// Where callers connect.
     pub listen: SocketAddr,
-    /// Where metrics, probes and the admin API are served.
+    /// Where metrics and probes are served.
     pub admin: SocketAddr,
     /// A third address that serves `/livez`, `/readyz` and `/metrics` alone.
     pub health: Option<SocketAddr>,
@@ -162,7 +162,8 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
         let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
-        Self::parse(&text).map_err(|error| within(error.message))
+        let name = path.display().to_string();
+        Self::parse(&text).map_err(|error| within(error.message.replace("<input>", &name)))
     }
 
     /// Reads and checks a text.
@@ -233,19 +234,19 @@ impl std::error::Error for ConfigError {}
 
 /// The reader's own words (with line and column), and the nearest key where one is unknown.
 fn explain(error: &serde_saphyr::Error) -> ConfigError {
-    let message = error.to_string();
-    let hint = unknown_field(&message).unwrap_or_default();
-    ConfigError::new(message + &hint)
+    let text = error.to_string();
+    let message = text.strip_prefix("error: ").unwrap_or(&text);
+    let hint = unknown_key(message).map_or_else(String::new, |(key, known)| nearest(key, known));
+    let (first, rest) = message.split_once('\n').unwrap_or((message, ""));
+    ConfigError::new(format!("{first}{hint}\n{rest}").trim_end().to_owned())
 }
 
-/// The nearest of the keys that the first line of a message lists; the lines below it quote the file.
-fn unknown_field(message: &str) -> Option<String> {
-    let (_, rest) = message.lines().next()?.split_once("unknown field `")?;
-    let (wrong, rest) = rest.split_once('`')?;
-    let (_, known) = rest.split_once("expected ")?;
-    let known = known.trim_start_matches("one of ");
-    let words = known.split([',', ' ', '`']).filter(|word| !word.is_empty());
-    Some(nearest(wrong, words))
+/// The key that nobody knows, and those that are known, from: unknown field `a`, expected one of b, c
+fn unknown_key(message: &str) -> Option<(&str, impl Iterator<Item = &str>)> {
+    let (key, rest) = message.split_once("unknown field `")?.1.split_once('`')?;
+    let known = rest.lines().next()?.split_once("expected ")?.1;
+    let known = known.strip_prefix("one of ").unwrap_or(known);
+    Some((key, known.split(", ").map(|key| key.trim_matches('`'))))
 }
 
 fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {

@@ -44,6 +44,14 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// A request body that breaks off is a caller that leaves, unless it breaks the rules.
+    pub(crate) fn of_caller(error: BodyError) -> Self {
+        match error {
+            BodyError::Cut | BodyError::Io(_) => Self::CallerLeft,
+            error => Self::Body(error),
+        }
+    }
+
     /// The `error.type` of records: one of few fixed words, never a message.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_wire::{
-    Dialect, Ending, HeadView, Headers, Id, Observer, Record, Shape, SpanId, TraceId,
+    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Record, Shape, SpanId, TraceId,
 };
 use tokio::time::Instant;
 
@@ -16,13 +16,12 @@ use crate::export::metrics::InFlight;
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::recorder::Recorder;
 use crate::route::Route;
-use crate::upstream::{Origin, Spec};
+use crate::upstream::Origin;
 
 /// Owns the record of one call. Dropping it is the only way out.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     notes: Rc<Notes>,
-    recorder: Recorder,
     activity: Arc<Activity>,
 }
 
@@ -30,6 +29,7 @@ pub(crate) struct Exchange {
 #[derive(Debug)]
 pub(crate) struct Notes {
     opened: Instant,
+    recorder: Recorder,
     state: RefCell<State>,
     ending: Cell<Ending>,
     request_read: Cell<bool>,
@@ -45,6 +45,10 @@ struct State {
     request_passed: u64,
     response_bytes: u64,
     in_flight: Option<InFlight>,
+    /// Whether it counts for a model, or for none yet.
+    has_model: bool,
+    /// The upstream's model, for calls that name none.
+    default_model: Option<String>,
 }
 
 /// Moments from which waits and our own share are reckoned.
@@ -113,17 +117,20 @@ impl Exchange {
             request_passed: 0,
             response_bytes: 0,
             in_flight: None,
+            has_model: false,
+            default_model: None,
         };
         activity.opened();
         let notes = Notes {
             opened: Instant::now(),
+            recorder,
             state: RefCell::new(state),
             // Whoever lets go of a call without a word did so because its caller had gone.
             ending: Cell::new(Ending::CallerLeft),
             request_read: Cell::new(false),
             stamps: Stamps::default(),
         };
-        Self { notes: Rc::new(notes), recorder, activity }
+        Self { notes: Rc::new(notes), activity }
     }
 
     /// What is known of the call so far.
@@ -134,7 +141,12 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.recorder.close(self.notes.close());
+        if std::thread::panicking() {
+            self.notes.cut("panic");
+        } else if self.activity.is_cut() {
+            self.notes.cut("drain_limit");
+        }
+        self.notes.recorder.close(self.notes.close());
         self.activity.closed();
     }
 }
@@ -158,11 +170,12 @@ impl Notes {
     }
 
     /// The call has a route, and is in flight from here on.
-    pub(crate) fn routed(&self, route: &Route, recorder: &Recorder) {
+    pub(crate) fn routed(&self, route: &Route) {
         let mut state = self.state.borrow_mut();
         state.record.route = Some(route.name.clone());
-        let guard = recorder.in_flight(state.observer().model(), &route.upstream);
-        state.in_flight = Some(guard);
+        state.record.upstream = Some(route.upstream.clone());
+        state.default_model = route.model.clone();
+        state.count_in_flight(&self.recorder);
     }
 
     /// The status that the caller gets.
@@ -187,6 +200,9 @@ impl Notes {
             state.request_seen += fresh.len() as u64;
             if state.observer().reads_request() {
                 state.observer().request(fresh);
+                if !state.has_model {
+                    state.count_in_flight(&self.recorder);
+                }
             }
         }
     }
@@ -237,15 +253,13 @@ impl Notes {
     }
 
     /// An upstream is tried.
-    pub(crate) fn attempt(&self, spec: &Spec, origin: &Origin) {
+    pub(crate) fn attempt(&self, origin: &Origin) {
         self.record(|record| {
             record.attempts = Some(record.attempts.unwrap_or_default() + 1);
-            record.upstream = Some(spec.name.clone());
             record.server_address = Some(origin.host.clone());
             record.server_port = Some(origin.port);
-            record.provider = spec.provider.clone();
-            record.region = spec.region.clone();
-            record.request_model = spec.model.clone();
+            record.provider = origin.provider.clone();
+            record.region = origin.region.clone();
         });
     }
 
@@ -290,6 +304,19 @@ impl Notes {
         self.record(|record| record.error_type = Some(kind.to_owned()));
     }
 
+    /// Tidegate itself let go of a call that was still open.
+    fn cut(&self, kind: &'static str) {
+        if self.ending.get() != Ending::CallerLeft {
+            return;
+        }
+        let is_answered = self.stamps.answered.get().is_some();
+        self.ended(if is_answered { Ending::Broken } else { Ending::NoAnswer });
+        self.record(|record| {
+            record.error_type = Some(kind.to_owned());
+            record.error_origin = Some(ErrorOrigin::Sidecar);
+        });
+    }
+
     fn close(&self) -> Record {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -300,6 +327,9 @@ impl Notes {
         record.overhead_s = self.overhead().map(|time| time.as_secs_f64());
         if let Some(observer) = state.observer.take() {
             observer.finish(self.ending.get(), self.opened.elapsed(), &mut record);
+        }
+        if record.request_model.is_none() && record.operation.is_some() {
+            record.request_model = state.default_model.take();
         }
         record
     }
@@ -314,6 +344,18 @@ impl Notes {
 }
 
 impl State {
+    /// Counts the call in flight, for its model as soon as that is known.
+    fn count_in_flight(&mut self, recorder: &Recorder) {
+        let observer = self.observer.as_ref().expect("the exchange is open");
+        let model = observer.model().or(self.default_model.as_deref());
+        if let Some(upstream) = &self.record.upstream
+            && (self.in_flight.is_none() || model.is_some())
+        {
+            self.has_model = model.is_some();
+            self.in_flight = Some(recorder.in_flight(model, upstream));
+        }
+    }
+
     fn observer(&mut self) -> &mut Observer {
         self.observer.as_mut().expect("notes are taken only while the exchange is open")
     }

@@ -23,6 +23,8 @@ pub(crate) struct Routes {
 pub(crate) struct Route {
     pub(crate) name: Arc<str>,
     pub(crate) upstream: Arc<str>,
+    /// The model that is served there, where calls name none.
+    pub(crate) model: Option<String>,
     pub(crate) strip_prefix: Option<String>,
     pub(crate) stack: Stack,
     matches: Match,
@@ -67,6 +69,7 @@ impl Routes {
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),
+                model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
                 stack: stack(upstream.clone()),
                 matches: Match::new(&route.matches),

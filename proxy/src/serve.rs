@@ -73,7 +73,7 @@ impl Worker {
             notes.request_ended();
         }
         let route = self.route(&mut request, notes).await?;
-        notes.routed(route, &self.recorder);
+        notes.routed(route);
         let Request { mut head, body, .. } = request;
         if let Some(prefix) = &route.strip_prefix {
             head.target = head.target.without_prefix(prefix);

@@ -35,7 +35,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address is taken, or is not ours.
-    #[error("cannot listen on {address} ({what}): {source}{}", taken(source))]
+    #[error("cannot listen on {address} ({what}){}", taken(source))]
     Listen {
         /// Which of the addresses.
         what: &'static str,
@@ -45,7 +45,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The records file cannot be written.
-    #[error("cannot write records to {}: {source}", path.display())]
+    #[error("cannot write records to {}", path.display())]
     Records {
         /// The file.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum StartError {
     #[error(transparent)]
     Otlp(#[from] crate::export::otlp::Error),
     /// Threads cannot be started.
-    #[error("cannot start: {0}")]
+    #[error("cannot start")]
     Threads(#[from] std::io::Error),
 }
 
@@ -178,12 +178,15 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
         Some(path) => vec![records(path)?],
         None => Vec::new(),
     };
-    let strings =
-        |texts: Vec<&String>| texts.into_iter().map(|text| text.as_str().into()).collect();
     let upstreams = || config.upstreams.values();
+    let regions =
+        upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
     let options = recorder::Options {
-        models: strings(upstreams().filter_map(|upstream| upstream.model.as_ref()).collect()),
-        regions: strings(upstreams().filter_map(|upstream| upstream.region.as_ref()).collect()),
+        models: upstreams()
+            .filter_map(|upstream| upstream.model.as_deref())
+            .map(Arc::from)
+            .collect(),
+        regions: regions.map(|region| region.as_str().into()).collect(),
         exporters,
         otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
     };
@@ -233,7 +236,8 @@ fn start_worker(
                 limits: shared.config.limits.clone(),
                 held: shared.held.clone(),
             });
-            run_worker(listener, worker, &shared).await;
+            run_worker(listener, worker.clone(), &shared).await;
+            worker.activity.cut();
         });
         // Open calls end here: their records leave before the exporters do.
         drop(local);

@@ -1,6 +1,9 @@
 //! The sidecar from outside: a process, real sockets, and peers that do not always behave.
 
+mod attacks;
 mod corpus;
+#[cfg(feature = "loadgen")]
+mod demo;
 mod drain;
 mod endings;
 mod failures;

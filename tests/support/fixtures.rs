@@ -1,9 +1,12 @@
 //! The calls under `tests/fixtures`, ready to be read.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
@@ -36,9 +39,11 @@ impl Case {
         let file = fs::read(folder.join("case.json")).expect("every case has a case.json");
         let mut case: Value = serde_json::from_slice(&file).expect("which is JSON");
         let name = folder.strip_prefix(FOLDER).expect("a folder below").display().to_string();
+        let is_gzip = case["response"]["headers"]["content-encoding"] == "gzip";
+        let reply = reply(folder);
         Self {
             name,
-            reply: reply(folder),
+            reply: if is_gzip { gzip(&reply) } else { reply },
             ending: ending(&case["ending"]),
             record: case["record"].take(),
             request: case["request"].take(),
@@ -95,6 +100,12 @@ fn reply(folder: &Path) -> Vec<u8> {
     };
     let plain = ["reply.json", "reply.sse", "reply.txt"].into_iter().find_map(read);
     plain.or_else(messages).expect("every case has a reply")
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("memory takes everything");
+    encoder.finish().expect("memory takes everything")
 }
 
 /// A message of an AWS event stream.

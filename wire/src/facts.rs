@@ -5,17 +5,15 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::dialect::{Counts, Field, Reading};
-use crate::json::{Reader, Scalar, Sink};
+use crate::json::{Scalar, Sink};
+use crate::nested::Nested;
 
 /// More choices than anybody asks for.
 const MAX_CHOICES: u64 = 128;
 
 /// What a reply has said so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) model: String,
     pub(crate) id: String,
@@ -85,41 +83,12 @@ struct Item {
     has_counts: bool,
 }
 
-/// JSON that comes as base64 within the JSON.
-#[derive(Debug)]
-struct Nested {
-    reader: Reader<Field>,
-    /// Digits that wait for their group of four.
-    digits: [u8; 4],
-    waiting: usize,
-}
-
 // === impl Facts ===
 
 impl Facts {
     pub(crate) fn new(reading: &'static Reading, tokens: Tokens) -> Self {
-        Self {
-            model: String::new(),
-            id: String::new(),
-            counts: Counts::default(),
-            tokens,
-            error: None,
-            finish_reasons: Vec::new(),
-            status: String::new(),
-            block_reason: None,
-            job_name: None,
-            job_done: None,
-            retry_after: None,
-            ended: false,
-            counted_at_end: false,
-            is_broken: false,
-            flat: Fault::default(),
-            choice: Choice::default(),
-            part: Part::default(),
-            item: Item::default(),
-            nested: reading.nested.map(|table| Box::new(Nested::new(table))),
-            now: Duration::ZERO,
-        }
+        let nested = reading.nested.map(|table| Box::new(Nested::new(table)));
+        Self { tokens, nested, ..Self::default() }
     }
 
     /// The reply says that it failed.
@@ -236,8 +205,7 @@ impl Facts {
     /// The JSON text at hand is whole, or will never be.
     pub(crate) fn piece_ended(&mut self) {
         let Some(mut nested) = self.nested.take() else { return };
-        self.is_broken |= nested.reader.end(self).is_err() || nested.waiting > 0;
-        nested.waiting = 0;
+        self.is_broken |= nested.end(self).is_none();
         self.nested = Some(nested);
     }
 }
@@ -302,39 +270,6 @@ impl Tokens {
         if let Some(kept) = &mut self.kept {
             kept.push(now);
         }
-    }
-}
-
-// === impl Nested ===
-
-impl Nested {
-    fn new(table: &'static crate::json::Table<Field>) -> Self {
-        Self { reader: Reader::new(table), digits: [0; 4], waiting: 0 }
-    }
-
-    /// Decodes and reads on; nothing where that cannot be done.
-    fn feed(&mut self, mut digits: &[u8], facts: &mut Facts) -> Option<()> {
-        while self.waiting > 0 && !digits.is_empty() {
-            self.digits[self.waiting] = digits[0];
-            self.waiting = (self.waiting + 1) % 4;
-            digits = &digits[1..];
-            if self.waiting == 0 {
-                let group = self.digits;
-                self.decode(&group, facts)?;
-            }
-        }
-        let (groups, rest) = digits.split_at(digits.len() / 4 * 4);
-        self.digits[..rest.len()].copy_from_slice(rest);
-        if !rest.is_empty() {
-            self.waiting = rest.len();
-        }
-        groups.chunks(1024).try_for_each(|groups| self.decode(groups, facts))
-    }
-
-    fn decode(&mut self, groups: &[u8], facts: &mut Facts) -> Option<()> {
-        let mut bytes = [0; 768];
-        let length = STANDARD.decode_slice(groups, &mut bytes).ok()?;
-        self.reader.feed(&bytes[..length], facts).ok()
     }
 }
 

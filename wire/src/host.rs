@@ -2,9 +2,11 @@
 
 /// What a host says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Host<'a> {
-    pub(crate) provider: Option<&'static str>,
-    pub(crate) region: Option<&'a str>,
+pub struct Host<'a> {
+    /// The `gen_ai.provider.name` of calls that go there.
+    pub provider: Option<&'static str>,
+    /// The provider's region or location.
+    pub region: Option<&'a str>,
 }
 
 /// By the end of the host's name: `gen_ai.provider.name`, or a word of our own where it has none.
@@ -47,18 +49,20 @@ const PROVIDERS: &[(&str, &str)] = &[
 /// Names of Bedrock's endpoints, in front of the region.
 const BEDROCK: [&str; 3] = ["bedrock-runtime", "bedrock-runtime-fips", "bedrock-mantle"];
 
-/// Reads the name of a host, in lower case as clients send it.
-pub(crate) fn read(host: &str) -> Host<'_> {
-    if host.ends_with(".amazonaws.com")
-        || host.ends_with(".api.aws")
-        || host.contains(".amazonaws.")
-    {
-        return aws(host);
+impl<'a> Host<'a> {
+    /// Reads the name of a host, in lower case as clients send it.
+    pub fn read(host: &'a str) -> Self {
+        if host.ends_with(".amazonaws.com")
+            || host.ends_with(".api.aws")
+            || host.contains(".amazonaws.")
+        {
+            return aws(host);
+        }
+        let known = PROVIDERS.iter().find(|(name, _)| is_or_ends_with(host, name));
+        let provider = known.map(|(_, provider)| *provider);
+        let region = if provider == Some("gcp.vertex_ai") { google_region(host) } else { None };
+        Self { provider, region }
     }
-    let known = PROVIDERS.iter().find(|(name, _)| is_or_ends_with(host, name));
-    let provider = known.map(|(_, provider)| *provider);
-    let region = if provider == Some("gcp.vertex_ai") { google_region(host) } else { None };
-    Host { provider, region }
 }
 
 /// `bedrock-runtime.{region}.amazonaws.com` and the like, VPC endpoints among them.
@@ -91,7 +95,7 @@ mod tests {
 
     #[track_caller]
     fn check(host: &str, provider: Option<&str>, region: Option<&str>) {
-        let read = read(host);
+        let read = Host::read(host);
         assert_eq!((read.provider, read.region), (provider, region), "{host}");
     }
 

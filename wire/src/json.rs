@@ -5,10 +5,15 @@
 //! after another (NDJSON, NUL-ended), and the elements of an array at the root are each an item.
 //! Malformed text is an error, never a panic; what lies off the paths is only checked for balance.
 
-use memchr::memchr2;
+mod scalar;
+mod scan;
+mod table;
 
-#[cfg(test)]
-mod tests;
+pub use scalar::Scalar;
+pub use table::{Table, Want};
+
+use scan::{quote_or_escape, whole_text};
+use table::{DEAD, ITEMS, ROOT};
 
 /// Of a string or number, this much is kept; the rest of a string is cut off.
 const KEPT_BYTES: usize = 1024;
@@ -31,32 +36,6 @@ pub trait Sink<F> {
     fn item(&mut self);
 }
 
-/// A value without parts, as it stood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scalar<'a> {
-    /// A string, unescaped; cut off where it is very long.
-    Text(&'a [u8]),
-    /// A number as written.
-    Number(&'a [u8]),
-    /// `true` or `false`.
-    Bool(bool),
-    /// `null`.
-    Null,
-}
-
-/// What is wanted of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Its scalar.
-    Value,
-    /// Whether it is anything but null or an empty string.
-    Seen,
-    /// Its text, in pieces as they come.
-    Fragments,
-    /// The moment when its object closes.
-    Closed,
-}
-
 /// Why a reader gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -64,12 +43,6 @@ pub enum Error {
     Malformed,
     /// Too many containers within containers.
     TooDeep,
-}
-
-/// The wanted paths, as a tree.
-#[derive(Debug)]
-pub struct Table<F> {
-    nodes: Vec<Node<F>>,
 }
 
 /// Reads JSON along the paths of its table.
@@ -92,14 +65,6 @@ pub struct Reader<F: 'static> {
     /// How many of the levels are on wanted paths.
     live: u8,
     levels: [Level; MAX_LIVE],
-}
-
-#[derive(Debug)]
-struct Node<F> {
-    keys: Vec<(&'static [u8], u16)>,
-    each: u16,
-    want: Option<(Want, F)>,
-    closed: Option<F>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,78 +101,6 @@ struct Escape {
     code: u16,
     /// The first half of a surrogate pair.
     high: u16,
-}
-
-/// Nothing below is wanted.
-const DEAD: u16 = 0;
-/// An item.
-const ROOT: u16 = 1;
-/// An array at the root, whose elements are items.
-const ITEMS: u16 = 2;
-
-// === impl Table ===
-
-impl<F: Copy> Table<F> {
-    /// Compiles paths such as `choices[*].delta.content`; `[*]` stands for every element.
-    pub fn new(paths: &[(&'static str, Want, F)]) -> Self {
-        let mut table = Self { nodes: vec![Node::new(), Node::new(), Node::new()] };
-        table.nodes[usize::from(ITEMS)].each = ROOT;
-        for &(path, want, field) in paths {
-            table.add(path, want, field);
-        }
-        table
-    }
-
-    fn add(&mut self, path: &'static str, want: Want, field: F) {
-        let mut node = ROOT;
-        for part in path.split('.') {
-            let (key, each) = part.strip_suffix("[*]").map_or((part, false), |key| (key, true));
-            node = self.child(node, key.as_bytes());
-            if each {
-                node = self.each(node);
-            }
-        }
-        let node = &mut self.nodes[usize::from(node)];
-        match want {
-            Want::Closed => node.closed = Some(field),
-            want => node.want = Some((want, field)),
-        }
-    }
-
-    fn child(&mut self, node: u16, key: &'static [u8]) -> u16 {
-        let known = self.find(node, key);
-        if known != DEAD {
-            return known;
-        }
-        let new = self.push();
-        self.nodes[usize::from(node)].keys.push((key, new));
-        new
-    }
-
-    fn each(&mut self, node: u16) -> u16 {
-        if self.nodes[usize::from(node)].each == DEAD {
-            self.nodes[usize::from(node)].each = self.push();
-        }
-        self.nodes[usize::from(node)].each
-    }
-
-    fn push(&mut self) -> u16 {
-        self.nodes.push(Node::new());
-        u16::try_from(self.nodes.len() - 1).expect("tables are written by hand")
-    }
-}
-
-impl<F> Table<F> {
-    fn find(&self, node: u16, key: &[u8]) -> u16 {
-        let keys = &self.nodes[usize::from(node)].keys;
-        keys.iter().find(|(known, _)| *known == key).map_or(DEAD, |(_, node)| *node)
-    }
-}
-
-impl<F> Node<F> {
-    fn new() -> Self {
-        Self { keys: Vec::new(), each: DEAD, want: None, closed: None }
-    }
 }
 
 // === impl Reader ===
@@ -269,40 +162,46 @@ impl<F: Copy> Reader<F> {
         self.live = 0;
     }
 
-    /// Punctuation and white space, up to the next string, word or unwanted container.
+    /// Punctuation, white space and strings that lie whole in these bytes, up to anything else.
     fn structure(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) -> Result<usize, Error> {
-        for (at, &byte) in bytes.iter().enumerate() {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
             match (self.step, byte) {
                 (_, b' ' | b'\n' | b'\r' | b'\t') | (Step::Between, 0) => {}
-                (Step::FirstElement, b']') | (Step::FirstKey, b'}') => self.close(byte, sink)?,
-                (Step::Between | Step::Value | Step::FirstElement, b'{' | b'[') => {
-                    self.open(byte, sink)?;
-                }
+                (Step::Colon, b':') => self.step = Step::Value,
+                (Step::After, b',') => self.comma(),
+                (Step::FirstKey | Step::Key, b'"') => self.target = Target::Key,
+                (Step::After | Step::FirstKey, b'}') => self.close(byte, sink)?,
+                (Step::After | Step::FirstElement, b']') => self.close(byte, sink)?,
                 (Step::Between | Step::Value | Step::FirstElement, b'"') => {
-                    self.target = match self.table.nodes[usize::from(self.node)].want {
+                    self.target = match self.table.node(self.node).want {
                         Some((want, field)) => Target::Field(want, field),
                         None => Target::Nothing,
                     };
-                    self.step = Step::Text;
+                }
+                (Step::Between | Step::Value | Step::FirstElement, b'{' | b'[') => {
+                    self.open(byte, sink)?;
+                    if self.step == Step::Skip {
+                        return Ok(at);
+                    }
                 }
                 (Step::Between | Step::Value | Step::FirstElement, _) => {
                     self.step = Step::Word;
-                    return Ok(at);
+                    return Ok(at - 1);
                 }
-                (Step::FirstKey | Step::Key, b'"') => {
-                    self.target = Target::Key;
-                    self.step = Step::Text;
-                }
-                (Step::Colon, b':') => self.step = Step::Value,
-                (Step::After, b',') => self.comma(),
-                (Step::After, b'}' | b']') => self.close(byte, sink)?,
                 _ => return Err(Error::Malformed),
             }
-            if matches!(self.step, Step::Text | Step::Skip) {
-                return Ok(at + 1);
+            if byte == b'"' {
+                let Some(text) = whole_text(&bytes[at..]) else {
+                    self.step = Step::Text;
+                    return Ok(at);
+                };
+                self.text_ended(text, sink);
+                at += text.len() + 1;
             }
         }
-        Ok(bytes.len())
+        Ok(at)
     }
 
     fn comma(&mut self) {
@@ -311,7 +210,7 @@ impl<F: Copy> Reader<F> {
         } else {
             let level = &mut self.levels[usize::from(self.live) - 1];
             level.index = level.index.saturating_add(1);
-            self.node = self.table.nodes[usize::from(level.node)].each;
+            self.node = self.table.node(level.node).each;
             self.step = Step::Value;
         }
     }
@@ -320,7 +219,7 @@ impl<F: Copy> Reader<F> {
         let is_object = byte == b'{';
         let at_root = self.depth == 0;
         self.push(is_object)?;
-        let node = &self.table.nodes[usize::from(self.node)];
+        let node = self.table.node(self.node);
         if let Some((Want::Seen, field)) = node.want {
             sink.seen(field);
         }
@@ -336,7 +235,7 @@ impl<F: Copy> Reader<F> {
             Some(level) if usize::from(self.live) < MAX_LIVE => {
                 self.levels[usize::from(self.live)] = Level { node: level, index: 0 };
                 self.live += 1;
-                self.node = self.table.nodes[usize::from(level)].each;
+                self.node = self.table.node(level).each;
                 self.step = step;
             }
             _ => self.step = Step::Skip,
@@ -348,7 +247,7 @@ impl<F: Copy> Reader<F> {
         self.pop(byte)?;
         self.live -= 1;
         let closed = self.levels[usize::from(self.live)];
-        if let Some(field) = self.table.nodes[usize::from(closed.node)].closed {
+        if let Some(field) = self.table.node(closed.node).closed {
             sink.closed(field, self.index());
         }
         if closed.node == ITEMS {
@@ -408,7 +307,7 @@ impl<F: Copy> Reader<F> {
             self.escape.open = 0;
             return 1;
         }
-        let Some(at) = memchr2(b'"', b'\\', bytes) else { return bytes.len() };
+        let Some(at) = quote_or_escape(bytes) else { return bytes.len() };
         match bytes[at] {
             b'"' => self.quoted = false,
             _ => self.escape.open = 1,
@@ -447,7 +346,7 @@ impl<F: Copy> Reader<F> {
                 at += 1;
                 continue;
             }
-            let Some(length) = memchr2(b'"', b'\\', &bytes[at..]) else {
+            let Some(length) = quote_or_escape(&bytes[at..]) else {
                 self.fragment(&bytes[at..], sink);
                 return Ok(bytes.len());
             };
@@ -503,9 +402,10 @@ impl<F: Copy> Reader<F> {
                 self.kept.clear();
             }
         }
-        match target_is_key(&self.target) {
-            true => self.step = Step::Colon,
-            false => self.value_ended(sink),
+        if matches!(self.target, Target::Key) {
+            self.step = Step::Colon;
+        } else {
+            self.value_ended(sink);
         }
     }
 
@@ -531,12 +431,12 @@ impl<F: Copy> Reader<F> {
             return Ok(length);
         }
         let scalar = if self.kept.is_empty() {
-            scalar(&bytes[..length])?
+            Scalar::of(&bytes[..length])?
         } else {
             self.keep(&bytes[..length]);
-            scalar(&self.kept)?
+            Scalar::of(&self.kept)?
         };
-        match self.table.nodes[usize::from(self.node)].want {
+        match self.table.node(self.node).want {
             Some((Want::Value, field)) => sink.value(field, scalar),
             Some((Want::Seen, field)) if !matches!(scalar, Scalar::Null | Scalar::Bool(false)) => {
                 sink.seen(field);
@@ -607,39 +507,9 @@ impl<F: Copy> Reader<F> {
     }
 }
 
-// === impl Scalar ===
-
-impl Scalar<'_> {
-    /// A count: a number that is not negative, floats such as `6.0` among them.
-    pub fn count(self) -> Option<u64> {
-        let Self::Number(text) = self else { return None };
-        let text = std::str::from_utf8(text).ok()?;
-        text.parse().ok().or_else(|| {
-            let float: f64 = text.parse().ok()?;
-            (float >= 0.0 && float < u64::MAX as f64).then_some(float as u64)
-        })
-    }
-}
-
-fn scalar(word: &[u8]) -> Result<Scalar<'_>, Error> {
-    match word {
-        b"true" => Ok(Scalar::Bool(true)),
-        b"false" => Ok(Scalar::Bool(false)),
-        // Some servers write what Python calls JSON.
-        b"null" | b"NaN" | b"Infinity" | b"-Infinity" => Ok(Scalar::Null),
-        [b'-' | b'0'..=b'9', rest @ ..] if rest.iter().all(is_numeric) => Ok(Scalar::Number(word)),
-        _ => Err(Error::Malformed),
-    }
-}
-
-fn is_numeric(byte: &u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')
-}
-
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-')
 }
 
-fn target_is_key<F>(target: &Target<F>) -> bool {
-    matches!(target, Target::Key)
-}
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ pub mod json;
 mod dialect;
 mod facts;
 mod host;
+mod nested;
 mod observer;
 mod outcome;
 mod record;
@@ -17,6 +18,7 @@ mod request;
 mod shape;
 mod words;
 
+pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};
 pub use record::{Id, Record, SpanId, TraceId, UsageSource};

@@ -9,8 +9,12 @@ use crate::request::Request;
 use crate::words::word;
 use crate::{Ending, ErrorOrigin, Headers, Outcome, Record, Shape, UsageSource};
 
-/// The type of an error that came without one, and without a status that could stand for it.
+/// `error.type` of an error in band that names neither type nor code.
 const OTHER_ERROR: &str = "_OTHER";
+/// `error.type` where no response head came, and the carrier does not know better.
+const NO_ANSWER: &str = "no_answer";
+/// `error.type` of a truncated call, where the carrier does not know better.
+const TRUNCATED: &str = "truncated";
 
 /// Reads a call beside its bytes. Never fails: what it cannot read it leaves out, and says so.
 ///
@@ -20,7 +24,7 @@ pub struct Observer {
     shape: Shape,
     request: Request,
     head: Option<Head>,
-    reply: Option<Box<Reply>>,
+    reply: Option<Reply>,
     keeps_token_times: bool,
 }
 
@@ -72,7 +76,7 @@ impl Observer {
         self.head = Some(Head::read(status, headers, at));
         self.reply = self.shape.reading.map(|reading| {
             let kept = self.keeps_token_times.then(Vec::new);
-            Box::new(Reply::new(reading, headers, Tokens { kept, ..Tokens::default() }))
+            Reply::new(reading, headers, Tokens { kept, ..Tokens::default() })
         });
     }
 
@@ -199,12 +203,12 @@ impl Observer {
     fn fill_error(&self, ending: Ending, outcome: Outcome, record: &mut Record) {
         match outcome {
             Outcome::Failed if ending == Ending::NoAnswer => {
-                fill(&mut record.error_type, || Some("no_answer".to_owned()));
+                fill(&mut record.error_type, || Some(NO_ANSWER.to_owned()));
                 fill(&mut record.error_origin, || Some(ErrorOrigin::Upstream));
             }
             Outcome::Failed => self.fill_fault(record),
             Outcome::Truncated => {
-                fill(&mut record.error_type, || Some("truncated".to_owned()));
+                fill(&mut record.error_type, || Some(TRUNCATED.to_owned()));
                 fill(&mut record.error_origin, || Some(ErrorOrigin::Upstream));
             }
             Outcome::Completed | Outcome::Refused | Outcome::Abandoned => {}

@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{ErrorOrigin, Outcome};
 
+mod line;
+
 /// One call, from the moment its head was read to its last byte.
 ///
 /// Serialises to one flat JSON object. All `*_s` values are seconds from the start of the call,
@@ -199,6 +201,16 @@ pub enum UsageSource {
     Reported,
     /// The provider stated them, but the call ended before it had said its last word.
     Partial,
+}
+
+impl UsageSource {
+    /// The word that stands in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Partial => "partial",
+        }
+    }
 }
 
 /// The trace that a call belongs to.

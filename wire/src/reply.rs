@@ -1,6 +1,9 @@
 //! The body of a reply, from its bytes to what they say.
 
+use std::io::{self, Write};
 use std::time::Duration;
+
+use flate2::write::GzDecoder;
 
 use crate::Headers;
 use crate::dialect::{Field, Reading};
@@ -8,13 +11,40 @@ use crate::facts::{Facts, Tokens};
 use crate::frame::{Framing, NotUnderstood, Pieces};
 use crate::json::{self, Reader};
 
+/// What a body may decode to, whatever its length.
+const MAX_DECODED: u64 = 256 << 20;
+/// What a short body may decode to.
+const FREELY_DECODED: u64 = 8 << 20;
+/// What a longer one may decode to, in its own lengths.
+const MAX_RATIO: u64 = 100;
+
 /// A reply that is being read.
 #[derive(Debug)]
 pub(crate) struct Reply {
+    coding: Coding,
+}
+
+/// How the body is encoded.
+#[derive(Debug)]
+enum Coding {
+    Identity(Box<Plain>),
+    /// Decoded as it comes, beside what goes on to the caller; this takes some 80 KiB.
+    Gzip {
+        decoder: Box<GzDecoder<Plain>>,
+        /// How much has come.
+        encoded: u64,
+    },
+}
+
+/// The body without its coding.
+#[derive(Debug)]
+struct Plain {
     framing: Framing,
     text: Text,
     /// Reading was given up: no later byte is looked at.
     given_up: bool,
+    /// How much a decoder has made.
+    decoded: u64,
 }
 
 /// The JSON texts of a reply.
@@ -41,37 +71,141 @@ impl Reply {
                 facts.counts.set(*count, value);
             }
         }
-        let is_encoded =
-            headers.value("content-encoding").is_some_and(|coding| coding != b"identity");
-        Self {
-            framing: Framing::announced(headers.value("content-type")),
-            text: Text {
-                reader: Reader::new(&reading.paths),
-                facts,
-                is_broken: false,
-                at_end: false,
-                is_cut: false,
-                not_understood: is_encoded.then_some(NotUnderstood::Encoded),
-            },
-            given_up: is_encoded,
-        }
+        let framing = Framing::announced(headers.value("content-type"));
+        let plain = Plain::new(framing, Text::new(reading, facts));
+        Self { coding: Coding::new(headers.value("content-encoding"), plain) }
     }
 
     /// Reads on.
     pub(crate) fn chunk(&mut self, bytes: &[u8], at: Duration) {
-        if self.given_up {
-            return;
+        self.plain_mut().text.facts.now = at;
+        match &mut self.coding {
+            Coding::Identity(plain) => plain.feed(bytes),
+            Coding::Gzip { decoder, encoded } => {
+                *encoded += bytes.len() as u64;
+                if !decoder.get_ref().given_up
+                    && let Err(reason) = inflate(decoder, bytes, *encoded)
+                {
+                    decoder.get_mut().give_up(reason);
+                }
+            }
         }
-        self.text.facts.now = at;
-        if let Err(reason) = self.framing.feed(bytes, &mut self.text) {
-            self.text.not_understood.get_or_insert(reason);
-            self.given_up = true;
-        }
-        self.given_up |= self.text.is_broken && matches!(self.framing, Framing::Json);
     }
 
     /// No more comes.
     pub(crate) fn end(&mut self) {
+        if let Coding::Gzip { decoder, encoded: 1.. } = &mut self.coding
+            && !decoder.get_ref().given_up
+        {
+            decoder.get_mut().text.is_cut = decoder.try_finish().is_err();
+        }
+        self.plain_mut().end();
+    }
+
+    /// Whether this is framed as streams are.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.plain().framing.is_stream()
+    }
+
+    /// Whether nothing has come.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.plain().framing.is_blank()
+    }
+
+    /// Whether the body ended within a message.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.plain().text.is_cut
+    }
+
+    /// Whether the reply could be read to its end.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.plain().given_up
+    }
+
+    pub(crate) fn not_understood(&self) -> Option<NotUnderstood> {
+        let text = &self.plain().text;
+        let nested = text.facts.is_broken.then_some(NotUnderstood::NotJson);
+        text.not_understood.or(nested)
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.plain().text.facts
+    }
+
+    pub(crate) fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.plain_mut().text.facts
+    }
+
+    fn plain(&self) -> &Plain {
+        match &self.coding {
+            Coding::Identity(plain) => plain,
+            Coding::Gzip { decoder, .. } => decoder.get_ref(),
+        }
+    }
+
+    fn plain_mut(&mut self) -> &mut Plain {
+        match &mut self.coding {
+            Coding::Identity(plain) => plain,
+            Coding::Gzip { decoder, .. } => decoder.get_mut(),
+        }
+    }
+}
+
+// === impl Coding ===
+
+impl Coding {
+    fn new(coding: Option<&[u8]>, mut plain: Plain) -> Self {
+        match coding.unwrap_or_default() {
+            b"" | b"identity" => Self::Identity(Box::new(plain)),
+            b"gzip" | b"x-gzip" => {
+                Self::Gzip { decoder: Box::new(GzDecoder::new(plain)), encoded: 0 }
+            }
+            _ => {
+                plain.give_up(NotUnderstood::Encoded);
+                Self::Identity(Box::new(plain))
+            }
+        }
+    }
+}
+
+/// Decodes all that can be decoded now: an event must not wait for the next one.
+fn inflate(
+    decoder: &mut GzDecoder<Plain>,
+    mut bytes: &[u8],
+    encoded: u64,
+) -> Result<(), NotUnderstood> {
+    let most = encoded.saturating_mul(MAX_RATIO).saturating_add(FREELY_DECODED).min(MAX_DECODED);
+    while !bytes.is_empty() {
+        match decoder.write(bytes).map_err(|_| NotUnderstood::Encoded)? {
+            // The encoding has ended; what follows belongs to nothing.
+            0 => break,
+            used => bytes = &bytes[used..],
+        }
+        if decoder.get_ref().decoded > most {
+            return Err(NotUnderstood::DecodedTooLarge);
+        }
+    }
+    decoder.flush().map_err(|_| NotUnderstood::Encoded)
+}
+
+// === impl Plain ===
+
+impl Plain {
+    fn new(framing: Framing, text: Text) -> Self {
+        Self { framing, text, given_up: false, decoded: 0 }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        if self.given_up {
+            return;
+        }
+        if let Err(reason) = self.framing.feed(bytes, &mut self.text) {
+            self.give_up(reason);
+        }
+        self.given_up |= self.text.is_broken && matches!(self.framing, Framing::Json);
+    }
+
+    fn end(&mut self) {
         if self.given_up {
             return;
         }
@@ -80,43 +214,39 @@ impl Reply {
         self.text.is_cut |= is_cut;
     }
 
-    /// Whether this is framed as streams are.
-    pub(crate) fn is_stream(&self) -> bool {
-        self.framing.is_stream()
+    fn give_up(&mut self, reason: NotUnderstood) {
+        self.text.not_understood.get_or_insert(reason);
+        self.given_up = true;
+    }
+}
+
+/// Takes what a decoder makes.
+impl io::Write for Plain {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.decoded += bytes.len() as u64;
+        self.feed(bytes);
+        Ok(bytes.len())
     }
 
-    /// Whether nothing has come.
-    pub(crate) fn is_blank(&self) -> bool {
-        self.framing.is_blank()
-    }
-
-    /// Whether the body ended within a message.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.text.is_cut
-    }
-
-    /// Whether the reply could be read to its end.
-    pub(crate) fn is_read(&self) -> bool {
-        !self.given_up
-    }
-
-    pub(crate) fn not_understood(&self) -> Option<NotUnderstood> {
-        let nested = self.text.facts.is_broken.then_some(NotUnderstood::NotJson);
-        self.text.not_understood.or(nested)
-    }
-
-    pub(crate) fn facts(&self) -> &Facts {
-        &self.text.facts
-    }
-
-    pub(crate) fn facts_mut(&mut self) -> &mut Facts {
-        &mut self.text.facts
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 // === impl Text ===
 
 impl Text {
+    fn new(reading: &'static Reading, facts: Facts) -> Self {
+        Self {
+            reader: Reader::new(&reading.paths),
+            facts,
+            is_broken: false,
+            at_end: false,
+            is_cut: false,
+            not_understood: None,
+        }
+    }
+
     fn broken(&mut self, error: json::Error) {
         self.not_understood.get_or_insert(match error {
             json::Error::Malformed => NotUnderstood::NotJson,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dialect::{Asks, Call, DIALECTS, Path, Reading};
-use crate::host;
+use crate::host::Host;
 use crate::words::word;
 
 /// What of a request's head decides how the call reads.
@@ -76,10 +76,23 @@ pub struct Shape {
     pub(crate) reading: Option<&'static Reading>,
 }
 
+impl Dialect {
+    /// All dialects.
+    pub const ALL: [Self; 7] = [
+        Self::OpenAi,
+        Self::Anthropic,
+        Self::Gemini,
+        Self::Vertex,
+        Self::Bedrock,
+        Self::Generate,
+        Self::Other,
+    ];
+}
+
 impl Shape {
     /// Reads the head of a request.
     pub fn read(head: &HeadView<'_>) -> Self {
-        let host = host::read(head.host.unwrap_or(""));
+        let host = Host::read(head.host.unwrap_or(""));
         let path = Path::new(head.path);
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
             return Self::unknown(head, &host);
@@ -96,14 +109,14 @@ impl Shape {
             region,
             project: call.project,
             stream: call.stream,
-            asks: if is_json(head) { call.asks } else { Asks::default() },
+            asks: if may_be_json(head) { call.asks } else { Asks::default() },
             reading: Some(call.reading),
         }
     }
 
     /// A call that no dialect knows: it may still name a model.
-    fn unknown(head: &HeadView<'_>, host: &host::Host<'_>) -> Self {
-        let asks = Asks { model: head.method == "POST" && is_json(head), stream: false };
+    fn unknown(head: &HeadView<'_>, host: &Host<'_>) -> Self {
+        let asks = Asks { model: head.method == "POST" && may_be_json(head), stream: false };
         Self {
             dialect: Dialect::Other,
             operation: None,
@@ -128,10 +141,14 @@ fn signed_region<'a>(head: &HeadView<'a>, call: &Call) -> Option<&'a str> {
     scope.split(['/', ',']).nth(2)
 }
 
-/// Whether the body may be JSON. Clients say all sorts of things of a body that is, or nothing at
-/// all; only forms in several parts are surely none.
-fn is_json(head: &HeadView<'_>) -> bool {
-    let is_multipart =
-        |kind: &[u8]| kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"));
-    !head.headers.value("content-type").is_some_and(is_multipart)
+/// Whether the body may be JSON: some clients do not say, or say what is not so. What turns out
+/// to be none is given up at its first byte; only forms are told apart here.
+fn may_be_json(head: &HeadView<'_>) -> bool {
+    const FORM: &[u8] = b"multipart/";
+    head.headers.value("content-type").is_none_or(|kind| {
+        kind.get(..FORM.len()).is_none_or(|start| !start.eq_ignore_ascii_case(FORM))
+    })
 }
+
+#[cfg(test)]
+mod tests;

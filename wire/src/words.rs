@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Words beyond these are simply not shared.
-const MAX_WORDS: usize = 128;
+/// Words beyond these are simply not shared: callers can make regions up.
+const MAX_WORDS: usize = 64;
+const MAX_LENGTH: usize = 64;
 
 thread_local! {
     // By thread: a counter that all workers touch on every call would cost more than the copy.
@@ -18,7 +19,7 @@ pub(crate) fn word(text: &str) -> Arc<str> {
             return word.clone();
         }
         let word: Arc<str> = Arc::from(text);
-        if words.len() < MAX_WORDS {
+        if words.len() < MAX_WORDS && text.len() <= MAX_LENGTH {
             words.push(word.clone());
         }
         word

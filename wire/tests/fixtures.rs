@@ -2,7 +2,7 @@
 //! better one when they end too early.
 
 use serde_json::Value;
-use tidegate_wire::{Ending, Outcome, Record};
+use tidegate_wire::{Dialect, Ending, Outcome, Record};
 
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
@@ -25,6 +25,16 @@ fn a_whole_reply_makes_its_record() {
     for case in fixtures::all() {
         let record = case.replay([case.reply.as_slice()], case.ending);
         assert_eq!(without_times(&record), case.record, "{}", case.name);
+    }
+}
+
+#[test]
+fn every_dialect_has_a_fixture() {
+    let cases = fixtures::all();
+    for dialect in Dialect::ALL {
+        let word = serde_json::to_value(dialect).expect("a word");
+        let folder = format!("{}/", word.as_str().expect("a word"));
+        assert!(cases.iter().any(|case| case.name.starts_with(&folder)), "{dialect:?} has none");
     }
 }
 
@@ -65,9 +75,25 @@ fn a_clean_end_that_comes_too_early_is_seen() {
     }
 }
 
-/// Whether a reply may end here: it has said why it does, or nobody knows how it should.
+#[test]
+fn no_wrong_byte_makes_it_panic() {
+    for case in fixtures::all() {
+        for at in (0..case.reply.len()).step_by(3) {
+            for wrong in [0, b'"', b'{', b']', b'\\', b'\n', 0xFF] {
+                let mut reply = case.reply.clone();
+                reply[at] = wrong;
+                let record = case.replay([reply.as_slice()], case.ending);
+                assert!(record.outcome.is_some(), "{} at {at}", case.name);
+            }
+        }
+    }
+}
+
+/// Whether a reply may end here: it has said why it does, or nobody can tell how it should.
 fn has_said_why(record: &Record) -> bool {
-    !record.finish_reasons.is_empty() || record.operation.is_none()
+    !record.finish_reasons.is_empty()
+        || record.operation.is_none()
+        || record.not_understood.is_some()
 }
 
 /// Whether only blanks are missing, or whole items of a kind that has no end mark.

@@ -1,7 +1,10 @@
 //! What an observer makes of times, endings and requests.
 
+use std::io::Write;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::HeaderMap;
 use tidegate_wire::{Ending, ErrorOrigin, HeadView, Observer, Outcome, Record, Shape, UsageSource};
 
@@ -135,15 +138,40 @@ fn usage_is_final_once_it_came_with_the_reason() {
 }
 
 #[test]
-fn an_encoded_body_is_not_read_and_says_so() {
+fn an_event_of_an_encoded_stream_is_read_when_it_comes() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let mut observer = chat(r#"{"model":"m","stream":true}"#);
-    let mut headers = event_stream();
-    headers.insert("content-encoding", "gzip".parse().expect("a value"));
-    observer.head(200, &headers, ms(1));
-    observer.chunk(&[0x1f, 0x8b, 8, 0], ms(2));
+    observer.keep_token_times();
+    observer.head(200, &gzip_stream(), ms(1));
+    for at in 2..5 {
+        encoder.write_all(&delta(r#"{"content":"hi"}"#)).expect("memory takes everything");
+        encoder.flush().expect("memory takes everything");
+        observer.chunk(&std::mem::take(encoder.get_mut()), ms(at));
+    }
+    assert_eq!(observer.token_times(), [ms(2), ms(3), ms(4)]);
+}
+
+#[test]
+fn an_encoding_that_is_none_is_given_up() {
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.head(200, &gzip_stream(), ms(1));
+    observer.chunk(b"data: {}\n\n", ms(2));
     let record = finish(observer, Ending::Clean, ms(3));
     assert_eq!(record.not_understood.as_deref(), Some("encoded"));
     assert_eq!(record.outcome, Some(Outcome::Completed));
+}
+
+#[test]
+fn what_decodes_to_far_more_than_came_is_given_up() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for _ in 0..64 {
+        encoder.write_all(&[b' '; 1 << 20]).expect("memory takes everything");
+    }
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.head(200, &gzip_stream(), ms(1));
+    observer.chunk(&encoder.finish().expect("memory takes everything"), ms(2));
+    let record = finish(observer, Ending::Clean, ms(3));
+    assert_eq!(record.not_understood.as_deref(), Some("decoded_too_large"));
 }
 
 #[test]
@@ -206,6 +234,12 @@ fn delta(delta: &str) -> Vec<u8> {
 fn event_stream() -> HeaderMap {
     let content_type = "text/event-stream; charset=utf-8".parse().expect("a value");
     HeaderMap::from_iter([(http::header::CONTENT_TYPE, content_type)])
+}
+
+fn gzip_stream() -> HeaderMap {
+    let mut headers = event_stream();
+    headers.insert(http::header::CONTENT_ENCODING, "gzip".parse().expect("a value"));
+    headers
 }
 
 fn finish(observer: Observer, ending: Ending, at: Duration) -> Record {

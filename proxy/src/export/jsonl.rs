@@ -100,7 +100,7 @@ impl Exporter for JsonLines {
     fn export(&mut self, records: &[Record]) -> u64 {
         let mut lost = 0;
         for record in records {
-            serde_json::to_writer(&mut self.buffer, record).expect("a record has plain fields");
+            record.write_json(&mut self.buffer);
             self.buffer.push(b'\n');
             if self.buffer.len() >= BUFFER_BYTES {
                 lost += self.flush();

@@ -147,10 +147,12 @@ impl Conn {
         }
     }
 
-    /// Makes the coming close an abnormal one, so that nobody takes what was sent for the whole.
-    pub(crate) fn abort(&self) {
+    /// Whether closing the connection is to reset it, so that nobody takes what was sent for the
+    /// whole, whatever makes it close.
+    pub(crate) fn reset_on_close(&self, reset: bool) {
         if let Stream::Tcp(tcp) = &*self.stream.borrow() {
-            let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+            let linger = reset.then_some(std::time::Duration::ZERO);
+            let _ = socket2::SockRef::from(tcp).set_linger(linger);
         }
     }
 

@@ -174,11 +174,15 @@ async fn deliver(
         (Next::Call, _) => KeepAlive::Usual,
     };
     notes.status(head.status);
+    // Where closing is what ends the body, it must mean that the body has come to its end.
+    let ends_by_closing = body_as == BodyAs::UntilClose;
+    if ends_by_closing {
+        conn.reset_on_close(true);
+    }
     let mut out = Vec::with_capacity(4096);
     write::response(&mut out, &head, body_as, said);
     let source = UpstreamBody { body, raw: body_as == BodyAs::Framed, bodiless: terms.is_head };
     let mut pump = Pump::new(out, source, body_as);
-    let mut unfinished = Unfinished { conn: Some(conn) };
     let stall = worker.timeouts.idle.0;
     let mut stalled_since: Option<u64> = None;
     let handed_over = poll_fn(|cx| {
@@ -207,25 +211,14 @@ async fn deliver(
     .await;
     match handed_over {
         Ok(()) => {
-            unfinished.conn = None;
             notes.handed_over();
+            if ends_by_closing {
+                conn.reset_on_close(false);
+            }
             next
         }
+        // The framing is left open: nobody takes what came so far for the whole.
         Err(_) => Next::Close,
-    }
-}
-
-/// An answer that is on its way. However it is given up, by the end of the process too, nobody may
-/// take what came so far for the whole.
-struct Unfinished<'a> {
-    conn: Option<&'a Conn>,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if let Some(conn) = self.conn {
-            conn.abort();
-        }
     }
 }
 

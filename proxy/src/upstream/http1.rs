@@ -82,8 +82,10 @@ pub(crate) async fn send(
 ) -> Result<Reply, Failure> {
     let mut awaiting = Awaiting::new(idle, &pool, call, upstream, limits);
     let mut result = poll_fn(|cx| awaiting.poll(cx)).await;
-    if reused && result.is_err() && awaiting.upload.written() == 0 {
-        // The server had closed while the connection was idle. Nothing was sent: try another.
+    let closed = matches!(result, Err(Error::Closed { .. }));
+    if reused && closed && awaiting.upload.written() == 0 {
+        // The server had closed while the connection was idle. Nothing was sent: try another. A
+        // caller that is at fault is not read again: what it said wrong would be missing.
         if let Some(fresh) = super::open_http1(&pool, upstream, limits, &awaiting.notes).await? {
             awaiting.conn = fresh.conn;
             awaiting.timer = fresh.timer;
@@ -272,10 +274,7 @@ impl Source for CallerBody {
                 match ready!(framed.poll_raw(cx, scratch, |payload| notes.request_chunk(payload))) {
                     Ok(0) => Piece::End,
                     Ok(n) => Piece::Raw(n),
-                    Err(BodyError::Cut | BodyError::Io(_)) => {
-                        return Poll::Ready(Err(Error::CallerLeft));
-                    }
-                    Err(error) => return Poll::Ready(Err(Error::Body(error))),
+                    Err(error) => return Poll::Ready(Err(Error::of_caller(error))),
                 }
             }
             RequestBody::Http2(body) => match ready!(body.poll_frame(cx)) {

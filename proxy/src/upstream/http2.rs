@@ -1,17 +1,18 @@
 //! One call over an HTTP/2 connection to an upstream, which carries many at a time.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::Limits;
 use super::pool::Pool;
@@ -41,21 +42,33 @@ pub(crate) struct Http2Connection {
 #[derive(Debug)]
 pub(crate) struct Seat(Rc<Http2Connection>);
 
-/// The request body as hyper takes it.
+/// The request body as hyper takes it, in a task that knows nothing of the call's end.
 #[derive(Debug)]
-pub(crate) struct Upload {
-    body: RequestBody,
-    notes: Rc<Notes>,
-    broken: Broken,
-}
+pub(crate) struct Upload(Rc<Ascent>);
 
-/// Why the request body broke off: hyper tells that to the upstream, but not to us.
-type Broken = Rc<RefCell<Option<Error>>>;
+/// The call's own hold on its upload: letting go of it ends the upload, wherever that stands.
+#[derive(Debug)]
+struct Uploading(Rc<Ascent>);
+
+/// A request body on its way.
+#[derive(Debug)]
+struct Ascent {
+    /// Taken when the call is over: nothing is read from its caller any more.
+    body: RefCell<Option<RequestBody>>,
+    notes: Rc<Notes>,
+    timer: RefCell<Timer>,
+    idle: Duration,
+    moved: Cell<Instant>,
+    waker: RefCell<Option<Waker>>,
+    /// What the caller did wrong.
+    broken: RefCell<Option<Error>>,
+}
 
 /// The body of an answer, on its stream.
 #[derive(Debug)]
 pub(crate) struct Http2Reply {
     incoming: hyper::body::Incoming,
+    uploading: Uploading,
     timer: Timer,
     notes: Rc<Notes>,
     idle: Duration,
@@ -113,19 +126,31 @@ pub(crate) async fn send(
     limits: Limits,
 ) -> Result<Reply, Failure> {
     let notes = call.notes.clone();
-    let broken = Broken::default();
-    let request = request(call, pool, upstream, &broken)?;
+    let (request, uploading) = request(call, pool, upstream, limits)?;
     let mut sender = seat.0.sender.clone();
     notes.sent();
     let limit = limits.response_head;
-    let response = match timeout(limit, sender.send_request(request)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => {
+    let mut answer = pin!(sender.send_request(request));
+    let mut timer = Timer::at(Instant::now() + limit);
+    let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => loop {
+            ready!(timer.poll(cx));
+            // The time for the head begins when the request has gone.
+            match uploading.0.moved.get() + limit {
+                due if due > Instant::now() => timer.set(due),
+                _ => break Poll::Ready(None),
+            }
+        },
+    });
+    let response = match answer.await {
+        Some(Ok(response)) => response,
+        Some(Err(error)) => {
             let closed =
                 || Error::Closed { upstream: upstream.clone(), source: Some(error.into()) };
-            return Err(broken.take().unwrap_or_else(closed).into());
+            return Err(uploading.0.broken.take().unwrap_or_else(closed).into());
         }
-        Err(_) => {
+        None => {
             let limit_s = limit.as_secs();
             return Err(Error::ResponseTimeout { upstream: upstream.clone(), limit_s }.into());
         }
@@ -138,7 +163,8 @@ pub(crate) async fn send(
     };
     notes.answered(&head);
     let timer = Timer::at(Instant::now() + limits.idle);
-    let reply = Http2Reply { incoming, timer, notes, idle: limits.idle, _seat: seat };
+    let idle = limits.idle;
+    let reply = Http2Reply { incoming, uploading, timer, notes, idle, _seat: seat };
     Ok(Reply { head, body: ReplyBody::Http2(Box::new(reply)) })
 }
 
@@ -147,8 +173,8 @@ fn request(
     call: Call,
     pool: &Pool,
     upstream: &Arc<str>,
-    broken: &Broken,
-) -> Result<http::Request<Upload>, Error> {
+    limits: Limits,
+) -> Result<(http::Request<Upload>, Uploading), Error> {
     let Call { head, body, notes } = call;
     let uri = http::Uri::builder()
         .scheme(if pool.origin.tls { "https" } else { "http" })
@@ -160,7 +186,8 @@ fn request(
     let hop = HopByHop::of(&head.fields);
     let asks_for_trailers =
         head.fields.get("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
-    let mut request = http::Request::new(Upload { body, notes, broken: broken.clone() });
+    let ascent = Rc::new(Ascent::new(body, notes, limits.request_body_idle));
+    let mut request = http::Request::new(Upload(ascent.clone()));
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
@@ -173,7 +200,7 @@ fn request(
     if asks_for_trailers {
         request.headers_mut().insert("te", http::HeaderValue::from_static("trailers"));
     }
-    Ok(request)
+    Ok((request, Uploading(ascent)))
 }
 
 // === impl Http2Connection ===
@@ -201,6 +228,61 @@ impl Drop for Seat {
     }
 }
 
+// === impl Ascent ===
+
+impl Ascent {
+    fn new(body: RequestBody, notes: Rc<Notes>, idle: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            body: RefCell::new(Some(body)),
+            notes,
+            timer: RefCell::new(Timer::at(now + idle)),
+            idle,
+            moved: Cell::new(now),
+            waker: RefCell::default(),
+            broken: RefCell::default(),
+        }
+    }
+
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let mut body = self.body.borrow_mut();
+        let polled = match &mut *body {
+            None => return Poll::Ready(Some(Err(Error::CallerLeft))),
+            Some(RequestBody::Empty) => Poll::Ready(None),
+            Some(RequestBody::Http1(framed)) => framed
+                .poll_payload(cx)
+                .map(|payload| payload.transpose())
+                .map_ok(Frame::data)
+                .map_err(Error::of_caller),
+            Some(RequestBody::Http2(body)) => body.poll_frame(cx).map_err(|_| Error::CallerLeft),
+        };
+        let mut timer = self.timer.borrow_mut();
+        let now = Instant::now();
+        match polled {
+            Poll::Ready(frame) => {
+                self.moved.set(now);
+                timer.set(now + self.idle);
+                Poll::Ready(frame)
+            }
+            Poll::Pending => {
+                *self.waker.borrow_mut() = Some(cx.waker().clone());
+                ready!(timer.poll(cx));
+                let limit_s = self.idle.as_secs();
+                Poll::Ready(Some(Err(Error::BodyTimeout { limit_s })))
+            }
+        }
+    }
+}
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        drop(self.0.body.take());
+        if let Some(waker) = self.0.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
 // === impl Upload ===
 
 impl Body for Upload {
@@ -211,28 +293,14 @@ impl Body for Upload {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Source>>> {
-        let this = self.get_mut();
-        let notes = &this.notes;
-        let frame = match &mut this.body {
-            RequestBody::Empty => None,
-            RequestBody::Http1(framed) => match ready!(framed.poll_payload(cx)) {
-                Ok(payload) => payload.map(Frame::data),
-                Err(error) => {
-                    let said = error.to_string();
-                    *this.broken.borrow_mut() = Some(match error {
-                        BodyError::Framing(_) => Error::Body(error),
-                        BodyError::Cut | BodyError::Io(_) => Error::CallerLeft,
-                    });
-                    return Poll::Ready(Some(Err(said.into())));
-                }
-            },
-            RequestBody::Http2(body) => match ready!(body.poll_frame(cx)).transpose() {
-                Ok(frame) => frame,
-                Err(error) => {
-                    *this.broken.borrow_mut() = Some(Error::CallerLeft);
-                    return Poll::Ready(Some(Err(error.into())));
-                }
-            },
+        let Ascent { notes, broken, .. } = &*self.0;
+        let frame = match ready!(self.0.poll_frame(cx)).transpose() {
+            Ok(frame) => frame,
+            Err(error) => {
+                let message = error.to_string();
+                *broken.borrow_mut() = Some(error);
+                return Poll::Ready(Some(Err(message.into())));
+            }
         };
         match &frame {
             Some(frame) => frame.data_ref().into_iter().for_each(|data| notes.request_chunk(data)),
@@ -242,13 +310,17 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        let ended = match &self.body {
-            RequestBody::Empty => true,
-            RequestBody::Http1(framed) => framed.is_done(),
-            RequestBody::Http2(body) => body.ahead.is_empty() && body.incoming.is_end_stream(),
+        let ended = match &*self.0.body.borrow() {
+            // Let go of, not ended.
+            None => return false,
+            Some(RequestBody::Empty) => true,
+            Some(RequestBody::Http1(framed)) => framed.is_done(),
+            Some(RequestBody::Http2(body)) => {
+                body.ahead.is_empty() && body.incoming.is_end_stream()
+            }
         };
         if ended {
-            self.notes.request_ended();
+            self.0.notes.request_ended();
         }
         ended
     }
@@ -276,6 +348,9 @@ impl Http2Reply {
                     self.notes.response_chunk(data, now);
                 }
             }
+            // A caller that breaks off its request has the stream reset, which is not the upstream's
+            // doing.
+            Some(Err(_)) if self.uploading.0.broken.borrow().is_some() => {}
             Some(Err(_)) => self.notes.broken("upstream_closed"),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(|_| Error::Body(BodyError::Cut))))

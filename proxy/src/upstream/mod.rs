@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::call::{Call, Failure, Reply};
@@ -114,13 +114,15 @@ impl Upstream {
 
     async fn send(&self, call: Call) -> Result<Reply, Failure> {
         let pool = self.pool(call.head.target.path())?;
-        call.notes.attempt(&self.spec, &pool.origin);
+        call.notes.attempt(&pool.origin);
         let name = &self.spec.name;
         match self.connection(&pool, &call.notes).await {
             Ok(Connection::Http1 { idle, reused }) => {
                 http1::send(idle, reused, pool, call, name, self.limits).await
             }
-            Ok(Connection::Http2(seat)) => http2::send(seat, &pool, call, name, self.limits).await,
+            Ok(Connection::Http2(seat)) => {
+                Box::pin(http2::send(seat, &pool, call, name, self.limits)).await
+            }
             Err(error) => Err(Failure { error, unsent: Some(call) }),
         }
     }
@@ -134,9 +136,14 @@ impl Upstream {
             return open(pool, &self.spec.name, self.limits, notes).await;
         }
         // One call opens; those that come meanwhile find seats on what it has opened.
-        let start = Instant::now();
-        let _opening = pool.opening.acquire().await.expect("the semaphore is never closed");
+        let (start, limit) = (Instant::now(), self.limits.connect);
+        let opening = timeout(limit, pool.opening.acquire()).await;
         notes.waited(Wait::Pool, start.elapsed());
+        // Where nobody can connect, a queue of attempts would have the last call wait for them all.
+        let Ok(_opening) = opening else {
+            let upstream = self.spec.name.clone();
+            return Err(Error::ConnectTimeout { upstream, limit_s: limit.as_secs() });
+        };
         match free(pool) {
             Some(found) => Ok(found),
             None => open(pool, &self.spec.name, self.limits, notes).await,
@@ -163,10 +170,12 @@ async fn open(
     limits: Limits,
     notes: &Notes,
 ) -> Result<Connection, Error> {
-    let connected = connect::connect(&pool.origin, upstream, limits.connect, notes).await?;
+    // Boxed: a handshake is large and rare, and would otherwise be moved about with every call.
+    let connecting = Box::pin(connect::connect(&pool.origin, upstream, limits.connect, notes));
+    let connected = connecting.await?;
     pool.speaks_http2.set(connected.http2);
     if connected.http2 {
-        let seat = http2::open(pool, connected.stream).await;
+        let seat = Box::pin(http2::open(pool, connected.stream)).await;
         return seat
             .map(Connection::Http2)
             .map_err(|error| Error::Protocol { upstream: upstream.clone(), source: error.into() });

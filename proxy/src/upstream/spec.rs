@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidegate_wire::Host;
 
 use crate::config::UpstreamConfig;
 use crate::error::Error;
@@ -15,8 +16,8 @@ const LOCATION: &str = "{location}";
 pub(crate) struct Spec {
     pub(crate) name: Arc<str>,
     pub(crate) model: Option<String>,
-    pub(crate) provider: Option<Arc<str>>,
     pub(crate) region: Option<Arc<str>>,
+    provider: Option<Arc<str>>,
     urls: Vec<Url>,
     dial: Option<Authority>,
     locations: Vec<String>,
@@ -50,6 +51,9 @@ pub(crate) struct Origin {
     pub(crate) authority: Bytes,
     /// What goes in front of every path.
     pub(crate) base: Bytes,
+    /// Who serves there, and where: as configured, else as the host says.
+    pub(crate) provider: Option<Arc<str>>,
+    pub(crate) region: Option<Arc<str>>,
     /// Host and port to dial.
     pub(crate) dial: (String, u16),
 }
@@ -120,7 +124,10 @@ impl Spec {
             Some(dial) => (dial.host.clone(), dial.port.unwrap_or(port)),
             None => (host.clone(), port),
         };
+        let said = Host::read(&host);
         Origin {
+            provider: self.provider.clone().or(said.provider.map(Arc::from)),
+            region: self.region.clone().or(said.region.map(Arc::from)),
             tls: url.tls,
             http2: self.http2,
             host: host.into(),
@@ -248,6 +255,24 @@ mod tests {
             assert!(error.contains(part), "{url}: {error}");
             assert!(!error.contains("u:p"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_configuration_says_who_serves_and_else_the_host_does() {
+        let of = |origin: Origin| {
+            (
+                origin.provider.as_deref().map(str::to_owned),
+                origin.region.as_deref().map(str::to_owned),
+            )
+        };
+        let said = |provider: &str, region| (Some(provider.to_owned()), region);
+        let groq = spec("https://api.groq.com/openai", &[]).expect("good");
+        assert_eq!(of(groq.origin(0, None)), said("groq", None));
+        let vertex = spec("https://{location}-aiplatform.googleapis.com", &[]).expect("good");
+        let region = Some("us-central1".to_owned());
+        assert_eq!(of(vertex.origin(0, region.as_deref())), said("gcp.vertex_ai", region));
+        let own = Spec { provider: Some("ours".into()), ..groq };
+        assert_eq!(of(own.origin(0, None)), said("ours", None));
     }
 
     #[test]

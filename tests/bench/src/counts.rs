@@ -94,8 +94,11 @@ impl std::fmt::Display for Count {
 }
 
 fn instructions(kind: Kind, workload: &'static Workload, calls: u64, setup: &Setup) -> Result<u64> {
-    let wrapper = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
-    let said = call_under(&wrapper.map(str::to_owned), kind, workload, calls, setup)?;
+    // Named by the caller, the profile of the last run is kept for callgrind_annotate.
+    let profile = std::env::var("CALLGRIND_OUT").unwrap_or_else(|_| "/dev/null".to_owned());
+    let profile = format!("--callgrind-out-file={profile}");
+    let wrapper = ["valgrind".to_owned(), "--tool=callgrind".to_owned(), profile];
+    let said = call_under(&wrapper, kind, workload, calls, setup)?;
     let mut collected = said.lines().filter_map(|line| line.split_once("Collected : "));
     let (_, count) =
         collected.next_back().with_context(|| format!("valgrind told no count:\n{said}"))?;

@@ -28,8 +28,10 @@ impl Row {
             let sample = |kind| round.iter().find(|(of, _)| *of == kind).map(|(_, sample)| sample);
             figure.of(sample(kind)?, sample(Kind::Direct))
         };
-        let ratio =
-            |round: &Round| Some(value(round, Kind::Tidegate)? / value(round, Kind::Nginx)?);
+        let ratio = |round: &Round| {
+            let nginx = value(round, Kind::Nginx).filter(|_| figure.has_ratio())?;
+            Some(value(round, Kind::Tidegate)? / nginx)
+        };
         Self {
             figure,
             values: kinds

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use crate::machine::Cores;
 
@@ -91,12 +91,10 @@ impl Target {
     /// Starts the target as the last arguments of `wrapper`, which must become its process.
     pub(crate) fn start_under(wrapper: &[String], kind: Kind, setup: &Setup) -> Result<Self> {
         let log = setup.folder.join(format!("{kind}.log"));
-        if kind == Kind::Direct {
-            return Ok(Self { address: setup.upstream, process: None, log });
-        }
         let address = free_address()?;
         let arguments = match kind {
-            Kind::Direct | Kind::Nginx => nginx(address, setup)?,
+            Kind::Direct => return Ok(Self { address: setup.upstream, process: None, log }),
+            Kind::Nginx => nginx(address, setup)?,
             Kind::Haproxy => haproxy(address, setup)?,
             Kind::Tidegate => tidegate(address, setup)?,
         };
@@ -263,9 +261,7 @@ fn text(path: &Path) -> Result<&str> {
 
 /// An address that was free a moment ago.
 fn free_address() -> Result<SocketAddr> {
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    ensure!(address.port() != 0, "no free port");
-    Ok(address)
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// Debian keeps nginx and haproxy where only root's path looks.

@@ -14,6 +14,8 @@ const CHECKSUM: usize = 4;
 const MAX_MESSAGE: usize = 24 << 20;
 /// Messages up to this length are collected before they are read.
 const MAX_COLLECTED: usize = 64 << 10;
+/// Room for the next message that comes in pieces: most are smaller.
+const KEPT_ROOM: usize = 1 << 10;
 /// Bedrock's headers have about 100 bytes.
 const MAX_HEADERS: usize = 32 << 10;
 
@@ -98,13 +100,14 @@ impl EventStream {
         if self.collected.len() < wanted {
             return Ok(used);
         }
-        let collected = std::mem::take(&mut self.collected);
         if prelude.is_collected() {
-            message(&collected, &prelude, pieces)?;
+            message(&self.collected, &prelude, pieces)?;
         } else {
-            headers(&collected[PRELUDE..], pieces)?;
-            self.large = Some(Large::new(&collected, &prelude));
+            headers(&self.collected[PRELUDE..], pieces)?;
+            self.large = Some(Large::new(&self.collected, &prelude));
         }
+        self.collected.clear();
+        self.collected.shrink_to(KEPT_ROOM);
         Ok(used)
     }
 

@@ -26,8 +26,10 @@ pub trait Pieces {
 /// Why a body is not read any further. Its bytes go on all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotUnderstood {
-    /// It has a content encoding, which this version does not undo.
+    /// It has a content encoding other than gzip, or is not what its encoding says.
     Encoded,
+    /// It decodes to far more than came.
+    DecodedTooLarge,
     /// It is no JSON, or broken JSON.
     NotJson,
     /// Its JSON is nested deeper than anything sensible.
@@ -42,8 +44,9 @@ pub enum NotUnderstood {
 
 impl NotUnderstood {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Encoded,
+        Self::DecodedTooLarge,
         Self::NotJson,
         Self::TooDeep,
         Self::BadChecksum,
@@ -55,6 +58,7 @@ impl NotUnderstood {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Encoded => "encoded",
+            Self::DecodedTooLarge => "decoded_too_large",
             Self::NotJson => "not_json",
             Self::TooDeep => "too_deep",
             Self::BadChecksum => "bad_checksum",

@@ -87,6 +87,12 @@ impl Sse {
     }
 
     fn field(&mut self, bytes: &[u8], pieces: &mut impl Pieces) -> usize {
+        const USUAL: &[u8] = b"data: ";
+        if self.name.length == 0 && bytes.starts_with(USUAL) {
+            self.line = Line::Value(Value::Data);
+            self.data_begins(pieces);
+            return USUAL.len();
+        }
         let Some(length) = memchr3(b':', b'\n', b'\r', bytes) else {
             self.name.push(bytes);
             return bytes.len();

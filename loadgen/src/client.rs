@@ -1,0 +1,219 @@
+//! One call: sent by our own client, read piece by piece, timed from when it was due.
+
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use jiff::Timestamp;
+use tidegate_wire::{Ending, HeadView, Id, Observer, Record, Shape};
+use tokio::time::Instant;
+
+use crate::workload::Request;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an answer may be silent. There is no limit on the whole: long answers are the point.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Where the calls go: scheme, host, port and perhaps a prefix of the path.
+#[derive(Clone, Debug)]
+pub struct Target {
+    url: reqwest::Url,
+}
+
+/// The text names no target.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no target; write a URL such as http://127.0.0.1:4100")]
+pub struct InvalidTarget(String);
+
+/// What is known of a call once it is over.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// The name under which the call is counted.
+    pub(crate) label: Arc<str>,
+    /// The call as the wire showed it; all its times count from when it was due.
+    pub(crate) record: Record,
+    /// How long after it was due the call was sent.
+    pub(crate) send_lag: Duration,
+    /// The times between tokens.
+    pub(crate) gaps: Vec<Duration>,
+}
+
+/// Sends calls to one target.
+pub(crate) struct Client {
+    http: reqwest::Client,
+    target: Target,
+    host: Option<Arc<str>>,
+}
+
+impl Client {
+    /// A client with as many connections as there are calls at once.
+    pub(crate) fn new(target: Target) -> Result<Self, reqwest::Error> {
+        // Whoever embeds us may have installed a provider already; any will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("tidegate-load/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .tcp_nodelay(true)
+            // A connection of HTTP/2 carries about a hundred calls; the next one would wait inside
+            // the client, and the model be blamed for it.
+            .http1_only()
+            // The observer reads what was sent, not what a client made of it.
+            .no_gzip()
+            .no_brotli()
+            .no_deflate()
+            .no_zstd()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()?;
+        let host = target.url.host_str().map(Arc::from);
+        Ok(Self { http, target, host })
+    }
+
+    /// Makes a call that was due at `due`, unless it is cut short.
+    pub(crate) async fn call(
+        &self,
+        request: Request,
+        due: Instant,
+        cut: impl Future<Output = ()>,
+    ) -> Sample {
+        let sent = Instant::now();
+        let mut call = Call::open(self, &request, due, sent);
+        let label = request.label.clone();
+        let ending = tokio::select! {
+            ending = self.exchange(request, &mut call) => ending,
+            () = cut => Ending::CallerLeft,
+        };
+        call.close(label, ending, sent - due)
+    }
+
+    async fn exchange(&self, request: Request, call: &mut Call) -> Ending {
+        let response = self
+            .http
+            .request(request.method, self.target.url_of(&request.path))
+            .headers(request.headers)
+            .header("traceparent", call.traceparent())
+            .body(request.body)
+            .send()
+            .await;
+        let mut response = match response {
+            Ok(response) => response,
+            Err(error) => return call.no_answer(&error),
+        };
+        call.head(&response);
+        loop {
+            match response.chunk().await {
+                Ok(Some(bytes)) => call.chunk(&bytes),
+                Ok(None) => return Ending::Clean,
+                Err(_) => return Ending::Broken,
+            }
+        }
+    }
+}
+
+/// A call under way.
+struct Call {
+    due: Instant,
+    observer: Observer,
+    record: Record,
+    received: u64,
+}
+
+/// What kind of call a request is, as its head says.
+pub(crate) fn shape(request: &Request, host: Option<&str>) -> Shape {
+    let (path, query) = match request.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (&*request.path, None),
+    };
+    let method = request.method.as_str();
+    Shape::read(&HeadView { method, host, path, query, headers: &request.headers })
+}
+
+// === impl Target ===
+
+impl Target {
+    /// The address as it was given, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    fn url_of(&self, path: &str) -> String {
+        format!("{}{path}", self.as_str())
+    }
+}
+
+impl FromStr for Target {
+    type Err = InvalidTarget;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTarget> {
+        let invalid = || InvalidTarget(text.to_owned());
+        let url: reqwest::Url = text.parse().map_err(|_| invalid())?;
+        let usable = matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        if usable { Ok(Self { url }) } else { Err(invalid()) }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    fn open(client: &Client, request: &Request, due: Instant, sent: Instant) -> Self {
+        let mut observer = Observer::new(shape(request, client.host.as_deref()));
+        observer.keep_token_times();
+        observer.request(&request.body);
+        let path = request.path.split('?').next().unwrap_or_default();
+        let record = Record {
+            time: Timestamp::now() - (sent - due),
+            trace_id: Id(rand::random()),
+            span_id: Id(rand::random()),
+            server_address: client.host.clone(),
+            server_port: client.target.url.port_or_known_default(),
+            method: Some(request.method.as_str().into()),
+            path: Some(path.to_owned()),
+            request_bytes: Some(request.body.len() as u64),
+            ..Record::default()
+        };
+        Self { due, observer, record, received: 0 }
+    }
+
+    /// A trace of its own for each call: by it, a record of the sidecar finds ours.
+    fn traceparent(&self) -> HeaderValue {
+        let Record { trace_id, span_id, .. } = &self.record;
+        HeaderValue::try_from(format!("00-{trace_id}-{span_id}-01"))
+            .expect("hexadecimal digits and hyphens stand in any header")
+    }
+
+    fn head(&mut self, response: &reqwest::Response) {
+        self.observer.head(response.status().as_u16(), response.headers(), self.due.elapsed());
+        self.record.status = Some(response.status().as_u16());
+    }
+
+    fn chunk(&mut self, bytes: &[u8]) {
+        self.observer.chunk(bytes, self.due.elapsed());
+        self.received += bytes.len() as u64;
+    }
+
+    fn no_answer(&mut self, error: &reqwest::Error) -> Ending {
+        let kind = match error {
+            _ if error.is_connect() => "connect",
+            _ if error.is_timeout() => "timeout",
+            _ => "no_answer",
+        };
+        self.record.error_type = Some(kind.to_owned());
+        Ending::NoAnswer
+    }
+
+    fn close(self, label: Arc<str>, ending: Ending, send_lag: Duration) -> Sample {
+        let Self { due, observer, mut record, received } = self;
+        let ended = due.elapsed();
+        let gaps = observer.token_times().windows(2).map(|pair| pair[1] - pair[0]).collect();
+        observer.finish(ending, ended, &mut record);
+        record.response_bytes = Some(received);
+        Sample { label, record, send_lag, gaps }
+    }
+}

@@ -1,0 +1,65 @@
+//! A line that says how the run goes.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, interval_at};
+
+use super::table::time;
+use crate::run::{Phase, Run};
+
+/// On a terminal, the line is rewritten this often.
+const REWRITTEN: Duration = Duration::from_secs(1);
+/// In a file or a log, a new line comes this often.
+const REPEATED: Duration = Duration::from_secs(5);
+
+/// Shows progress on standard error until the run is over.
+pub(crate) async fn show(run: Arc<Run>) {
+    let on_terminal = stderr().is_terminal();
+    let every = if on_terminal { REWRITTEN } else { REPEATED };
+    let mut ticks = interval_at(Instant::now() + every, every);
+    let mut phase = run.phase();
+    let mut before = (Duration::ZERO, 0);
+    loop {
+        tokio::select! {
+            _ = phase.wait_for(|phase| *phase == Phase::Over) => break,
+            _ = ticks.tick() => {}
+        }
+        let (line, now) = line(&run, before);
+        before = now;
+        // A closed standard error is no reason to end a run.
+        let _ = match on_terminal {
+            true => write!(stderr(), "\r\x1b[K{line}"),
+            false => writeln!(stderr(), "{line}"),
+        };
+    }
+    if on_terminal {
+        let _ = write!(stderr(), "\r\x1b[K");
+    }
+}
+
+/// The line, and time and calls so far, against which the next one reckons its rate.
+fn line(run: &Run, before: (Duration, u64)) -> (String, (Duration, u64)) {
+    let elapsed = run.elapsed();
+    let (calls, errors, duration) = {
+        let recorder = run.recorder();
+        let total = &recorder.total;
+        (total.calls(), total.errors(), total.duration.quantiles())
+    };
+    let rate = match (elapsed - before.0).as_secs_f64() {
+        0.0 => 0.0,
+        seconds => (calls - before.1) as f64 / seconds,
+    };
+    let whole = run.plan.duration.as_secs_f64();
+    let line = format!(
+        "{:.0}/{whole:.0} s  {} users  {rate:.0} calls/s  {} in flight  {calls} calls  \
+         {errors} errors  p50 {}  p99 {}",
+        elapsed.as_secs_f64(),
+        run.users_in(),
+        run.in_flight(),
+        time(duration.as_ref().map(|duration| duration.p50)),
+        time(duration.as_ref().map(|duration| duration.p99)),
+    );
+    (line, (elapsed, calls))
+}

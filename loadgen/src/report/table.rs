@@ -1,0 +1,193 @@
+//! The report for people.
+
+use std::fmt::{self, Write};
+
+use super::{DEFINITIONS, Quantiles, Report, Summary};
+
+/// The report as a table, to be printed.
+pub struct Table<'a>(pub(super) &'a Report);
+
+/// Rows of cells: the first column stands left, the others right, each as wide as it must be.
+#[derive(Default)]
+pub struct Grid {
+    rows: Vec<Vec<String>>,
+}
+
+// === impl Table ===
+
+impl Report {
+    /// The report for a terminal.
+    pub fn table(&self) -> Table<'_> {
+        Table(self)
+    }
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.0;
+        writeln!(f, "{}", latencies(report))?;
+        if !report.errors.is_empty() {
+            writeln!(f, "{}", errors(report))?;
+        }
+        totals(f, report)?;
+        if let Some(reason) = &report.invalid {
+            writeln!(f, "\nINVALID RUN: {reason}.")?;
+        }
+        Ok(())
+    }
+}
+
+fn latencies(report: &Report) -> Grid {
+    let mut grid = Grid::default();
+    grid.row(["", "", "", "tokens", "", "duration", "", "", "", "TTFT", "", "", "", "gap", ""]);
+    grid.row([
+        "model", "calls", "errors", "in", "out", "p50", "p90", "p99", "p99.9", "p50", "p90", "p99",
+        "p99.9", "p50", "p99",
+    ]);
+    for model in &report.models {
+        grid.row(latency_row(&model.model, &model.summary));
+    }
+    grid.row(latency_row("all", &report.total));
+    grid
+}
+
+fn latency_row(name: &str, summary: &Summary) -> Vec<String> {
+    let mut row = vec![
+        name.to_owned(),
+        summary.calls.to_string(),
+        summary.errors().to_string(),
+        tokens(summary, summary.tokens.input),
+        tokens(summary, summary.tokens.output),
+    ];
+    let four: [fn(&Quantiles) -> f64; 4] = [|q| q.p50, |q| q.p90, |q| q.p99, |q| q.p999];
+    let two: [fn(&Quantiles) -> f64; 2] = [|q| q.p50, |q| q.p99];
+    row.extend(four.map(|at| time(summary.duration_s.as_ref().map(at))));
+    row.extend(four.map(|at| time(summary.time_to_first_token_s.as_ref().map(at))));
+    row.extend(two.map(|at| time(summary.gap_s.as_ref().map(at))));
+    row
+}
+
+fn errors(report: &Report) -> Grid {
+    let mut grid = Grid::default();
+    grid.row(["error", "status", "outcome", "calls"]);
+    for error in &report.errors {
+        let status = error.fault.status.map_or("-".to_owned(), |status| status.to_string());
+        let outcome = error.fault.outcome.to_owned();
+        grid.row([error.fault.kind.clone(), status, outcome, error.calls.to_string()]);
+    }
+    grid
+}
+
+fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    let (run, total) = (&report.run, &report.total);
+    let outcomes = &total.outcomes;
+    writeln!(
+        f,
+        "{} calls in {:.1} s: {} completed, {} failed, {} truncated, {} refused, {} abandoned",
+        total.calls,
+        run.lasted_s,
+        outcomes.completed,
+        outcomes.failed,
+        outcomes.truncated,
+        outcomes.refused,
+        outcomes.abandoned,
+    )?;
+    write!(
+        f,
+        "{:.1} calls/s, {:.0} output tokens/s; ",
+        total.calls_per_s, total.output_tokens_per_s
+    )?;
+    match run.rate {
+        Some(rate) => write!(f, "{} at {rate} calls/s, ", run.schedule)?,
+        None => write!(f, "{} loop, ", run.schedule)?,
+    }
+    let lag = report.generator.send_lag_s.as_ref().map(|lag| lag.p99);
+    writeln!(f, "{} users; sent {} after due (p99)", run.users, time(lag))?;
+    if run.rate.is_none() && report.generator.is_late() {
+        writeln!(f, "This machine was busy: its own delays are part of these times.")?;
+    }
+    DEFINITIONS.iter().try_for_each(|line| writeln!(f, "{line}"))
+}
+
+/// Tokens, unless no answer stated any.
+fn tokens(summary: &Summary, tokens: u64) -> String {
+    match summary.tokens.usage_stated {
+        0 => "-".to_owned(),
+        _ => count(tokens),
+    }
+}
+
+/// A time in the unit that suits it, with three digits: `812µs`, `81.2ms`, `8.12s`.
+pub fn time(seconds: Option<f64>) -> String {
+    match seconds {
+        None => "-".to_owned(),
+        Some(s) if s.abs() < 999.5e-6 => format!("{:.0}µs", s * 1e6),
+        Some(s) if s.abs() < 9.995e-3 => format!("{:.2}ms", s * 1e3),
+        Some(s) if s.abs() < 99.95e-3 => format!("{:.1}ms", s * 1e3),
+        Some(s) if s.abs() < 0.9995 => format!("{:.0}ms", s * 1e3),
+        Some(s) if s.abs() < 9.995 => format!("{s:.2}s"),
+        Some(s) if s.abs() < 99.95 => format!("{s:.1}s"),
+        Some(s) => format!("{s:.0}s"),
+    }
+}
+
+/// A count short enough for a column: `950`, `12.3k`, `4.5M`.
+fn count(count: u64) -> String {
+    match count {
+        0..10_000 => count.to_string(),
+        10_000..1_000_000 => format!("{:.1}k", count as f64 / 1e3),
+        _ => format!("{:.1}M", count as f64 / 1e6),
+    }
+}
+
+// === impl Grid ===
+
+impl Grid {
+    /// Adds a row.
+    pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    fn width(&self, column: usize) -> usize {
+        let cells = self.rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Grid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let width = self.width(column);
+                match column {
+                    0 => write!(line, "{cell:<width$}")?,
+                    _ => write!(line, "  {cell:>width$}")?,
+                }
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_three_digits_and_its_unit() {
+        let shown = [0.000_812, 0.00812, 0.0812, 0.812, 8.12, 81.2, 812.0].map(|s| time(Some(s)));
+        assert_eq!(shown, ["812µs", "8.12ms", "81.2ms", "812ms", "8.12s", "81.2s", "812s"]);
+        assert_eq!(time(Some(0.999_7)), "1.00s", "rounding carries over into the next unit");
+        assert_eq!(time(None), "-");
+    }
+
+    #[test]
+    fn a_grid_lines_its_columns_up() {
+        let mut grid = Grid::default();
+        grid.row(["model", "calls"]);
+        grid.row(["a-long-name", "7"]);
+        assert_eq!(grid.to_string(), "model        calls\na-long-name      7\n");
+    }
+}

@@ -1,0 +1,424 @@
+//! A run from its plan to its report.
+//!
+//! It goes through four phases: users come in; calls are made; no new call is made and those under
+//! way may end; what is left is cut.
+
+use std::fs::File;
+use std::iter::Peekable;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use goose::GooseError;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::client::{Client, Sample, Target};
+use crate::recorder::Recorder;
+use crate::report::{Report, progress};
+use crate::schedule::{Arrivals, Schedule};
+use crate::workload::{Mix, Request};
+use crate::{interrupts, user};
+
+/// How long users may take to come in.
+const HATCH: Duration = Duration::from_secs(30);
+/// How long calls under way may take to end, after the last one was made.
+const DRAIN: Duration = Duration::from_secs(60);
+/// The same once somebody asked to stop.
+const HASTY_DRAIN: Duration = Duration::from_secs(5);
+
+/// What a run is to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where the calls go.
+    pub target: Target,
+    /// How many users there are; in an open loop, how many calls there may be at once.
+    pub users: NonZeroUsize,
+    /// For how long calls are made.
+    pub duration: Duration,
+    /// When calls are due.
+    pub schedule: Schedule,
+    /// What is asked.
+    pub mix: Mix,
+    /// From what requests and chance are drawn.
+    pub seed: u64,
+    /// Where to write a record of every call.
+    pub records: Option<PathBuf>,
+}
+
+/// Why a run did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client could not be set up.
+    #[error("cannot set up the HTTP client")]
+    Client(#[from] reqwest::Error),
+    /// Goose refused its configuration, or failed.
+    #[error("goose could not carry the users")]
+    Goose(#[from] Box<GooseError>),
+    /// The records cannot be written.
+    #[error("cannot write records to {}", path.display())]
+    Records {
+        /// Where to.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Users are coming in.
+    Hatching,
+    /// Calls are made; due times count from here.
+    Running(Instant),
+    /// No new calls: what falls due from here on is none of this run.
+    Draining(Instant),
+    /// Nothing is waited for.
+    Over,
+}
+
+/// Carries a plan out.
+pub async fn run(plan: Plan) -> Result<Report, Error> {
+    let run = Arc::new(Run::new(plan)?);
+    let began = Timestamp::now();
+    let progress = tokio::spawn(progress::show(run.clone()));
+    let conductor = tokio::spawn(conduct(run.clone()));
+    let longest = HATCH + run.plan.duration + DRAIN + HASTY_DRAIN;
+    let carried = user::attack(&run, longest).await;
+    conductor.abort();
+    run.enter(Phase::Over);
+    // It only says goodbye to its line; should it have panicked, there is nothing to say.
+    let _ = progress.await;
+    carried.map_err(Box::new)?;
+    run.recorder().finish();
+    Ok(Report::of(&run, began))
+}
+
+/// Leads a run through its phases.
+async fn conduct(run: Arc<Run>) {
+    let mut asked_to_stop = interrupts();
+    asked_to_stop.mark_unchanged();
+    tokio::select! {
+        () = run.all_users() => {}
+        () = sleep(HATCH) => tracing::warn!("starting before all users are there"),
+        _ = asked_to_stop.changed() => return run.enter(Phase::Over),
+    }
+    let start = Instant::now();
+    run.enter(Phase::Running(start));
+    let drain = tokio::select! {
+        () = sleep_until(start + run.plan.duration) => DRAIN,
+        _ = asked_to_stop.changed() => HASTY_DRAIN,
+    };
+    run.enter(Phase::Draining(Instant::now()));
+    tokio::select! {
+        () = sleep(drain) => {}
+        _ = asked_to_stop.changed() => {}
+    }
+    run.enter(Phase::Over);
+}
+
+/// What the users of a run share.
+pub(crate) struct Run {
+    pub(crate) plan: Plan,
+    client: Client,
+    /// What is due, where time decides it.
+    tickets: Option<Mutex<Tickets>>,
+    phase: watch::Sender<Phase>,
+    users_in: watch::Sender<usize>,
+    started: OnceLock<Instant>,
+    stopped: OnceLock<Instant>,
+    recorder: Mutex<Recorder>,
+    calls: Calls,
+}
+
+/// Calls that fall due by time, numbered.
+struct Tickets {
+    due: Peekable<Arrivals>,
+    taken: u64,
+}
+
+/// What cannot wait for the recorder.
+#[derive(Default)]
+struct Calls {
+    sent: AtomicU64,
+    ended: AtomicU64,
+    /// Calls that were taken up after they were due: no user was free.
+    found_no_user: AtomicU64,
+    panicked_users: AtomicU64,
+}
+
+// === impl Run ===
+
+impl Run {
+    fn new(plan: Plan) -> Result<Self, Error> {
+        let records = plan.records.as_deref().map(create).transpose()?;
+        let tickets = plan.schedule.arrivals(plan.seed).map(|arrivals| {
+            let end = plan.duration;
+            let due: Arrivals = Box::new(arrivals.take_while(move |due| *due < end));
+            Mutex::new(Tickets { due: due.peekable(), taken: 0 })
+        });
+        Ok(Self {
+            client: Client::new(plan.target.clone())?,
+            tickets,
+            phase: watch::Sender::new(Phase::Hatching),
+            users_in: watch::Sender::new(0),
+            started: OnceLock::new(),
+            stopped: OnceLock::new(),
+            recorder: Mutex::new(Recorder::new(records)),
+            calls: Calls::default(),
+            plan,
+        })
+    }
+
+    pub(crate) fn recorder(&self) -> MutexGuard<'_, Recorder> {
+        self.recorder.lock().expect("the recorder does not panic")
+    }
+
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    fn enter(&self, phase: Phase) {
+        match phase {
+            Phase::Running(start) => _ = self.started.set(start),
+            Phase::Draining(since) => _ = self.stopped.set(since),
+            Phase::Hatching | Phase::Over => {}
+        }
+        self.phase.send_replace(phase);
+    }
+
+    /// Lets one more user in, and says which number it has.
+    pub(crate) fn user_comes_in(&self) -> usize {
+        let mut number = 0;
+        self.users_in.send_modify(|users| {
+            number = *users;
+            *users += 1;
+        });
+        number
+    }
+
+    async fn all_users(&self) {
+        let all = self.plan.users.get();
+        // The sender is ours, so the channel cannot close.
+        let _ = self.users_in.subscribe().wait_for(|users| *users >= all).await;
+    }
+
+    /// The start, once it has come; none if the run ended before.
+    pub(crate) async fn start(&self) -> Option<Instant> {
+        let mut phase = self.phase();
+        match *phase.wait_for(|phase| *phase != Phase::Hatching).await.ok()? {
+            Phase::Running(start) => Some(start),
+            _ => None,
+        }
+    }
+
+    /// The next call that falls due by time: its number, and when.
+    pub(crate) fn next_ticket(&self) -> Option<(u64, Duration)> {
+        let mut tickets = self.tickets()?;
+        let due = tickets.due.next()?;
+        tickets.taken += 1;
+        Some((tickets.taken - 1, due))
+    }
+
+    fn tickets(&self) -> Option<MutexGuard<'_, Tickets>> {
+        let tickets = self.tickets.as_ref()?;
+        Some(tickets.lock().expect("arrivals do not panic"))
+    }
+
+    /// Whether a call that is due then still belongs to the run, once that time has come.
+    pub(crate) async fn comes_due(&self, due: Instant) -> bool {
+        // A timer has milliseconds: one that is over already would still cost one.
+        if due <= Instant::now() && self.is_open() {
+            return true;
+        }
+        let mut phase = self.phase();
+        tokio::select! {
+            biased;
+            ended = phase.wait_for(|phase| !matches!(phase, Phase::Running(_))) => {
+                matches!(ended.as_deref(), Ok(Phase::Draining(since)) if due < *since)
+            }
+            () = sleep_until(due) => true,
+        }
+    }
+
+    /// Whether new calls are made.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Running(_))
+    }
+
+    /// Makes a call and keeps what there is to know of it.
+    pub(crate) async fn call(&self, request: Request, due: Instant) -> Sample {
+        let mut phase = self.phase();
+        let cut = async move {
+            let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
+        };
+        self.calls.sent.fetch_add(1, Relaxed);
+        let sample = self.client.call(request, due, cut).await;
+        self.calls.ended.fetch_add(1, Relaxed);
+        self.recorder().record(&sample);
+        sample
+    }
+
+    /// Notes that a call was taken up only after it was due.
+    pub(crate) fn no_user_was_free(&self) {
+        self.calls.found_no_user.fetch_add(1, Relaxed);
+    }
+
+    /// Notes that a user was lost to a fault of ours.
+    pub(crate) fn user_panicked(&self) {
+        self.calls.panicked_users.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        let ended = self.calls.ended.load(Relaxed);
+        self.calls.sent.load(Relaxed).saturating_sub(ended)
+    }
+
+    pub(crate) fn found_no_user(&self) -> u64 {
+        self.calls.found_no_user.load(Relaxed)
+    }
+
+    pub(crate) fn panicked_users(&self) -> u64 {
+        self.calls.panicked_users.load(Relaxed)
+    }
+
+    pub(crate) fn users_in(&self) -> usize {
+        *self.users_in.borrow()
+    }
+
+    /// Time since calls began to be made.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.get().map(Instant::elapsed).unwrap_or_default()
+    }
+
+    /// Time from the start to the end of the last call.
+    pub(crate) fn lasted(&self) -> Duration {
+        let Some(start) = self.started.get() else { return Duration::ZERO };
+        self.recorder().last_end.map(|end| end - *start).unwrap_or_default()
+    }
+
+    /// Calls that fell due and were never made. Takes them off the schedule.
+    pub(crate) fn unsent(&self) -> u64 {
+        let (Some(start), Some(stop)) = (self.started.get(), self.stopped.get()) else { return 0 };
+        let Some(mut tickets) = self.tickets() else { return 0 };
+        let mut unsent = 0;
+        while tickets.due.next_if(|due| *start + *due < *stop).is_some() {
+            unsent += 1;
+        }
+        unsent
+    }
+}
+
+fn create(path: &Path) -> Result<File, Error> {
+    File::create(path).map_err(|source| Error::Records { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Options, Simulator};
+
+    /// What three witnesses say of one run.
+    struct Counts {
+        sent: u64,
+        told_to_goose: u64,
+        served: u64,
+    }
+
+    fn plan(target: &str, schedule: Schedule, users: usize) -> Plan {
+        Plan {
+            target: target.parse().expect("an address is a target"),
+            users: NonZeroUsize::new(users).expect("some users"),
+            duration: Duration::from_secs(2),
+            schedule,
+            mix: Mix::default(),
+            seed: 1,
+            records: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_falls_due_after_the_end_is_none_of_the_run() {
+        let run = Run::new(plan("http://127.0.0.1:1", Schedule::Closed, 1)).expect("a client");
+        let start = Instant::now();
+        let end = start + Duration::from_secs(2);
+        run.enter(Phase::Running(start));
+        assert!(run.comes_due(start + Duration::from_secs(1)).await);
+
+        run.enter(Phase::Draining(end));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(run.comes_due(end - Duration::from_millis(1)).await, "due before, taken up late");
+        assert!(!run.comes_due(end).await);
+
+        run.enter(Phase::Over);
+        assert!(!run.comes_due(start).await);
+    }
+
+    /// Runs for two seconds against a simulated server.
+    async fn rehearse(schedule: Schedule, users: usize) -> (Arc<Run>, Counts) {
+        let simulator = Simulator::bind(Options {
+            listen: ([127, 0, 0, 1], 0).into(),
+            ttft: Duration::from_millis(20),
+            tpot: Duration::from_millis(2),
+            output_tokens: 16,
+            ..Options::default()
+        });
+        let simulator = simulator.await.expect("a free port");
+        let address = format!("http://{}", simulator.addr());
+        let server = tokio::spawn(simulator.serve(std::future::pending()));
+        let run = Arc::new(Run::new(plan(&address, schedule, users)).expect("a client"));
+        let conductor = tokio::spawn(conduct(run.clone()));
+        let told = user::attack(&run, Duration::from_secs(60)).await.expect("goose carries");
+        conductor.abort();
+        let sent = run.recorder().total.calls();
+        let counts = Counts {
+            sent,
+            told_to_goose: told
+                .requests
+                .values()
+                .map(|one| (one.success_count + one.fail_count) as u64)
+                .sum(),
+            served: served(&address).await,
+        };
+        server.abort();
+        (run, counts)
+    }
+
+    async fn served(address: &str) -> u64 {
+        let answer = reqwest::get(format!("{address}/-/served")).await.expect("an answer");
+        let text = answer.text().await.expect("a whole one");
+        let served: serde_json::Value = serde_json::from_str(&text).expect("in JSON");
+        served["calls"].as_u64().expect("with a count")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_users_send_is_what_is_served_and_what_goose_is_told() {
+        let (run, counts) = rehearse(Schedule::Closed, 30).await;
+        assert!(counts.sent > 100, "{} calls in two seconds", counts.sent);
+        assert_eq!((counts.served, counts.told_to_goose), (counts.sent, counts.sent));
+
+        let report = Report::of(&run, Timestamp::now());
+        assert_eq!(report.invalid, None);
+        assert_eq!(report.total.outcomes.completed, counts.sent, "{:?}", report.errors);
+        assert!(report.total.time_to_first_token_s.is_some() && report.total.gap_s.is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_open_loop_sends_what_falls_due() {
+        let (run, counts) = rehearse(Schedule::Constant { rate: 50.0 }, 30).await;
+        assert_eq!((counts.sent, counts.served, run.unsent()), (100, 100, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn too_few_users_for_the_rate_make_a_run_invalid() {
+        let (run, counts) = rehearse(Schedule::Constant { rate: 100.0 }, 1).await;
+        let report = Report::of(&run, Timestamp::now());
+        let reason = report.invalid.expect("one user cannot make a hundred calls a second");
+        assert!(reason.contains("--users"), "{reason}");
+        assert_eq!(counts.sent + report.generator.unsent, 200, "what was due is accounted for");
+    }
+}

@@ -1,0 +1,60 @@
+//! When to ask.
+//!
+//! A schedule only says when calls are due, counted from the start of the run. A call that is sent
+//! late keeps its due time, and its lateness stays in its figures.
+
+mod closed;
+mod constant;
+mod poisson;
+
+use std::time::Duration;
+
+pub(crate) use closed::entrance;
+
+/// What makes a call due.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Schedule {
+    /// The end of its user's last call.
+    Closed,
+    /// The time alone, whoever is free: so many calls a second, evenly.
+    Constant {
+        /// Calls a second.
+        rate: f64,
+    },
+    /// The time alone, whoever is free: so many calls a second on average, by chance.
+    Poisson {
+        /// Calls a second.
+        rate: f64,
+    },
+}
+
+/// The offsets at which calls are due, rising.
+pub(crate) type Arrivals = Box<dyn Iterator<Item = Duration> + Send>;
+
+impl Schedule {
+    /// When calls are due, where time decides it.
+    pub(crate) fn arrivals(&self, seed: u64) -> Option<Arrivals> {
+        match *self {
+            Self::Closed => None,
+            Self::Constant { rate } => Some(constant::arrivals(rate)),
+            Self::Poisson { rate } => Some(poisson::arrivals(rate, seed)),
+        }
+    }
+
+    /// The word for it in reports.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Constant { .. } => "constant",
+            Self::Poisson { .. } => "poisson",
+        }
+    }
+
+    /// Calls a second, where that was asked for.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        match *self {
+            Self::Closed => None,
+            Self::Constant { rate } | Self::Poisson { rate } => Some(rate),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The Goose side: users that carry calls.
+//!
+//! Goose owns who there is and what each does: it lets the users in and deals the mix out to them
+//! by weight, one scenario for each kind of call. Each user then stays in one transaction for the
+//! whole run, because Goose times requests up to their head and cannot interrupt them; when to
+//! call, how long it took and when to stop is ours. It is told of each call, so its own figures
+//! are true.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use goose::config::GooseConfiguration;
+use goose::goose::{GooseUser, Scenario, Transaction};
+use goose::metrics::{GooseCoordinatedOmissionMitigation, GooseMetrics};
+use goose::{GooseAttack, GooseError};
+use tidegate_wire::Outcome;
+use tokio::time::{Instant, sleep};
+
+use crate::client::Sample;
+use crate::run::Run;
+use crate::schedule::{Schedule, entrance};
+use crate::workload::{Entry, Synthetic};
+
+/// Users that come in each second, at least: all within a second or two.
+const FEWEST_ARRIVING: usize = 500;
+
+/// How long a user rests, at least, after a call that nobody answered: what refuses connections
+/// would else be asked ten thousand times a second.
+const UNANSWERED: Duration = Duration::from_secs(1);
+
+/// Lets the users in and carries the run to its end, but no longer than `longest`.
+pub(crate) async fn attack(run: &Arc<Run>, longest: Duration) -> Result<GooseMetrics, GooseError> {
+    silence();
+    let mut attack = GooseAttack::initialize_with_config(configuration(run))?
+        // Goose's own clients stay idle: one for all will do.
+        .set_client_builder_without_cookies(
+            goose::client::GooseClientBuilder::new().without_cookies(),
+        )?;
+    for scenario in scenarios(run)? {
+        attack = attack.register_scenario(scenario);
+    }
+    let mut attack = pin!(attack.execute());
+    tokio::select! {
+        carried = &mut attack => carried,
+        () = sleep(longest) => {
+            goose::trigger_killswitch("the users did not come to an end");
+            attack.await
+        }
+    }
+}
+
+fn configuration(run: &Run) -> GooseConfiguration {
+    let users = run.plan.users.get();
+    // Some of its fields are private, so it cannot be written as one expression.
+    let mut configuration = GooseConfiguration::default();
+    configuration.users = Some(users);
+    configuration.increase_rate = Some(users.max(FEWEST_ARRIVING).to_string());
+    configuration.iterations = Some(1);
+    configuration.host = Some(run.plan.target.as_str().to_owned());
+    configuration.quiet = 1;
+    configuration.no_telnet = true;
+    configuration.no_websocket = true;
+    configuration.no_print_metrics = true;
+    configuration.co_mitigation = Some(GooseCoordinatedOmissionMitigation::Disabled);
+    configuration
+}
+
+/// In a closed loop each kind of call is a scenario with users of its own; where time decides what
+/// is due, any user takes any call.
+fn scenarios(run: &Arc<Run>) -> Result<Vec<Scenario>, GooseError> {
+    if run.plan.schedule != Schedule::Closed {
+        return Ok(vec![Scenario::new("any call").register_transaction(carrier(run, None))]);
+    }
+    let mix = &run.plan.mix;
+    std::iter::zip(mix.entries(), mix.users(run.plan.users.get()))
+        .filter(|(_, users)| *users > 0)
+        .map(|(entry, users)| {
+            Scenario::new(&format!("{} {}", entry.call, entry.model))
+                .register_transaction(carrier(run, Some(entry.clone())))
+                .set_weight(users)
+        })
+        .collect()
+}
+
+fn carrier(run: &Arc<Run>, kind: Option<Entry>) -> Transaction {
+    let shared = Arc::new((run.clone(), kind));
+    Transaction::new(Arc::new(move |user| {
+        let shared = shared.clone();
+        Box::pin(async move {
+            let (run, kind) = &*shared;
+            // Goose would lose the user without a word and wait for it for ever.
+            if unless_it_panics(carry(run, user, kind.as_ref())).await.is_none() {
+                run.user_panicked();
+            }
+            Ok(())
+        })
+    }))
+}
+
+/// The whole life of a user.
+async fn carry(run: &Run, user: &mut GooseUser, kind: Option<&Entry>) {
+    let number = run.user_comes_in();
+    let Some(start) = run.start().await else { return };
+    match kind {
+        Some(entry) => call_again_and_again(run, user, entry, number, start).await,
+        None => take_what_is_due(run, user, start).await,
+    }
+}
+
+/// Closed: the end of a call makes the next one due, after a rest where the mix has one.
+async fn call_again_and_again(
+    run: &Run,
+    user: &mut GooseUser,
+    entry: &Entry,
+    number: usize,
+    start: Instant,
+) {
+    let mut requests = Synthetic::new(run.plan.seed, number as u64);
+    let mut due = start + entrance(number, run.plan.users.get(), run.plan.duration);
+    while run.comes_due(due).await {
+        let sample = run.call(requests.request(entry), due).await;
+        tell_goose(user, entry.call.as_str(), &sample).await;
+        let rest = match sample.record.status {
+            Some(_) => entry.think,
+            None => entry.think.max(UNANSWERED),
+        };
+        due = Instant::now() + rest;
+    }
+}
+
+/// Open: time makes calls due, and whoever is free takes the next one. Were all busy, it is sent
+/// late, and the lateness is part of what it took.
+async fn take_what_is_due(run: &Run, user: &mut GooseUser, start: Instant) {
+    while run.is_open() {
+        let Some((number, offset)) = run.next_ticket() else { return };
+        let due = start + offset;
+        if due < Instant::now() {
+            run.no_user_was_free();
+        }
+        if !run.comes_due(due).await {
+            return;
+        }
+        // Of its own seed, so that a call is the same whoever takes it.
+        let mut requests = Synthetic::new(run.plan.seed, number);
+        let entry = run.plan.mix.at(requests.place());
+        let sample = run.call(requests.request(entry), due).await;
+        tell_goose(user, entry.call.as_str(), &sample).await;
+    }
+}
+
+/// One line in Goose's books for each call, so that its figures are true as well.
+async fn tell_goose(user: &mut GooseUser, call: &str, sample: &Sample) {
+    let record = &sample.record;
+    let took = Duration::try_from_secs_f64(record.duration_s.unwrap_or(0.0)).unwrap_or_default();
+    let completed = record.outcome == Some(Outcome::Completed);
+    let told = user
+        .record_custom_request_duration(
+            call,
+            &sample.label,
+            took,
+            completed,
+            record.status,
+            record.error_type.as_deref(),
+        )
+        .await;
+    if let Err(error) = told {
+        tracing::debug!(%error, "goose did not take a call down");
+    }
+}
+
+async fn unless_it_panics<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+            Ok(Poll::Pending) => Poll::Pending,
+            // The panic hook has said what there is to say.
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
+/// Takes the place of the logger that Goose would install, which writes to standard output.
+struct Silence;
+
+impl log::Log for Silence {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        false
+    }
+
+    fn log(&self, _: &log::Record<'_>) {}
+
+    fn flush(&self) {}
+}
+
+fn silence() {
+    // Where there is a logger already, Goose does not install its own either.
+    let _ = log::set_logger(&Silence);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_the_user_and_not_the_run() {
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("as a test");
+        };
+        assert_eq!(unless_it_panics(panics).await, None::<()>);
+        assert_eq!(unless_it_panics(async { 1 }).await, Some(1));
+    }
+}

@@ -1,0 +1,415 @@
+//! Which calls a load test makes, and in what shares.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer};
+use tidegate_wire::Dialect;
+
+/// The kinds of calls under test, each with its weight. Never empty.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    entries: Vec<Entry>,
+}
+
+/// One kind of call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Dialect and operation.
+    pub call: Operation,
+    /// The model asked for; where the wire names none, the name under which calls are counted.
+    pub model: Arc<str>,
+    /// The share of this entry among all.
+    #[serde(default = "one")]
+    pub weight: NonZeroU32,
+    /// Whether the answer is asked for as a stream.
+    #[serde(default)]
+    pub stream: bool,
+    /// Whether that stream comes as a JSON array: Gemini and Vertex `generate-content` only.
+    #[serde(default)]
+    pub array: bool,
+    /// The median length of prompts; single ones vary around it.
+    #[serde(default = "typical_input")]
+    pub input_tokens: NonZeroU32,
+    /// The most tokens that an answer may have.
+    #[serde(default = "typical_output")]
+    pub output_tokens: NonZeroU32,
+    /// In a closed loop, how long a user rests between an answer and the next call: `500ms`.
+    #[serde(default, deserialize_with = "duration")]
+    pub think: Duration,
+}
+
+/// A dialect and what is asked in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub enum Operation {
+    /// Chat completions.
+    #[serde(rename = "openai/chat")]
+    OpenAiChat,
+    /// Text completions.
+    #[serde(rename = "openai/completions")]
+    OpenAiCompletions,
+    /// Embeddings.
+    #[serde(rename = "openai/embeddings")]
+    OpenAiEmbeddings,
+    /// The Responses API.
+    #[serde(rename = "openai/responses")]
+    OpenAiResponses,
+    /// Messages.
+    #[serde(rename = "anthropic/messages")]
+    AnthropicMessages,
+    /// `generateContent` and `streamGenerateContent` of the Gemini API.
+    #[serde(rename = "gemini/generate-content")]
+    GeminiGenerateContent,
+    /// `countTokens` of the Gemini API.
+    #[serde(rename = "gemini/count-tokens")]
+    GeminiCountTokens,
+    /// `generateContent` and `streamGenerateContent` of Vertex AI.
+    #[serde(rename = "vertex/generate-content")]
+    VertexGenerateContent,
+    /// `countTokens` of Vertex AI.
+    #[serde(rename = "vertex/count-tokens")]
+    VertexCountTokens,
+    /// Claude on Vertex AI: `rawPredict` and `streamRawPredict`.
+    #[serde(rename = "vertex/claude")]
+    VertexClaude,
+    /// The OpenAI-compatible endpoint of Vertex AI.
+    #[serde(rename = "vertex/openai-chat")]
+    VertexOpenAiChat,
+    /// Converse and ConverseStream.
+    #[serde(rename = "bedrock/converse")]
+    BedrockConverse,
+    /// InvokeModel and InvokeModelWithResponseStream.
+    #[serde(rename = "bedrock/invoke")]
+    BedrockInvoke,
+    /// `/generate` with a `prompt`.
+    #[serde(rename = "generate/prompt")]
+    GeneratePrompt,
+    /// `/generate` with `instances`.
+    #[serde(rename = "generate/instances")]
+    GenerateInstances,
+    /// `/v1/generate`.
+    #[serde(rename = "generate/v1")]
+    GenerateV1,
+}
+
+/// Why a mix cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be read.
+    #[error("cannot read mix {}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what a mix looks like.
+    #[error("mix {file}: {reason}")]
+    Malformed {
+        /// Which file.
+        file: String,
+        /// What the reader says, with line and column.
+        reason: String,
+    },
+    /// The file lists no calls.
+    #[error(
+        "mix {file} is empty: it needs at least one entry such as `- {{ call: openai/chat, model: gpt-4o }}`"
+    )]
+    Empty {
+        /// Which file.
+        file: String,
+    },
+    /// An entry asks for a stream where there is none.
+    #[error("mix {file}: {call} of {model} cannot be streamed")]
+    NotStreamed {
+        /// Which file.
+        file: String,
+        /// What was asked.
+        call: Operation,
+        /// Of whom.
+        model: Arc<str>,
+    },
+    /// An entry asks for a JSON array where there is none.
+    #[error("mix {file}: {call} of {model}: `array` goes with a streamed generate-content only")]
+    NoArray {
+        /// Which file.
+        file: String,
+        /// What was asked.
+        call: Operation,
+        /// Of whom.
+        model: Arc<str>,
+    },
+}
+
+// === impl Mix ===
+
+impl Default for Mix {
+    /// Every dialect, with the weights of `default-mix.yaml`.
+    fn default() -> Self {
+        Self::parse(include_str!("default-mix.yaml"), "default-mix.yaml")
+            .expect("a test reads the same file")
+    }
+}
+
+impl Mix {
+    /// Reads a mix from a YAML file.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads a mix from YAML; `file` names it in errors.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Error> {
+        let file = || file.to_owned();
+        let entries: Vec<Entry> = serde_saphyr::from_str(text).map_err(|error| {
+            // The line and column are enough; the snippet would say it all twice.
+            Error::Malformed { file: file(), reason: error.without_snippet().to_string() }
+        })?;
+        if entries.is_empty() {
+            return Err(Error::Empty { file: file() });
+        }
+        for Entry { call, model, stream, array, .. } in &entries {
+            if *stream && !call.streams() {
+                return Err(Error::NotStreamed { file: file(), call: *call, model: model.clone() });
+            }
+            if *array && !(*stream && call.streams_arrays()) {
+                return Err(Error::NoArray { file: file(), call: *call, model: model.clone() });
+            }
+        }
+        Ok(Self { entries })
+    }
+
+    /// The kinds of calls.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entry at a place between 0 and 1 on the line on which each has its share.
+    pub fn at(&self, place: f64) -> &Entry {
+        let total: f64 = self.entries.iter().map(Entry::share).sum();
+        let mut left = place * total;
+        self.entries
+            .iter()
+            .find(|entry| {
+                left -= entry.share();
+                left < 0.0
+            })
+            .unwrap_or(&self.entries[self.entries.len() - 1])
+    }
+
+    /// Shares out `users` by weight, in whole users: everyone gets one while there are enough,
+    /// and the rest goes to whoever is furthest below its share.
+    pub fn users(&self, users: usize) -> Vec<usize> {
+        let total: f64 = self.entries.iter().map(Entry::share).sum();
+        let mut shares = vec![0; self.entries.len()];
+        for _ in 0..users {
+            let next = (0..shares.len())
+                .min_by(|&a, &b| {
+                    let filled = |i: usize| {
+                        let due = self.entries[i].share() / total * users as f64;
+                        (shares[i] > 0, shares[i] as f64 / due, -due)
+                    };
+                    filled(a).partial_cmp(&filled(b)).expect("weights are at least one")
+                })
+                .expect("a mix is never empty");
+            shares[next] += 1;
+        }
+        shares
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// The name under which its calls are counted: the model, unless they do not generate.
+    pub fn label(&self) -> Arc<str> {
+        match self.call {
+            Operation::GeminiCountTokens | Operation::VertexCountTokens => {
+                format!("{} countTokens", self.model).into()
+            }
+            _ => self.model.clone(),
+        }
+    }
+
+    fn share(&self) -> f64 {
+        f64::from(self.weight.get())
+    }
+}
+
+// === impl Operation ===
+
+impl Operation {
+    /// Whose interface this is.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::OpenAiChat
+            | Self::OpenAiCompletions
+            | Self::OpenAiEmbeddings
+            | Self::OpenAiResponses => Dialect::OpenAi,
+            Self::AnthropicMessages => Dialect::Anthropic,
+            Self::GeminiGenerateContent | Self::GeminiCountTokens => Dialect::Gemini,
+            Self::VertexGenerateContent
+            | Self::VertexCountTokens
+            | Self::VertexClaude
+            | Self::VertexOpenAiChat => Dialect::Vertex,
+            Self::BedrockConverse | Self::BedrockInvoke => Dialect::Bedrock,
+            Self::GeneratePrompt | Self::GenerateInstances | Self::GenerateV1 => Dialect::Generate,
+        }
+    }
+
+    /// The word that mixes and reports use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAiChat => "openai/chat",
+            Self::OpenAiCompletions => "openai/completions",
+            Self::OpenAiEmbeddings => "openai/embeddings",
+            Self::OpenAiResponses => "openai/responses",
+            Self::AnthropicMessages => "anthropic/messages",
+            Self::GeminiGenerateContent => "gemini/generate-content",
+            Self::GeminiCountTokens => "gemini/count-tokens",
+            Self::VertexGenerateContent => "vertex/generate-content",
+            Self::VertexCountTokens => "vertex/count-tokens",
+            Self::VertexClaude => "vertex/claude",
+            Self::VertexOpenAiChat => "vertex/openai-chat",
+            Self::BedrockConverse => "bedrock/converse",
+            Self::BedrockInvoke => "bedrock/invoke",
+            Self::GeneratePrompt => "generate/prompt",
+            Self::GenerateInstances => "generate/instances",
+            Self::GenerateV1 => "generate/v1",
+        }
+    }
+
+    fn streams(self) -> bool {
+        !matches!(
+            self,
+            Self::OpenAiEmbeddings
+                | Self::GeminiCountTokens
+                | Self::VertexCountTokens
+                | Self::GenerateV1
+        )
+    }
+
+    fn streams_arrays(self) -> bool {
+        matches!(self, Self::GeminiGenerateContent | Self::VertexGenerateContent)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+fn typical_input() -> NonZeroU32 {
+    NonZeroU32::new(200).expect("200 is not zero")
+}
+
+fn typical_output() -> NonZeroU32 {
+    NonZeroU32::new(256).expect("256 is not zero")
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration = SignedDuration::deserialize(deserializer)?;
+    Duration::try_from(duration).map_err(|_| serde::de::Error::custom("a duration is not negative"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        Mix::parse(text, "mix.yaml").expect_err("this mix is wrong").to_string()
+    }
+
+    #[test]
+    fn the_default_mix_speaks_every_dialect() {
+        let mix = Mix::default();
+        for dialect in [
+            Dialect::OpenAi,
+            Dialect::Anthropic,
+            Dialect::Gemini,
+            Dialect::Vertex,
+            Dialect::Bedrock,
+            Dialect::Generate,
+        ] {
+            assert!(mix.entries().iter().any(|e| e.call.dialect() == dialect), "{dialect:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_no_entry_has_is_refused_by_name() {
+        let said = refusal("- { call: openai/chat, model: gpt-4o, wieght: 3 }");
+        assert!(said.contains("mix.yaml") && said.contains("wieght"), "{said}");
+    }
+
+    #[test]
+    fn a_call_that_nobody_makes_is_refused_with_those_that_are() {
+        let said = refusal("- { call: openai/chats, model: gpt-4o }");
+        assert!(said.contains("openai/chats") && said.contains("openai/completions"), "{said}");
+    }
+
+    #[test]
+    fn an_empty_mix_is_refused() {
+        assert!(refusal("[]").contains("is empty"));
+    }
+
+    #[test]
+    fn embeddings_cannot_be_streamed() {
+        let said = refusal("- { call: openai/embeddings, model: e, stream: true }");
+        assert!(said.contains("cannot be streamed"), "{said}");
+    }
+
+    #[test]
+    fn an_array_needs_a_stream_of_generate_content() {
+        for text in [
+            "- { call: openai/chat, model: m, stream: true, array: true }",
+            "- { call: vertex/generate-content, model: m, array: true }",
+        ] {
+            assert!(refusal(text).contains("`array` goes with"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rest_carries_its_unit() {
+        let mix = Mix::parse("- { call: openai/chat, model: m, think: 1.5s }", "mix.yaml");
+        let think = mix.expect("a good mix").entries()[0].think;
+        assert_eq!(think, Duration::from_millis(1500));
+        let said = refusal("- { call: openai/chat, model: m, think: -1s }");
+        assert!(said.contains("not negative"), "{said}");
+    }
+
+    #[test]
+    fn users_are_shared_out_by_weight_and_none_is_left_over() {
+        let mix = Mix::parse(
+            "[{ call: openai/chat, model: a, weight: 98 }, { call: openai/chat, model: b }, \
+              { call: openai/chat, model: c }]",
+            "mix.yaml",
+        )
+        .expect("a good mix");
+        assert_eq!(mix.users(200), [196, 2, 2]);
+        assert_eq!(mix.users(10), [8, 1, 1], "everyone gets one");
+        assert_eq!(mix.users(1), [1, 0, 0], "the heaviest first");
+    }
+
+    #[test]
+    fn a_place_on_the_line_falls_to_the_entry_whose_share_lies_there() {
+        let mix = Mix::parse(
+            "[{ call: openai/chat, model: a, weight: 3 }, { call: openai/chat, model: b }]",
+            "mix.yaml",
+        )
+        .expect("a good mix");
+        assert_eq!(&*mix.at(0.0).model, "a");
+        assert_eq!(&*mix.at(0.74).model, "a");
+        assert_eq!(&*mix.at(0.76).model, "b");
+    }
+}

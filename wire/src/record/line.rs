@@ -1,0 +1,233 @@
+//! Writes a record as a line of JSON, as serde would, at a quarter of its cost.
+//!
+//! Every call is written once, so its keys are not searched for characters to escape, and its
+//! texts are searched all at once.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use crate::{ErrorOrigin, Outcome, Record, UsageSource};
+
+impl Record {
+    /// Appends the record as one JSON object, without a line end.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        let mut line = Line { out, next: b'{' };
+        line.quoted("time", Some(format_args!("{:.6}", self.time)));
+        line.quoted("trace_id", Some(self.trace_id));
+        line.quoted("span_id", Some(self.span_id));
+        line.quoted("parent_span_id", self.parent_span_id);
+        line.text("gen_ai.operation.name", self.operation.as_deref());
+        line.text("gen_ai.provider.name", self.provider.as_deref());
+        line.text("gen_ai.request.model", self.request_model.as_deref());
+        line.plain("gen_ai.request.stream", self.stream);
+        line.text("gen_ai.response.model", self.response_model.as_deref());
+        line.text("gen_ai.response.id", self.response_id.as_deref());
+        line.list("gen_ai.response.finish_reasons", &self.finish_reasons);
+        line.plain("gen_ai.usage.input_tokens", self.input_tokens);
+        line.plain("gen_ai.usage.output_tokens", self.output_tokens);
+        line.plain("gen_ai.usage.cache_read.input_tokens", self.cache_read_tokens);
+        line.plain("gen_ai.usage.cache_creation.input_tokens", self.cache_creation_tokens);
+        line.plain("gen_ai.usage.reasoning.output_tokens", self.reasoning_tokens);
+        line.text("tidegate.usage.source", self.usage_source.map(UsageSource::as_str));
+        line.text("cloud.region", self.region.as_deref());
+        line.text("gcp.project_id", self.project.as_deref());
+        line.text("server.address", self.server_address.as_deref());
+        line.plain("server.port", self.server_port);
+        line.text("http.request.method", self.method.as_deref());
+        line.text("url.path", self.path.as_deref());
+        line.plain("http.response.status_code", self.status);
+        line.text("tidegate.outcome", self.outcome.map(Outcome::as_str));
+        line.text("tidegate.route", self.route.as_deref());
+        line.text("tidegate.upstream", self.upstream.as_deref());
+        line.text("tidegate.caller", self.caller.as_deref());
+        line.plain("tidegate.attempts", self.attempts);
+        line.text("error.type", self.error_type.as_deref());
+        line.text("tidegate.error.code", self.error_code.as_deref());
+        line.text("tidegate.error.origin", self.error_origin.map(ErrorOrigin::as_str));
+        line.text("tidegate.block_reason", self.block_reason.as_deref());
+        line.seconds("tidegate.duration_s", self.duration_s);
+        line.seconds("tidegate.time_to_first_byte_s", self.time_to_first_byte_s);
+        line.seconds("tidegate.time_to_first_token_s", self.time_to_first_token_s);
+        line.seconds("tidegate.time_to_first_visible_token_s", self.time_to_first_visible_token_s);
+        line.seconds("tidegate.time_to_last_token_s", self.time_to_last_token_s);
+        line.seconds("tidegate.time_per_output_token_s", self.time_per_output_token_s);
+        line.seconds("tidegate.overhead_s", self.overhead_s);
+        line.seconds("tidegate.wait.pool_s", self.wait_pool_s);
+        line.seconds("tidegate.wait.dns_s", self.wait_dns_s);
+        line.seconds("tidegate.wait.connect_s", self.wait_connect_s);
+        line.seconds("tidegate.wait.tls_s", self.wait_tls_s);
+        line.plain("tidegate.request.bytes", self.request_bytes);
+        line.plain("tidegate.response.bytes", self.response_bytes);
+        line.seconds("tidegate.retry_after_s", self.retry_after_s);
+        line.plain("tidegate.counted_tokens", self.counted_tokens);
+        line.text("tidegate.job.name", self.job_name.as_deref());
+        line.plain("tidegate.job.done", self.job_done);
+        line.text("tidegate.not_understood", self.not_understood.as_deref());
+        line.end();
+    }
+}
+
+/// A JSON object in the making.
+struct Line<'a> {
+    out: &'a mut Vec<u8>,
+    /// What stands in front of the next key.
+    next: u8,
+}
+
+impl Line<'_> {
+    fn key(&mut self, key: &str) {
+        self.out.push(std::mem::replace(&mut self.next, b','));
+        self.out.push(b'"');
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// A number that JSON lacks is absent.
+    fn seconds(&mut self, key: &str, value: Option<f64>) {
+        self.plain(key, value.filter(|seconds| seconds.is_finite()));
+    }
+
+    /// A number or truth value, which JSON writes as Rust does.
+    fn plain(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.key(key);
+            write!(self.out, "{value}").expect("a vector takes everything");
+        }
+    }
+
+    /// What is written without a character to escape.
+    fn quoted(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.key(key);
+            write!(self.out, "\"{value}\"").expect("a vector takes everything");
+        }
+    }
+
+    fn text(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.key(key);
+            string(self.out, value);
+        }
+    }
+
+    fn list(&mut self, key: &str, values: &[String]) {
+        if values.is_empty() {
+            return;
+        }
+        self.key(key);
+        for (at, value) in values.iter().enumerate() {
+            self.out.push(if at == 0 { b'[' } else { b',' });
+            string(self.out, value);
+        }
+        self.out.push(b']');
+    }
+
+    fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    // Without a way out of the loop the compiler looks at many bytes at a time.
+    let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\' || byte == 0x7f;
+    if text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+        text.chars().for_each(|character| escaped(out, character));
+    } else {
+        out.extend_from_slice(text.as_bytes());
+    }
+    out.push(b'"');
+}
+
+fn escaped(out: &mut Vec<u8>, character: char) {
+    match character {
+        '"' | '\\' => out.extend([b'\\', character as u8]),
+        '\n' => out.extend_from_slice(b"\\n"),
+        // A terminal that shows a record must not obey it.
+        character if character.is_control() => {
+            write!(out, "\\u{:04x}", u32::from(character)).expect("a vector takes everything");
+        }
+        character => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every field is named: a new one does not compile until it stands here, and fails until it
+    /// is written above.
+    fn full() -> Record {
+        Record {
+            time: "2026-11-21T10:00:00.123456Z".parse().expect("a time"),
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".parse().expect("an id"),
+            span_id: "00f067aa0ba902b7".parse().expect("an id"),
+            parent_span_id: "00f067aa0ba902b8".parse().ok(),
+            operation: Some("a".into()),
+            provider: Some("a".into()),
+            request_model: Some("request_model \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            stream: Some(true),
+            response_model: Some("response_model \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            response_id: Some("response_id \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            finish_reasons: vec!["stop".into(), "le\u{7}\"ngth".into()],
+            input_tokens: Some(12),
+            output_tokens: Some(12),
+            cache_read_tokens: Some(12),
+            cache_creation_tokens: Some(12),
+            reasoning_tokens: Some(12),
+            usage_source: Some(UsageSource::Reported),
+            region: Some("a".into()),
+            project: Some("project \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            server_address: Some("a".into()),
+            server_port: Some(443),
+            method: Some("a".into()),
+            path: Some("path \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            status: Some(443),
+            outcome: Some(Outcome::Completed),
+            route: Some("a".into()),
+            upstream: Some("a".into()),
+            caller: Some("a".into()),
+            attempts: Some(3),
+            error_type: Some("error_type \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            error_code: Some("error_code \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            error_origin: Some(ErrorOrigin::Quota),
+            block_reason: Some("block_reason \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            duration_s: Some(34.1e-6),
+            time_to_first_byte_s: Some(35.1e-6),
+            time_to_first_token_s: Some(36.1e-6),
+            time_to_first_visible_token_s: Some(37.1e-6),
+            time_to_last_token_s: Some(38.1e-6),
+            time_per_output_token_s: Some(39.1e-6),
+            overhead_s: Some(40.1e-6),
+            wait_pool_s: Some(41.1e-6),
+            wait_dns_s: Some(42.1e-6),
+            wait_connect_s: Some(43.1e-6),
+            wait_tls_s: Some(44.1e-6),
+            request_bytes: Some(12),
+            response_bytes: Some(12),
+            retry_after_s: Some(47.1e-6),
+            counted_tokens: Some(12),
+            job_name: Some("job_name \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            job_done: Some(true),
+            not_understood: Some("a".into()),
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_serde_would_say() {
+        for record in [Record::default(), full()] {
+            let mut line = Vec::new();
+            record.write_json(&mut line);
+            let written: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+            assert_eq!(written, serde_json::to_value(&record).expect("a record serialises"));
+        }
+    }
+
+    #[test]
+    fn a_terminal_has_nothing_to_obey() {
+        let mut line = Vec::new();
+        full().write_json(&mut line);
+        let text = String::from_utf8(line).expect("UTF-8");
+        assert!(!text.contains(char::is_control), "{text}");
+    }
+}
