@@ -139,20 +139,16 @@ fn connections_are_used_again_on_both_sides() {
 
 #[test]
 fn an_idle_connection_that_the_upstream_closed_costs_no_call() {
-    let closed = Gate::default();
-    let has_closed = closed.clone();
-    let upstream = Upstream::new(move |mut peer| {
+    let upstream = Upstream::new(|mut peer| {
         peer.request();
         peer.wire.send(answer(COMPLETION));
-        drop(peer);
-        has_closed.open();
     });
     let sidecar = Sidecar::to(&upstream);
     let mut caller = sidecar.connect();
     for number in 1..=10 {
         assert_eq!(caller.call(call()).text(), COMPLETION);
         assert_eq!(upstream.connections(), number);
-        closed.pass();
+        wait_until("the sidecar's kernel knows", || upstream.is_seen_closed());
     }
     drop(caller);
     let records = sidecar.finish();
