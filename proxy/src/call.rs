@@ -9,7 +9,7 @@ use http_body::Body as _;
 
 use crate::exchange::Notes;
 use crate::head::{RequestHead, ResponseHead};
-use crate::http1::body::Framed;
+use crate::http1::body::{BodyError, Framed};
 use crate::upstream::{Http1Reply, Http2Reply};
 
 /// A call that has a route.
@@ -70,11 +70,23 @@ impl Http2Body {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
         match self.ahead.pop_front() {
             Some(bytes) => Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
+            None => self.poll_incoming(cx),
         }
+    }
+
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        Poll::Ready(match frame {
+            // hyper takes a stream that was reset without an error for one that has ended.
+            None if !self.incoming.is_end_stream() => Some(Err(BodyError::Cut)),
+            frame => frame.map(|frame| frame.map_err(|_| BodyError::Cut)),
+        })
     }
 }
 
@@ -83,8 +95,8 @@ impl Http2Body {
     pub(crate) fn poll_ahead(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx)).transpose()?;
+    ) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let frame = std::task::ready!(self.poll_incoming(cx)).transpose()?;
         // Trailers end a body; a body that is nothing else says nothing of its model.
         let data = frame.and_then(|frame| frame.into_data().ok());
         self.ahead.extend(data.clone());

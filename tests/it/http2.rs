@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 use crate::support::*;
 
@@ -109,12 +109,12 @@ async fn swallow(request: Request<Incoming>, seen: Sent) -> Response<Body> {
     Response::new(full(""))
 }
 
-/// Breaks an answer off after a token, once that has arrived: a reset overtakes what is on its way.
-async fn breaking(arrived: Arc<Notify>) -> Response<Body> {
+/// Breaks an answer off once its caller has seen a token.
+async fn breaking(_: Request<Incoming>, seen: Arc<Semaphore>) -> Response<Body> {
     let (mut pieces, body) = piecewise();
     tokio::spawn(async move {
         pieces.send_data(Bytes::from_static(TOKEN.as_bytes())).await.expect("it is taken");
-        arrived.notified().await;
+        seen.acquire().await.expect("it is open").forget();
         pieces.abort(io::Error::other("broken off by the test").into());
     });
     Response::builder().header("content-type", "text/event-stream").body(body).expect("an answer")
@@ -123,20 +123,21 @@ async fn breaking(arrived: Arc<Notify>) -> Response<Body> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_breaks_off_never_ends_clean() {
     for (speaks, more) in [(Speaks::Http1, ""), (Speaks::Http2, ", http2: true")] {
-        let arrived = Arc::new(Notify::new());
-        let token = arrived.clone();
-        let sidecar = sidecar_to(serve(speaks, move |_| breaking(token.clone())).await, more);
+        let seen = Arc::new(Semaphore::new(0));
+        let by_caller = seen.clone();
+        let upstream = serve(speaks, move |request| breaking(request, by_caller.clone())).await;
+        let sidecar = sidecar_to(upstream, more);
         let mut caller = http2_caller(sidecar.address).await;
         let call = http2_post("/v1/chat/completions", full(r#"{"stream":true}"#));
-        let mut reply = caller.send_request(call).await.expect("an answer begins");
-        reply.frame().await.expect("a token").expect("a token");
-        arrived.notify_one();
-        assert!(whole(reply.into_body()).await.is_err(), "a clean end");
+        let mut body = caller.send_request(call).await.expect("an answer").into_body();
+        body.frame().await.expect("a token").expect("whole");
+        seen.add_permits(1);
+        assert!(whole(body).await.is_err(), "a clean end");
 
         let mut caller = sidecar.connect();
         caller.send(stream_call());
         caller.through(b"hi").expect("a token");
-        arrived.notify_one();
+        seen.add_permits(1);
         let (rest, _) = caller.rest();
         assert!(!String::from_utf8_lossy(&rest).contains(LAST_CHUNK), "the end is not made up");
         let records = sidecar.finish();
@@ -179,4 +180,56 @@ async fn a_head_that_http_1_1_could_misread_is_refused() {
 fn sidecar_to(upstream: std::net::SocketAddr, more: &str) -> Sidecar {
     let upstreams = format!("upstreams: {{ a: {{ url: 'http://{upstream}'{more} }} }}\n");
     Launch::new().config(&format!("{upstreams}routes: [{{ upstream: a }}]\n")).start()
+}
+
+#[test]
+fn an_answer_that_its_upstream_cancels_never_ends_clean() {
+    let seen = Gate::default();
+    let by_caller = seen.clone();
+    // What hyper would not send: RST_STREAM with CANCEL behind some data.
+    let upstream = Upstream::new(move |mut peer| {
+        let (method_post, status_200, cancel) = (b"\x83", b"\x88", 8_u32.to_be_bytes());
+        peer.wire.through(method_post).expect("a request");
+        peer.wire.send([frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat());
+        peer.wire.send([frame(1, 4, 1, status_200), frame(0, 0, 1, b"hi")].concat());
+        by_caller.pass();
+        peer.wire.send(frame(3, 0, 1, &cancel));
+        peer.closed();
+    });
+    let sidecar = sidecar_to(upstream.address, ", http2: true");
+    let mut caller = sidecar.connect();
+    caller.send(post("/unknown", "{}"));
+    caller.through(b"hi").expect("some data");
+    seen.open();
+    let (rest, _) = caller.rest();
+    assert!(!String::from_utf8_lossy(&rest).contains(LAST_CHUNK), "the end is not made up");
+    assert_outcome(&sidecar.finish_with_one(), "truncated", Some("upstream"));
+}
+
+#[test]
+fn an_upload_that_its_caller_resets_is_not_taken_for_whole() {
+    let (no_error, cancel) = (0_u32, 8_u32);
+    for reason in [no_error, cancel] {
+        let upstream = Upstream::new(|mut peer| {
+            let mut request = peer.head();
+            peer.wire.body(&mut request);
+            assert_ne!(request.end, End::Clean);
+            peer.closed();
+        });
+        let sidecar = Sidecar::to(&upstream);
+        let mut caller = sidecar.connect();
+        let post_to_root_at_a = b"\x83\x86\x84\x41\x01a";
+        caller.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, b"")].concat());
+        caller.send([frame(1, 4, 1, post_to_root_at_a), frame(0, 0, 1, b"half")].concat());
+        wait_until("the upstream has the head", || upstream.requests().len() == 1);
+        caller.send(frame(3, 0, 1, &reason.to_be_bytes()));
+        upstream.wait_closed();
+        assert_outcome(&sidecar.finish_with_one(), "abandoned", None);
+    }
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u32;
+    [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }

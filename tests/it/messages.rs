@@ -150,6 +150,7 @@ fn an_idle_connection_that_the_upstream_closed_costs_no_call() {
         assert_eq!(caller.call(call()).text(), COMPLETION);
         upstream.wait_for_closed(number);
         assert_eq!(upstream.connections(), number);
+        wait_until("the sidecar's kernel knows", || upstream.is_seen_closed());
     }
     drop(caller);
     let records = sidecar.finish();
