@@ -96,14 +96,6 @@ impl Error {
         }
     }
 
-    /// Whether the call was refused before any upstream was asked.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Head(_) | Self::HeadTimeout { .. } | Self::NoRoute | Self::Location { .. }
-        )
-    }
-
     /// The answer to the caller, in the form that its SDK reads.
     pub(crate) fn reply(&self, dialect: Dialect) -> Reply {
         let (status, kind) = (self.status(), self.kind());

@@ -293,7 +293,8 @@ impl Notes {
         if matches!(error, Error::CallerLeft) {
             return;
         }
-        self.ended(if error.is_refusal() { Ending::Refused } else { Ending::NoAnswer });
+        let was_tried = self.record(|record| record.attempts.is_some());
+        self.ended(if was_tried { Ending::NoAnswer } else { Ending::Refused });
         self.record(|record| {
             record.status = Some(error.status());
             record.error_type = Some(error.kind().to_owned());
