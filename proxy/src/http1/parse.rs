@@ -67,6 +67,11 @@ pub(crate) fn head_length(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     }
 }
 
+/// The bytes of the head at the front of what was read, if it is whole.
+pub(crate) fn take_head(ahead: &[u8]) -> Result<Option<Bytes>, HeadError> {
+    Ok(head_length(ahead)?.map(|length| Bytes::copy_from_slice(&ahead[..length])))
+}
+
 /// Reads the head of a request; `block` is exactly that head.
 pub(crate) fn request(block: Bytes) -> Result<Parsed<RequestHead>, HeadError> {
     check_line_ends(&block)?;

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tidegate_wire::Dialect;
 use tokio::time::{Instant, timeout};
 
@@ -63,7 +62,7 @@ async fn read_head(
     poll_fn(|cx| {
         loop {
             skip_empty_lines(conn);
-            if let Some(block) = conn.peek(next_head)? {
+            if let Some(block) = conn.peek(parse::take_head)? {
                 conn.consume(block.len());
                 return Poll::Ready(parse::request(block).map(Some).map_err(Error::Head));
             }
@@ -82,11 +81,6 @@ async fn read_head(
         Poll::Ready(if begun { Err(Error::HeadTimeout { limit_s }) } else { Ok(None) })
     })
     .await
-}
-
-fn next_head(ahead: &[u8]) -> Result<Option<Bytes>, Error> {
-    let length = parse::head_length(ahead)?;
-    Ok(length.map(|length| Bytes::copy_from_slice(&ahead[..length])))
 }
 
 /// A caller may send an empty line before a request (RFC 9112, section 2.2).

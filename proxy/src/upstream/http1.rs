@@ -199,7 +199,8 @@ impl Awaiting {
     /// The final head, if it has come whole; interim ones are handed on.
     fn parse(&mut self) -> Result<Option<Parsed<ResponseHead>>, Error> {
         loop {
-            let Some(block) = self.conn.peek(take_head).map_err(|error| self.protocol(error))?
+            let Some(block) =
+                self.conn.peek(parse::take_head).map_err(|error| self.protocol(error))?
             else {
                 return Ok(None);
             };
@@ -250,11 +251,6 @@ impl Awaiting {
             Error::BodyTimeout { limit_s: self.limits.request_body_idle.as_secs() }
         }
     }
-}
-
-/// The bytes of a head at the front of what was read, if it is whole.
-fn take_head(ahead: &[u8]) -> Result<Option<Bytes>, HeadError> {
-    Ok(parse::head_length(ahead)?.map(|length| Bytes::copy_from_slice(&ahead[..length])))
 }
 
 // === impl CallerBody ===
