@@ -35,11 +35,6 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Says aloud that a test cannot run here, and why.
 pub(crate) fn skip(why: &str) {
     println!("SKIPPED: {why}");
-    if let Some(path) = std::env::var_os("TIDEGATE_SKIPS") {
-        use std::io::Write;
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        let _ = file.as_mut().map(|file| writeln!(file, "{why}"));
-    }
 }
 
 /// Holds a script back until its test says so.
