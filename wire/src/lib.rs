@@ -21,5 +21,7 @@ mod words;
 pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};
-pub use record::{Id, Record, SpanId, TraceId, UsageSource};
+pub use record::{
+    Asked, Id, Job, JobOutcome, Media, RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
+};
 pub use shape::{Dialect, HeadView, Headers, Shape};

@@ -7,7 +7,7 @@ use crate::facts::{Facts, Fault, Tokens, without_namespace};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::words::word;
-use crate::{Ending, ErrorOrigin, Headers, Outcome, Record, Shape, UsageSource};
+use crate::{Ending, ErrorOrigin, Headers, Job, Outcome, Record, Shape, UsageSource};
 
 /// `error.type` of an error in band that names neither type nor code.
 const OTHER_ERROR: &str = "_OTHER";
@@ -176,8 +176,10 @@ impl Observer {
         record.finish_reasons = facts.reasons();
         record.block_reason = facts.block_reason.clone();
         record.counted_tokens = facts.counts.value(Count::Counted);
-        record.job_name = facts.job_name.clone();
-        record.job_done = facts.job_name.is_some().then(|| facts.job_done.unwrap_or(false));
+        record.job = facts.job_name.clone().map(|name| {
+            let done = Some(facts.job_done.unwrap_or(false));
+            Box::new(Job { name, done, ..Job::default() })
+        });
         record.not_understood = reply.not_understood().map(|reason| word(reason.as_str()));
         self.fill_usage(facts, outcome, record);
         if self.is_stream() {

@@ -12,7 +12,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{ErrorOrigin, Outcome};
 
+mod asked;
+mod job;
+mod limits;
 mod line;
+mod media;
+
+pub use asked::Asked;
+pub use job::{Job, JobOutcome};
+pub use limits::{RateLimit, RateLimits};
+pub use media::Media;
 
 /// One call, from the moment its head was read to its last byte.
 ///
@@ -44,6 +53,12 @@ pub struct Record {
     /// Whether the answer was asked for as a stream.
     #[serde(rename = "gen_ai.request.stream", skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// What else the request asked for.
+    #[serde(flatten, deserialize_with = "unless_empty")]
+    pub asked: Option<Box<Asked>>,
+    /// Media that went in and came out.
+    #[serde(flatten, deserialize_with = "unless_empty")]
+    pub media: Option<Box<Media>>,
     /// The model as the answer states it.
     #[serde(rename = "gen_ai.response.model", skip_serializing_if = "Option::is_none")]
     pub response_model: Option<String>,
@@ -53,6 +68,15 @@ pub struct Record {
     /// The provider's own words, by choice or candidate.
     #[serde(rename = "gen_ai.response.finish_reasons", skip_serializing_if = "Vec::is_empty")]
     pub finish_reasons: Vec<String>,
+    /// The service tier that served the call.
+    #[serde(rename = "openai.response.service_tier", skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+    /// The fingerprint of the system that served the call.
+    #[serde(
+        rename = "openai.response.system_fingerprint",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub system_fingerprint: Option<String>,
 
     /// All input tokens, cached ones included.
     #[serde(rename = "gen_ai.usage.input_tokens", skip_serializing_if = "Option::is_none")]
@@ -81,6 +105,18 @@ pub struct Record {
     /// Where the token numbers come from; absent where there are none.
     #[serde(rename = "tidegate.usage.source", skip_serializing_if = "Option::is_none")]
     pub usage_source: Option<UsageSource>,
+    /// The size class of the input: one of few fixed words.
+    #[serde(rename = "tidegate.input.size_class", skip_serializing_if = "Option::is_none")]
+    pub size_class: Option<Arc<str>>,
+    /// What the call costs by the price table, in US dollars.
+    #[serde(rename = "tidegate.cost_usd", skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// The version of the price table by which it was reckoned.
+    #[serde(rename = "tidegate.cost.prices", skip_serializing_if = "Option::is_none")]
+    pub price_version: Option<Arc<str>>,
+    /// True where the call used something that the price table has no price for.
+    #[serde(rename = "tidegate.cost.unpriced", skip_serializing_if = "Option::is_none")]
+    pub unpriced: Option<bool>,
 
     /// The provider's region or location.
     #[serde(rename = "cloud.region", skip_serializing_if = "Option::is_none")]
@@ -103,6 +139,10 @@ pub struct Record {
     /// The status that the caller got.
     #[serde(rename = "http.response.status_code", skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+
+    /// The status of a gRPC call, as its trailers say.
+    #[serde(rename = "rpc.grpc.status_code", skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u32>,
 
     /// How the call ended; absent only while it is open.
     #[serde(rename = "tidegate.outcome", skip_serializing_if = "Option::is_none")]
@@ -132,6 +172,9 @@ pub struct Record {
     /// Why the provider blocked the prompt.
     #[serde(rename = "tidegate.block_reason", skip_serializing_if = "Option::is_none")]
     pub block_reason: Option<String>,
+    /// What will go wrong in silence: one of few fixed words each.
+    #[serde(rename = "tidegate.warnings", skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Arc<str>>,
 
     /// Last byte of the body − start.
     #[serde(rename = "tidegate.duration_s", skip_serializing_if = "Option::is_none")]
@@ -139,6 +182,9 @@ pub struct Record {
     /// First byte of the response (its head) − start.
     #[serde(rename = "tidegate.time_to_first_byte_s", skip_serializing_if = "Option::is_none")]
     pub time_to_first_byte_s: Option<f64>,
+    /// First whole event (or JSON text) of the body − start; streams only.
+    #[serde(rename = "tidegate.time_to_first_event_s", skip_serializing_if = "Option::is_none")]
+    pub time_to_first_event_s: Option<f64>,
     /// First token − start; streams only.
     #[serde(rename = "tidegate.time_to_first_token_s", skip_serializing_if = "Option::is_none")]
     pub time_to_first_token_s: Option<f64>,
@@ -154,6 +200,21 @@ pub struct Record {
     /// (Last token − first token) / (output tokens − 1); streams with at least two tokens only.
     #[serde(rename = "tidegate.time_per_output_token_s", skip_serializing_if = "Option::is_none")]
     pub time_per_output_token_s: Option<f64>,
+    /// Chunks that bore tokens; streams only.
+    #[serde(rename = "tidegate.token_chunks", skip_serializing_if = "Option::is_none")]
+    pub token_chunks: Option<u64>,
+    /// The median of the gaps between two such chunks, to within 5 %; streams only.
+    #[serde(rename = "tidegate.gap.p50_s", skip_serializing_if = "Option::is_none")]
+    pub gap_p50_s: Option<f64>,
+    /// Their 99th percentile, to within 5 %.
+    #[serde(rename = "tidegate.gap.p99_s", skip_serializing_if = "Option::is_none")]
+    pub gap_p99_s: Option<f64>,
+    /// The longest, exactly.
+    #[serde(rename = "tidegate.gap.max_s", skip_serializing_if = "Option::is_none")]
+    pub gap_max_s: Option<f64>,
+    /// Gaps over 1 s.
+    #[serde(rename = "tidegate.stalls", skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<u64>,
     /// What Tidegate itself added.
     #[serde(rename = "tidegate.overhead_s", skip_serializing_if = "Option::is_none")]
     pub overhead_s: Option<f64>,
@@ -182,12 +243,12 @@ pub struct Record {
     /// The answer of a call that counts tokens: not usage.
     #[serde(rename = "tidegate.counted_tokens", skip_serializing_if = "Option::is_none")]
     pub counted_tokens: Option<u64>,
-    /// The name of a long-running operation.
-    #[serde(rename = "tidegate.job.name", skip_serializing_if = "Option::is_none")]
-    pub job_name: Option<String>,
-    /// Whether that operation is done.
-    #[serde(rename = "tidegate.job.done", skip_serializing_if = "Option::is_none")]
-    pub job_done: Option<bool>,
+    /// What the answer says of the provider's rate limits.
+    #[serde(flatten)]
+    pub limits: RateLimits,
+    /// The long-running operation that the call submits or polls.
+    #[serde(flatten, deserialize_with = "unless_empty")]
+    pub job: Option<Box<Job>>,
     /// Why reading this call's body was given up, if it was: one of few fixed words.
     #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
     pub not_understood: Option<Arc<str>>,
@@ -287,6 +348,16 @@ fn digit(byte: u8) -> Result<u8, InvalidId> {
         b'a'..=b'f' => Ok(byte - b'a' + 10),
         _ => Err(InvalidId),
     }
+}
+
+/// A group of keys, absent where none of them is there.
+fn unless_empty<'de, T, D>(deserializer: D) -> Result<Option<Box<T>>, D::Error>
+where
+    T: Deserialize<'de> + Default + PartialEq,
+    D: Deserializer<'de>,
+{
+    let group = T::deserialize(deserializer)?;
+    Ok((group != T::default()).then(|| Box::new(group)))
 }
 
 fn microseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {

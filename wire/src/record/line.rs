@@ -20,15 +20,27 @@ impl Record {
         line.text("gen_ai.provider.name", self.provider.as_deref());
         line.text("gen_ai.request.model", self.request_model.as_deref());
         line.plain("gen_ai.request.stream", self.stream);
+        if let Some(asked) = &self.asked {
+            asked.write(&mut line);
+        }
+        if let Some(media) = &self.media {
+            media.write(&mut line);
+        }
         line.text("gen_ai.response.model", self.response_model.as_deref());
         line.text("gen_ai.response.id", self.response_id.as_deref());
         line.list("gen_ai.response.finish_reasons", &self.finish_reasons);
+        line.text("openai.response.service_tier", self.service_tier.as_deref());
+        line.text("openai.response.system_fingerprint", self.system_fingerprint.as_deref());
         line.plain("gen_ai.usage.input_tokens", self.input_tokens);
         line.plain("gen_ai.usage.output_tokens", self.output_tokens);
         line.plain("gen_ai.usage.cache_read.input_tokens", self.cache_read_tokens);
         line.plain("gen_ai.usage.cache_creation.input_tokens", self.cache_creation_tokens);
         line.plain("gen_ai.usage.reasoning.output_tokens", self.reasoning_tokens);
         line.text("tidegate.usage.source", self.usage_source.map(UsageSource::as_str));
+        line.text("tidegate.input.size_class", self.size_class.as_deref());
+        line.seconds("tidegate.cost_usd", self.cost_usd);
+        line.text("tidegate.cost.prices", self.price_version.as_deref());
+        line.plain("tidegate.cost.unpriced", self.unpriced);
         line.text("cloud.region", self.region.as_deref());
         line.text("gcp.project_id", self.project.as_deref());
         line.text("server.address", self.server_address.as_deref());
@@ -36,6 +48,7 @@ impl Record {
         line.text("http.request.method", self.method.as_deref());
         line.text("url.path", self.path.as_deref());
         line.plain("http.response.status_code", self.status);
+        line.plain("rpc.grpc.status_code", self.grpc_status);
         line.text("tidegate.outcome", self.outcome.map(Outcome::as_str));
         line.text("tidegate.route", self.route.as_deref());
         line.text("tidegate.upstream", self.upstream.as_deref());
@@ -45,12 +58,19 @@ impl Record {
         line.text("tidegate.error.code", self.error_code.as_deref());
         line.text("tidegate.error.origin", self.error_origin.map(ErrorOrigin::as_str));
         line.text("tidegate.block_reason", self.block_reason.as_deref());
+        line.list("tidegate.warnings", &self.warnings);
         line.seconds("tidegate.duration_s", self.duration_s);
         line.seconds("tidegate.time_to_first_byte_s", self.time_to_first_byte_s);
+        line.seconds("tidegate.time_to_first_event_s", self.time_to_first_event_s);
         line.seconds("tidegate.time_to_first_token_s", self.time_to_first_token_s);
         line.seconds("tidegate.time_to_first_visible_token_s", self.time_to_first_visible_token_s);
         line.seconds("tidegate.time_to_last_token_s", self.time_to_last_token_s);
         line.seconds("tidegate.time_per_output_token_s", self.time_per_output_token_s);
+        line.plain("tidegate.token_chunks", self.token_chunks);
+        line.seconds("tidegate.gap.p50_s", self.gap_p50_s);
+        line.seconds("tidegate.gap.p99_s", self.gap_p99_s);
+        line.seconds("tidegate.gap.max_s", self.gap_max_s);
+        line.plain("tidegate.stalls", self.stalls);
         line.seconds("tidegate.overhead_s", self.overhead_s);
         line.seconds("tidegate.wait.pool_s", self.wait_pool_s);
         line.seconds("tidegate.wait.dns_s", self.wait_dns_s);
@@ -60,15 +80,17 @@ impl Record {
         line.plain("tidegate.response.bytes", self.response_bytes);
         line.seconds("tidegate.retry_after_s", self.retry_after_s);
         line.plain("tidegate.counted_tokens", self.counted_tokens);
-        line.text("tidegate.job.name", self.job_name.as_deref());
-        line.plain("tidegate.job.done", self.job_done);
+        self.limits.write(&mut line);
+        if let Some(job) = &self.job {
+            job.write(&mut line);
+        }
         line.text("tidegate.not_understood", self.not_understood.as_deref());
         line.end();
     }
 }
 
 /// A JSON object in the making.
-struct Line<'a> {
+pub(super) struct Line<'a> {
     out: &'a mut Vec<u8>,
     /// What stands in front of the next key.
     next: u8,
@@ -76,52 +98,67 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn key(&mut self, key: &str) {
+        self.key_below(key, "");
+    }
+
+    /// A key in two parts.
+    fn key_below(&mut self, key: &str, name: &str) {
         self.out.push(std::mem::replace(&mut self.next, b','));
         self.out.push(b'"');
         self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
     }
 
     /// A number that JSON lacks is absent.
-    fn seconds(&mut self, key: &str, value: Option<f64>) {
+    pub(super) fn seconds(&mut self, key: &str, value: Option<f64>) {
+        self.seconds_below(key, "", value);
+    }
+
+    pub(super) fn seconds_below(&mut self, key: &str, name: &str, value: Option<f64>) {
         if let Some(seconds) = value.filter(|seconds| seconds.is_finite()) {
-            self.key(key);
+            self.key_below(key, name);
             // `Debug` tells whole seconds from whole numbers.
             write!(self.out, "{seconds:?}").expect("a vector takes everything");
         }
     }
 
     /// A number or truth value, which JSON writes as Rust does.
-    fn plain(&mut self, key: &str, value: Option<impl Display>) {
+    pub(super) fn plain(&mut self, key: &str, value: Option<impl Display>) {
+        self.plain_below(key, "", value);
+    }
+
+    /// The same under a key in two parts, of which neither has a character to escape.
+    pub(super) fn plain_below(&mut self, key: &str, name: &str, value: Option<impl Display>) {
         if let Some(value) = value {
-            self.key(key);
+            self.key_below(key, name);
             write!(self.out, "{value}").expect("a vector takes everything");
         }
     }
 
     /// What is written without a character to escape.
-    fn quoted(&mut self, key: &str, value: Option<impl Display>) {
+    pub(super) fn quoted(&mut self, key: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.key(key);
             write!(self.out, "\"{value}\"").expect("a vector takes everything");
         }
     }
 
-    fn text(&mut self, key: &str, value: Option<&str>) {
+    pub(super) fn text(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.key(key);
             string(self.out, value);
         }
     }
 
-    fn list(&mut self, key: &str, values: &[String]) {
+    pub(super) fn list(&mut self, key: &str, values: &[impl AsRef<str>]) {
         if values.is_empty() {
             return;
         }
         self.key(key);
         for (at, value) in values.iter().enumerate() {
             self.out.push(if at == 0 { b'[' } else { b',' });
-            string(self.out, value);
+            string(self.out, value.as_ref());
         }
         self.out.push(b']');
     }
@@ -158,6 +195,7 @@ fn escaped(out: &mut Vec<u8>, character: char) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Asked, Job, JobOutcome, Media, RateLimit, RateLimits};
 
     /// Every field is named: a new one does not compile until it stands here, and fails until it
     /// is written above.
@@ -171,15 +209,23 @@ mod tests {
             provider: Some("a".into()),
             request_model: Some("request_model \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             stream: Some(true),
+            asked: Some(Box::new(asked())),
+            media: Some(Box::new(media())),
             response_model: Some("response_model \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             response_id: Some("response_id \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             finish_reasons: vec!["stop".into(), "le\u{7}\"ngth".into()],
+            service_tier: Some("priority \" ü".into()),
+            system_fingerprint: Some("fp \" ü".into()),
             input_tokens: Some(12),
             output_tokens: Some(12),
             cache_read_tokens: Some(12),
             cache_creation_tokens: Some(12),
             reasoning_tokens: Some(12),
             usage_source: Some(UsageSource::Reported),
+            size_class: Some("a".into()),
+            cost_usd: Some(0.0125),
+            price_version: Some("a".into()),
+            unpriced: Some(true),
             region: Some("a".into()),
             project: Some("project \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             server_address: Some("a".into()),
@@ -187,6 +233,7 @@ mod tests {
             method: Some("a".into()),
             path: Some("path \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             status: Some(443),
+            grpc_status: Some(8),
             outcome: Some(Outcome::Completed),
             route: Some("a".into()),
             upstream: Some("a".into()),
@@ -196,12 +243,19 @@ mod tests {
             error_code: Some("error_code \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             error_origin: Some(ErrorOrigin::Quota),
             block_reason: Some("block_reason \"\\ \n \u{1b} \u{9b} ü 😀".into()),
+            warnings: vec!["a".into(), "b".into()],
             duration_s: Some(34.1e-6),
             time_to_first_byte_s: Some(35.1e-6),
+            time_to_first_event_s: Some(35.6e-6),
             time_to_first_token_s: Some(36.1e-6),
             time_to_first_visible_token_s: Some(37.1e-6),
             time_to_last_token_s: Some(38.1e-6),
             time_per_output_token_s: Some(39.1e-6),
+            token_chunks: Some(12),
+            gap_p50_s: Some(39.2e-6),
+            gap_p99_s: Some(39.3e-6),
+            gap_max_s: Some(39.4e-6),
+            stalls: Some(1),
             overhead_s: Some(40.1e-6),
             wait_pool_s: Some(41.1e-6),
             wait_dns_s: Some(42.1e-6),
@@ -211,10 +265,68 @@ mod tests {
             response_bytes: Some(12),
             retry_after_s: Some(47.1e-6),
             counted_tokens: Some(12),
-            job_name: Some("job_name \"\\ \n \u{1b} \u{9b} ü 😀".into()),
-            job_done: Some(true),
+            limits: RateLimits(vec![RateLimit {
+                dimension: "input-tokens".to_owned(),
+                limit: Some(12),
+                remaining: Some(11),
+                reset_s: Some(10.5),
+            }]),
+            job: Some(Box::new(Job {
+                name: "job \"\\ \n ü 😀".into(),
+                done: Some(true),
+                outcome: Some(JobOutcome::Filtered),
+                created: "2026-11-21T10:00:00.123456Z".parse().ok(),
+                ended: "2026-11-21T10:01:00.123456Z".parse().ok(),
+                duration_s: Some(60.0),
+                polls: Some(3),
+            })),
             not_understood: Some("a".into()),
         }
+    }
+
+    fn asked() -> Asked {
+        Asked {
+            max_tokens: Some(12),
+            temperature: Some(1.0),
+            top_p: Some(0.5),
+            top_k: Some(40.0),
+            frequency_penalty: Some(-2.0),
+            presence_penalty: Some(2.0),
+            seed: Some(-1),
+            choice_count: Some(2),
+            stop_sequences: vec!["stop \" ü".into()],
+            output_type: Some("json".into()),
+            encoding_formats: vec!["base64".into()],
+            dimensions: Some(256),
+            conversation_id: Some("conversation \" ü".into()),
+            service_tier: Some("auto \" ü".into()),
+            guardrail_id: Some("guardrail \" ü".into()),
+            messages: Some(12),
+            tools: Some(12),
+        }
+    }
+
+    fn media() -> Media {
+        Media {
+            images: Some(1),
+            image_bytes: Some(2),
+            audios: Some(3),
+            audio_bytes: Some(4),
+            videos: Some(5),
+            video_bytes: Some(6),
+            documents: Some(7),
+            document_bytes: Some(8),
+            images_made: Some(9),
+            videos_made: Some(10),
+            video_seconds: Some(11.5),
+        }
+    }
+
+    #[test]
+    fn a_record_with_every_key_reads_back_as_it_was_written() {
+        let mut line = Vec::new();
+        full().write_json(&mut line);
+        assert_eq!(serde_json::from_slice::<Record>(&line).expect("a record"), full());
     }
 
     #[test]
