@@ -43,22 +43,26 @@ pub(crate) struct Tally {
     pub(crate) latency: Histogram<u64>,
     /// From the request's first byte sent to the first event read.
     pub(crate) first_event: Histogram<u64>,
+    /// From the mock's write of the first event of a stream to its arrival.
+    pub(crate) first_transit: Histogram<u64>,
     /// From the mock's write of an event to its arrival.
     pub(crate) transit: Histogram<u64>,
 }
 
+/// A histogram of nanoseconds, up to what a call may take.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, CALL_LIMIT.as_nanos() as u64, 3).expect("the bounds are in order")
+}
+
 impl Tally {
     fn new() -> Self {
-        let histogram = || {
-            Histogram::new_with_bounds(1, CALL_LIMIT.as_nanos() as u64, 3)
-                .expect("the bounds are in order")
-        };
         Self {
             calls: 0,
             events: 0,
             elapsed: Duration::ZERO,
             latency: histogram(),
             first_event: histogram(),
+            first_transit: histogram(),
             transit: histogram(),
         }
     }
@@ -252,10 +256,12 @@ impl Expected {
                     if part.len() < event.bytes.len() {
                         break;
                     }
-                    if let Some(stamp) = event.compare(part)? {
-                        tally.transit.saturating_record(now.saturating_sub(stamp));
+                    let transit = event.compare(part)?.map(|stamp| now.saturating_sub(stamp));
+                    if let Some(transit) = transit {
+                        tally.transit.saturating_record(transit);
                     }
                     if *arrived == 0 {
+                        tally.first_transit.saturating_record(transit.unwrap_or_default());
                         tally.first_event.saturating_record(now - *begin);
                     }
                     tally.events += 1;

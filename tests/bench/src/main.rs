@@ -26,6 +26,7 @@ mod report;
 mod scenario;
 mod sink;
 mod target;
+mod truth;
 mod usage;
 mod workload;
 

@@ -134,13 +134,14 @@ async fn send_stream(
         cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n";
     socket.write_all(head).await?;
     let begin = Instant::now();
+    let mut first = None;
     for (event, after) in events.iter().zip(0u32..) {
         if !gap.is_zero() {
             sleep_until(begin + gap * after).await;
         }
         answer.clear();
         answer.extend_from_slice(format!("{:x}\r\n", event.bytes.len()).as_bytes());
-        event.write_stamped(answer);
+        event.write_stamped(answer, &mut first);
         answer.extend_from_slice(b"\r\n");
         if after as usize + 1 == events.len() {
             answer.extend_from_slice(b"0\r\n\r\n");

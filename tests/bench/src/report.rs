@@ -15,6 +15,8 @@ pub(crate) struct Row {
     values: Vec<(Kind, Vec<f64>)>,
     /// tidegate by nginx, round by round.
     ratios: Vec<f64>,
+    /// tidegate by the direct way, round by round.
+    to_direct: Vec<f64>,
 }
 
 impl Row {
@@ -28,17 +30,19 @@ impl Row {
             let sample = |kind| round.iter().find(|(of, _)| *of == kind).map(|(_, sample)| sample);
             figure.of(sample(kind)?, sample(Kind::Direct))
         };
-        let ratio = |round: &Round| {
-            let nginx = value(round, Kind::Nginx).filter(|_| figure.has_ratio())?;
-            Some(value(round, Kind::Tidegate)? / nginx)
+        let ratio = |round: &Round, kind: Kind| {
+            let other = value(round, kind).filter(|_| figure.has_ratio())?;
+            Some(value(round, Kind::Tidegate)? / other)
         };
+        let ratios = |kind: Kind| rounds.iter().filter_map(|round| ratio(round, kind)).collect();
         Self {
             figure,
             values: kinds
                 .iter()
                 .map(|&kind| (kind, rounds.iter().filter_map(|round| value(round, kind)).collect()))
                 .collect(),
-            ratios: rounds.iter().filter_map(ratio).collect(),
+            ratios: ratios(Kind::Nginx),
+            to_direct: ratios(Kind::Direct),
         }
     }
 
@@ -46,6 +50,7 @@ impl Row {
     pub(crate) fn met(&self) -> Option<bool> {
         match self.figure.goal()? {
             Goal::TimesNginx(times) => Some(median(&self.ratios)? <= times),
+            Goal::TimesDirect(times) => Some(median(&self.to_direct)? <= times),
             Goal::AtMost(limit) => {
                 let (_, values) = self.values.iter().find(|(kind, _)| *kind == Kind::Tidegate)?;
                 Some(median(values)? <= limit)
@@ -57,6 +62,7 @@ impl Row {
         let goal = match self.figure.goal() {
             None => return String::new(),
             Some(Goal::TimesNginx(times)) => format!("<= {times} x nginx"),
+            Some(Goal::TimesDirect(times)) => format!("<= {times} x direct"),
             Some(Goal::AtMost(limit)) => format!("<= {limit}"),
         };
         match self.met() {

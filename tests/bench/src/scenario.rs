@@ -4,9 +4,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use hdrhistogram::Histogram;
 
 use crate::client::{self, Load, Tally, Until};
 use crate::target::{Kind, Setup, Target};
+use crate::truth;
 use crate::usage::{self, Memory};
 use crate::workload;
 
@@ -62,7 +64,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         connections: 200,
         length: Duration::from_millis(3000),
         warm: true,
-        figures: &[CpuPerChunk, AddedTtftP50, AddedTtftP99, TransitP50, TransitP99],
+        figures: &[
+            CpuPerChunk,
+            AddedTtftP50,
+            AddedTtftP99,
+            TransitP50,
+            TransitP99,
+            FirstTokenOffP50,
+            FirstTokenOffP99,
+        ],
     },
     Scenario {
         name: "crowd",
@@ -114,6 +124,8 @@ pub(crate) enum Figure {
     AddedTtftP99,
     TransitP50,
     TransitP99,
+    FirstTokenOffP50,
+    FirstTokenOffP99,
     MemoryAtRest,
     AnonymousAtRest,
     MemoryAtPeak,
@@ -126,6 +138,8 @@ pub(crate) enum Figure {
 pub(crate) enum Goal {
     /// Times the figure of nginx in the same round.
     TimesNginx(f64),
+    /// Times the figure of the direct way in the same round.
+    TimesDirect(f64),
     AtMost(f64),
 }
 
@@ -142,6 +156,8 @@ impl Figure {
             AddedTtftP99 => "added TTFT p99, µs",
             TransitP50 => "chunk transit p50, µs",
             TransitP99 => "chunk transit p99, µs",
+            FirstTokenOffP50 => "first token off p50, µs",
+            FirstTokenOffP99 => "first token off p99, µs",
             MemoryAtRest => "memory at rest, MiB",
             AnonymousAtRest => "of it anonymous, MiB",
             MemoryAtPeak => "memory at peak, MiB",
@@ -163,6 +179,8 @@ impl Figure {
         match self {
             CpuPerCall => Some(Goal::TimesNginx(1.4)),
             CpuPerChunk => Some(Goal::TimesNginx(1.3)),
+            FirstTokenOffP50 => Some(Goal::AtMost(200.0)),
+            FirstTokenOffP99 => Some(Goal::TimesDirect(2.0)),
             MemoryAtRest => Some(Goal::AtMost(20.0)),
             MemoryPerStream => Some(Goal::AtMost(32.0)),
             MemoryRise => Some(Goal::AtMost(1.0)),
@@ -191,6 +209,10 @@ impl Figure {
             let direct = direct?.tally.first_event.value_at_quantile(quantile);
             used.map(|_| micros(own) - micros(direct))
         };
+        let off = |quantile: f64| {
+            let told = sample.first_token_off.as_ref().filter(|told| !told.is_empty())?;
+            Some(micros(told.value_at_quantile(quantile)))
+        };
         match self {
             CpuPerCall => Some(cpu_micros? / tally.calls as f64),
             CpuPerChunk => Some(cpu_micros? / tally.events as f64),
@@ -202,6 +224,8 @@ impl Figure {
             AddedTtftP99 => added(0.99),
             TransitP50 => Some(micros(tally.transit.value_at_quantile(0.5))),
             TransitP99 => Some(micros(tally.transit.value_at_quantile(0.99))),
+            FirstTokenOffP50 => off(0.5),
+            FirstTokenOffP99 => off(0.99),
             MemoryAtRest => Some(used?.rest.resident as f64 / MIB),
             AnonymousAtRest => Some(used?.rest.anonymous as f64 / MIB),
             MemoryAtPeak => Some(used?.peak.peak as f64 / MIB),
@@ -216,6 +240,9 @@ impl Figure {
 pub(crate) struct Sample {
     connections: usize,
     tally: Tally,
+    /// How far off the truth its word on the first token is: a caller's own on the direct way, the
+    /// records' where there are some.
+    first_token_off: Option<Histogram<u64>>,
     /// What the process used; the direct way has none.
     used: Option<Used>,
 }
@@ -256,7 +283,12 @@ impl Scenario {
             _ => None,
         };
         target.stop()?;
-        Ok(Sample { connections: self.connections, tally, used })
+        let first_token_off = match kind {
+            Kind::Direct => Some(tally.first_transit.clone()),
+            Kind::Tidegate => Some(truth::first_token_off(&setup.records())?),
+            Kind::Nginx | Kind::Haproxy => None,
+        };
+        Ok(Sample { connections: self.connections, tally, first_token_off, used })
     }
 }
 

@@ -75,6 +75,13 @@ pub(crate) struct Setup {
     pub(crate) folder: PathBuf,
 }
 
+impl Setup {
+    /// Where tidegate writes its records.
+    pub(crate) fn records(&self) -> PathBuf {
+        self.folder.join("records.jsonl")
+    }
+}
+
 /// A target that takes calls, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -237,7 +244,11 @@ backend mock
 
 /// Everything measured and exported: records to a file, metrics by Prometheus and OTLP.
 fn tidegate(address: SocketAddr, setup: &Setup) -> Result<Vec<String>> {
-    let records = setup.folder.join("records.jsonl");
+    let records = setup.records();
+    // One round's records are not in the next.
+    if records.exists() {
+        fs::remove_file(&records)?;
+    }
     let arguments = [
         text(&setup.tidegate)?,
         "proxy",

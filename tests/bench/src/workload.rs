@@ -3,13 +3,16 @@
 //! Both ends know every byte: the mock compares what reaches it with the request, the client what
 //! reaches it with the reply, so that a proxy that changes anything is caught.
 
-use std::sync::{LazyLock, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 
-/// Digits of a stamp: nanoseconds since the run began, in the place of a fingerprint's digits.
+/// Digits of a stamp: nanoseconds since the run began. An event's own stands in the place of a
+/// fingerprint, that of the first event of its stream in the place of the answer's id, so that
+/// whoever records that id records the truth about the first token with it.
 const STAMP_DIGITS: usize = 15;
+const ID: &str = "chatcmpl-";
 
 /// One kind of call.
 #[derive(Debug)]
@@ -62,48 +65,75 @@ impl Reply {
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) bytes: Vec<u8>,
-    /// Where its stamp begins; `[DONE]` has none.
-    stamp_at: Option<usize>,
+    /// Where its stamps begin; `[DONE]` has none.
+    stamps: Option<Stamps>,
+}
+
+/// Where an event says when it was written, and when the first of its stream was.
+#[derive(Clone, Copy, Debug)]
+struct Stamps {
+    first: usize,
+    own: usize,
 }
 
 impl Event {
     fn new(text: String) -> Self {
-        let stamp_at = text.find("fp_").map(|at| at + "fp_".len());
-        Self { bytes: text.into_bytes(), stamp_at }
+        let after = |word: &str| text.find(word).map(|at| at + word.len());
+        let stamps = after(ID).zip(after("fp_")).map(|(first, own)| Stamps { first, own });
+        Self { bytes: text.into_bytes(), stamps }
     }
 
-    /// Appends the event with the time now in it.
-    pub(crate) fn write_stamped(&self, buffer: &mut Vec<u8>) {
+    /// Appends the event with the time now in it; `first` is the time in the stream's first event.
+    pub(crate) fn write_stamped(&self, buffer: &mut Vec<u8>, first: &mut Option<u64>) {
         let begin = buffer.len();
         buffer.extend_from_slice(&self.bytes);
-        if let Some(at) = self.stamp_at {
-            let mut nanos = nanos_now();
-            for digit in buffer[begin + at..][..STAMP_DIGITS].iter_mut().rev() {
-                *digit = b'0' + (nanos % 10) as u8;
-                nanos /= 10;
-            }
+        if let Some(stamps) = self.stamps {
+            let now = nanos_now();
+            write_digits(&mut buffer[begin + stamps.first..], *first.get_or_insert(now));
+            write_digits(&mut buffer[begin + stamps.own..], now);
         }
     }
 
     /// Checks that `seen` is this event and gives the stamp in it.
     pub(crate) fn compare(&self, seen: &[u8]) -> Result<Option<u64>> {
-        let Some(at) = self.stamp_at else {
+        let Some(Stamps { first, own }) = self.stamps else {
             ensure!(seen == self.bytes, "an event differs from what was sent");
             return Ok(None);
         };
         let same = seen.len() == self.bytes.len()
-            && seen[..at] == self.bytes[..at]
-            && seen[at + STAMP_DIGITS..] == self.bytes[at + STAMP_DIGITS..];
+            && seen[..first] == self.bytes[..first]
+            && seen[first + STAMP_DIGITS..own] == self.bytes[first + STAMP_DIGITS..own]
+            && seen[own + STAMP_DIGITS..] == self.bytes[own + STAMP_DIGITS..];
         ensure!(same, "an event differs from what was sent");
-        let digits = std::str::from_utf8(&seen[at..at + STAMP_DIGITS])?;
+        let digits = std::str::from_utf8(&seen[own..own + STAMP_DIGITS])?;
         Ok(Some(digits.parse()?))
     }
 }
 
+fn write_digits(place: &mut [u8], mut number: u64) {
+    for digit in place[..STAMP_DIGITS].iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// When the first event of the stream with this id was written, by the wall clock, in nanoseconds.
+pub(crate) fn first_written(id: &str) -> Option<i128> {
+    let digits = id.strip_prefix(ID)?;
+    let nanos: u64 = digits.parse().ok().filter(|_| digits.len() == STAMP_DIGITS)?;
+    let (_, begin) = *BEGIN;
+    let begin = begin.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    Some(begin as i128 + i128::from(nanos))
+}
+
+/// When the run began, by both clocks.
+static BEGIN: LazyLock<(Instant, SystemTime)> =
+    LazyLock::new(|| (Instant::now(), SystemTime::now()));
+
 /// Nanoseconds since the run began; mock and client are one process and share this clock.
 pub(crate) fn nanos_now() -> u64 {
-    static BEGIN: OnceLock<Instant> = OnceLock::new();
-    BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
+    let (begin, _) = *BEGIN;
+    begin.elapsed().as_nanos() as u64
 }
 
 /// The workload of that name, if there is one.
@@ -182,8 +212,8 @@ fn completion(length: usize) -> Vec<u8> {
 fn events(chunks: usize) -> Vec<Event> {
     let event = |choices: &str, usage: &str| {
         Event::new(format!(
-            "data: {{\"id\":\"chatcmpl-Bm3k0aXv2cTzq8h1\",\"object\":\"chat.completion.chunk\",\"created\":1760000000,\"model\":\"gpt-4o-mini-2024-07-18\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_{:0STAMP_DIGITS$}\",\"choices\":[{choices}],\"usage\":{usage}}}\n\n",
-            0
+            "data: {{\"id\":\"{ID}{:0STAMP_DIGITS$}\",\"object\":\"chat.completion.chunk\",\"created\":1760000000,\"model\":\"gpt-4o-mini-2024-07-18\",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_{:0STAMP_DIGITS$}\",\"choices\":[{choices}],\"usage\":{usage}}}\n\n",
+            0, 0
         ))
     };
     let text = r#"{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}"#;
@@ -224,10 +254,12 @@ mod tests {
     fn a_stamp_comes_back_from_an_event_and_a_changed_byte_is_caught() {
         let event = &events(1)[0];
         let mut sent = Vec::new();
+        let mut first = None;
         let before = nanos_now();
-        event.write_stamped(&mut sent);
+        event.write_stamped(&mut sent, &mut first);
         let stamp = event.compare(&sent).expect("nothing was changed").expect("it has a stamp");
         assert!((before..=nanos_now()).contains(&stamp));
+        assert_eq!(first, Some(stamp));
         sent[10] ^= 1;
         event.compare(&sent).expect_err("a byte was changed");
     }
