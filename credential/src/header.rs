@@ -1,0 +1,171 @@
+//! A key in a header, from a file or the environment.
+//!
+//! Kubernetes changes a mounted secret by moving a link: a file is looked at again and again, and
+//! read where its text differs, rather than watched.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::config::{HeaderConfig, TextConfig};
+use crate::fresh::{Fetched, Fresh, Source};
+use crate::{Error, Secret};
+
+/// How often a file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Longer keys are none.
+const MAX_BYTES: usize = 64 << 10;
+
+/// A header that carries a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Header {
+    pub(crate) name: String,
+    value: Value,
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    /// From the environment, which does not change.
+    Fixed(Secret),
+    File(Fresh<Secret>),
+}
+
+impl Header {
+    pub(crate) fn bearer(config: &TextConfig, background: &Handle) -> Result<Self, Error> {
+        Self::new("authorization", "Bearer ", &config.file, &config.env, background)
+    }
+
+    pub(crate) fn named(config: &HeaderConfig, background: &Handle) -> Result<Self, Error> {
+        let name = config.name.to_ascii_lowercase();
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            return Err(Error::Config(format!("`{}` is not the name of a header", config.name)));
+        }
+        Self::new(&name, &config.prefix, &config.file, &config.env, background)
+    }
+
+    fn new(
+        name: &str,
+        prefix: &str,
+        file: &Option<PathBuf>,
+        env: &Option<String>,
+        background: &Handle,
+    ) -> Result<Self, Error> {
+        let value = match (file, env) {
+            (Some(path), None) => {
+                let source = File { path: path.clone(), prefix: prefix.to_owned(), last: None };
+                Value::File(Fresh::keep(source, background))
+            }
+            (None, Some(variable)) => Value::Fixed(from_environment(variable, prefix)?),
+            _ => return Err(Error::Config("give either `file` or `env`".to_owned())),
+        };
+        Ok(Self { name: name.to_owned(), value })
+    }
+
+    /// The value to send.
+    pub(crate) async fn value(&self, limit: Duration) -> Result<Secret, Error> {
+        match &self.value {
+            Value::Fixed(secret) => Ok(secret.clone()),
+            Value::File(fresh) => Ok(Secret::clone(&*fresh.get(limit).await?)),
+        }
+    }
+
+    pub(crate) fn fresh(&self) -> Option<&Fresh<Secret>> {
+        match &self.value {
+            Value::Fixed(_) => None,
+            Value::File(fresh) => Some(fresh),
+        }
+    }
+}
+
+fn from_environment(variable: &str, prefix: &str) -> Result<Secret, Error> {
+    let text = std::env::var(variable)
+        .map(Secret::new)
+        .map_err(|_| Error::Config(format!("the environment variable {variable} is not set")))?;
+    key(text.expose(), prefix)
+        .map_err(|reason| Error::Config(format!("the environment variable {variable} {reason}")))
+}
+
+/// The header's value, or why the text is no key.
+fn key(text: &str, prefix: &str) -> Result<Secret, &'static str> {
+    let text = text.trim();
+    match text {
+        "" => Err("is empty"),
+        _ if text.len() > MAX_BYTES => Err("is too long for a key"),
+        _ if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) => {
+            Err("holds characters that a header may not have")
+        }
+        _ => Ok(Secret::new(format!("{prefix}{text}"))),
+    }
+}
+
+struct File {
+    path: PathBuf,
+    prefix: String,
+    last: Option<Secret>,
+}
+
+impl Source for File {
+    type Value = Secret;
+
+    fn name(&self) -> &'static str {
+        "a file"
+    }
+
+    async fn fetch(&mut self) -> Result<Fetched<Secret>, String> {
+        let path = self.path.display();
+        let text = tokio::fs::read_to_string(&self.path).await.map(Secret::new);
+        let text = text.map_err(|error| format!("{path} cannot be read: {}", error.kind()))?;
+        let value =
+            key(text.expose(), &self.prefix).map_err(|reason| format!("{path} {reason}"))?;
+        let is_new = self.last.as_ref() != Some(&value);
+        self.last = Some(value.clone());
+        Ok(Fetched { value: is_new.then_some(value), expires: None, again_in: LOOK })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_changes_is_read_again() {
+        let folder = std::env::temp_dir().join(format!("tidegate-key-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("key");
+        fs::write(&path, "first\n").expect("a file");
+        let config = TextConfig { file: Some(path.clone()), env: None };
+        let header = Header::bearer(&config, &Handle::current()).expect("a header");
+        let value = async || {
+            let value = header.value(Duration::from_secs(5)).await.expect("a value");
+            value.expose().to_owned()
+        };
+        assert_eq!(value().await, "Bearer first");
+        fs::write(&path, "second").expect("a file");
+        while value().await != "Bearer second" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        fs::remove_dir_all(&folder).expect("the folder goes");
+    }
+
+    #[test]
+    fn what_no_header_may_hold_is_no_key() {
+        for text in ["", " \n", "two\nlines", "naïve"] {
+            assert!(key(text, "").is_err(), "{text:?}");
+        }
+        assert_eq!(
+            key(" sk-1 \n", "Bearer ").map(|key| key.expose().to_owned()),
+            Ok("Bearer sk-1".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_key_needs_one_place() {
+        let both = TextConfig { file: Some("a".into()), env: Some("B".to_owned()) };
+        for config in [TextConfig::default(), both] {
+            assert!(Header::bearer(&config, &Handle::current()).is_err());
+        }
+    }
+}

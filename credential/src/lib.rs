@@ -1,0 +1,107 @@
+//! Who signs a call: nobody (the caller's own credential goes through), a header, AWS, Google.
+//!
+//! A credential belongs to one upstream. What expires is fetched anew in the background, once for
+//! all who use it; the last good one serves until it expires. Sidecar and load generator share this.
+
+mod aws;
+mod config;
+mod error;
+mod fresh;
+mod google;
+mod guard;
+mod header;
+mod secret;
+mod strip;
+
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+pub use config::{
+    AssumeRoleConfig, AwsConfig, CredentialConfig, GoogleConfig, HeaderConfig, TextConfig,
+};
+pub use error::Error;
+pub use fresh::Freshness;
+pub use guard::{Loop, loops};
+pub use secret::Secret;
+pub use strip::{is_credential, without_credentials};
+
+use aws::Aws;
+use google::Google;
+use header::Header;
+
+/// How long a call waits for a credential that has not come yet.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// The credential of one upstream; clones share it.
+#[derive(Clone, Debug)]
+pub struct Credential(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Header(Header),
+    Aws(Box<Aws>),
+    Google(Google),
+}
+
+/// A request, as far as a signature covers it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// `GET`, `POST`, ...
+    pub method: &'a str,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Host and, where it is not the scheme's own, port.
+    pub host: &'a str,
+    /// Path and query, as they are sent.
+    pub path_and_query: &'a str,
+    /// The other fields, as they are sent.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The whole body, where [`Credential::needs_body`]; else empty.
+    pub body: &'a [u8],
+}
+
+/// What a credential adds to a request.
+#[derive(Clone, Debug, Default)]
+pub struct Signed {
+    /// Fields by lower-case name, to be set in place of any of that name.
+    pub headers: Vec<(String, Secret)>,
+}
+
+impl Credential {
+    /// The credential that a user describes; what it needs is fetched by tasks on `background`.
+    pub fn new(config: &CredentialConfig, background: &Handle) -> Result<Self, Error> {
+        Ok(Self(match config {
+            CredentialConfig::Bearer(config) => Kind::Header(Header::bearer(config, background)?),
+            CredentialConfig::Header(config) => Kind::Header(Header::named(config, background)?),
+            CredentialConfig::Aws(config) => Kind::Aws(Box::new(Aws::new(config, background))),
+            CredentialConfig::Google(config) => Kind::Google(Google::new(config, background)),
+        }))
+    }
+
+    /// Whether the whole body must be at hand to sign.
+    pub fn needs_body(&self) -> bool {
+        matches!(self.0, Kind::Aws(_))
+    }
+
+    /// What to add to this request. Waits only where no credential has come yet, and not for long.
+    pub async fn sign(&self, request: &Request<'_>) -> Result<Signed, Error> {
+        match &self.0 {
+            Kind::Header(header) => {
+                let value = header.value(WAIT).await?;
+                Ok(Signed { headers: vec![(header.name.clone(), value)] })
+            }
+            Kind::Aws(aws) => aws.sign(request, WAIT).await,
+            Kind::Google(google) => google.sign(WAIT).await,
+        }
+    }
+
+    /// How fresh it is; absent where it never changes.
+    pub fn freshness(&self) -> Option<Freshness> {
+        match &self.0 {
+            Kind::Header(header) => header.fresh().map(|fresh| fresh.freshness()),
+            Kind::Aws(aws) => Some(aws.fresh().freshness()),
+            Kind::Google(google) => Some(google.fresh().freshness()),
+        }
+    }
+}
