@@ -111,6 +111,8 @@ pub struct TimeoutsConfig {
     pub keep_alive: Span,
     /// Between two calls on an upstream's connection.
     pub upstream_keep_alive: Span,
+    /// On a connection that was upgraded, a WebSocket's for example, in both directions.
+    pub upgraded_idle: Span,
 }
 
 /// How much there may be of things.
@@ -285,6 +287,7 @@ impl Default for TimeoutsConfig {
             idle: seconds(300),
             keep_alive: seconds(600),
             upstream_keep_alive: seconds(60),
+            upgraded_idle: seconds(3600),
         }
     }
 }

@@ -14,3 +14,4 @@ mod protocols;
 mod refusals;
 mod routing;
 mod support;
+mod upgrade;

@@ -27,6 +27,7 @@ pub(crate) use http1::Http1Reply;
 pub(crate) use http2::Http2Reply;
 pub(crate) use spec::{Origin, Spec};
 
+use connect::Speak;
 use pool::{Idle, Pool};
 
 /// Locations that one upstream is called at, at most.
@@ -116,7 +117,11 @@ impl Upstream {
         let pool = self.pool(call.head.target.path())?;
         call.notes.attempt(&pool.origin);
         let name = &self.spec.name;
-        match self.connection(&pool, &call.notes).await {
+        let connection = match call.head.upgrades {
+            true => open_http1(&pool, name, self.limits, &call.notes).await,
+            false => self.connection(&pool, &call.notes).await,
+        };
+        match connection {
             Ok(Connection::Http1 { idle, reused }) => {
                 http1::send(idle, reused, pool, call, name, self.limits).await
             }
@@ -133,7 +138,7 @@ impl Upstream {
             return Ok(found);
         }
         if !pool.speaks_http2.get() {
-            return open(pool, &self.spec.name, self.limits, notes).await;
+            return open(pool, Speak::Any, &self.spec.name, self.limits, notes).await;
         }
         // One call opens; those that come meanwhile find seats on what it has opened.
         let (start, limit) = (Instant::now(), self.limits.connect);
@@ -146,7 +151,7 @@ impl Upstream {
         };
         match free(pool) {
             Some(found) => Ok(found),
-            None => open(pool, &self.spec.name, self.limits, notes).await,
+            None => open(pool, Speak::Any, &self.spec.name, self.limits, notes).await,
         }
     }
 }
@@ -166,14 +171,18 @@ fn free(pool: &Pool) -> Option<Connection> {
 
 async fn open(
     pool: &Pool,
+    speak: Speak,
     upstream: &Arc<str>,
     limits: Limits,
     notes: &Notes,
 ) -> Result<Connection, Error> {
     // Boxed: a handshake is large and rare, and would otherwise be moved about with every call.
-    let connecting = Box::pin(connect::connect(&pool.origin, upstream, limits.connect, notes));
+    let connecting =
+        Box::pin(connect::connect(&pool.origin, speak, upstream, limits.connect, notes));
     let connected = connecting.await?;
-    pool.speaks_http2.set(connected.http2);
+    if speak == Speak::Any {
+        pool.speaks_http2.set(connected.http2);
+    }
     if connected.http2 {
         let seat = Box::pin(http2::open(pool, connected.stream)).await;
         return seat
@@ -185,16 +194,16 @@ async fn open(
     Ok(Connection::Http1 { idle: Idle::fresh(conn, timer), reused: false })
 }
 
-/// A new HTTP/1.1 connection; `None` where the server has changed to HTTP/2.
+/// An HTTP/1.1 connection, whatever else the server speaks.
 async fn open_http1(
     pool: &Pool,
     upstream: &Arc<str>,
     limits: Limits,
     notes: &Notes,
-) -> Result<Option<Idle>, Error> {
-    match open(pool, upstream, limits, notes).await? {
-        Connection::Http1 { idle, .. } => Ok(Some(idle)),
-        Connection::Http2(_) => Ok(None),
+) -> Result<Connection, Error> {
+    match pool.take() {
+        Some(idle) => Ok(Connection::Http1 { idle, reused: true }),
+        None => open(pool, Speak::Http1, upstream, limits, notes).await,
     }
 }
 
@@ -209,7 +218,7 @@ async fn open_http2(
     if let Some(seat) = http2::seat(pool) {
         return Ok(Some(seat));
     }
-    match open(pool, upstream, limits, notes).await? {
+    match open(pool, Speak::Any, upstream, limits, notes).await? {
         Connection::Http2(seat) => Ok(Some(seat)),
         Connection::Http1 { .. } => Ok(None),
     }
