@@ -241,6 +241,32 @@ fn a_call_is_sent_again_only_once_and_only_whole() {
 }
 
 #[test]
+fn a_call_that_a_server_gives_back_as_it_goes_is_taken_by_the_next_address() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let going = listener.local_addr().expect("a bound socket");
+    std::thread::spawn(move || {
+        let mut wire = Wire::new(listener.accept().expect("a connection").0);
+        // Nobody can connect any more.
+        drop(listener);
+        wire.through(GET).expect("a request");
+        wire.send([settings(), go_away(0, 0)].concat());
+        wire.wait_closed();
+    });
+    let next = answering_by_connection(vec![empty_answer(1)], GET);
+    let config = format!(
+        "upstreams: {{ a: {{ addresses: ['http://{going}', '{}'], http2: true }} }}\nroutes: [{{ upstream: a }}]\n",
+        next.url()
+    );
+    let sidecar = Launch::new().config(&config).start();
+    let mut caller = sidecar.connect();
+    caller.send(ASK);
+    assert_eq!(caller.response_to("GET").status(), 200);
+    drop(caller);
+    assert_outcome(&sidecar.finish_with_one(), "completed", None);
+    assert_eq!(next.connections(), 1);
+}
+
+#[test]
 fn a_call_that_the_server_may_have_processed_is_not_sent_again() {
     let (internal, cancel) = (2, 8);
     for lost in [reset(1, internal), reset(1, cancel), go_away(1, 0)] {

@@ -275,6 +275,9 @@ fn a_side_that_closes_is_heard_by_the_other_which_may_go_on() {
     caller.send(b"last");
     caller.finish_writing();
     assert_eq!(caller.rest(), (b"bye".to_vec(), End::Clean));
+    sidecar.wait_records(1);
+    let metrics = sidecar.ask("/metrics").text();
+    assert!(metrics.contains(r#"model="gpt-realtime""#), "{metrics}");
     assert_outcome(&sidecar.finish_with_one(), "completed", None);
 
     // The upstream first.

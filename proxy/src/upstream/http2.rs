@@ -205,9 +205,14 @@ pub(crate) async fn send(
         // The stream is over: it may be the one that somebody waits for.
         let left = seat.0.clone();
         drop(seat);
-        match super::connection(pool, upstream, limits, &notes, Some(&left)).await? {
-            Connection::Http2(another) => seat = another,
-            Connection::Http1 { .. } => return Err(error.into()),
+        match super::connection(pool, upstream, limits, &notes, Some(&left)).await {
+            Ok(Connection::Http2(another)) => seat = another,
+            Ok(Connection::Http1 { .. }) => return Err(error.into()),
+            // Another address may take what this one has not.
+            Err(error) => {
+                let unsent = uploading.whole_body().map(|body| Call { head, body, notes });
+                return Err(Failure { error, unsent });
+            }
         }
     };
     let (parts, incoming) = response.into_parts();
@@ -337,13 +342,14 @@ impl Http2Connection {
     fn limit(&self) -> Option<usize> {
         match (self.allowed)() {
             Some(UNKNOWN) if self.opened.elapsed() < PATIENCE => None,
-            allowed => {
-                let limit = allowed.unwrap_or_default().min(MAX_STREAMS);
+            Some(allowed) => {
+                let limit = allowed.min(MAX_STREAMS);
                 if !self.is_known.replace(true) {
                     self.expected.set(limit);
                 }
                 Some(limit)
             }
+            None => Some(0),
         }
     }
 
