@@ -10,6 +10,7 @@ use http_body::Body as _;
 use crate::exchange::Notes;
 use crate::head::{RequestHead, ResponseHead};
 use crate::http1::body::{BodyError, Framed};
+use crate::http1::conn::Conn;
 use crate::upstream::{Http1Reply, Http2Reply};
 
 /// A call that has a route.
@@ -54,6 +55,8 @@ pub(crate) enum ReplyBody {
     Http1(Box<Http1Reply>),
     /// On an HTTP/2 stream.
     Http2(Box<Http2Reply>),
+    /// None: the connection to the upstream has changed to another protocol.
+    Upgraded(Rc<Conn>),
 }
 
 /// A call that failed, with the call itself where nothing of it was sent.

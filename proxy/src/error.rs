@@ -33,6 +33,8 @@ pub(crate) enum Error {
     Connect { upstream: Arc<str>, source: Source },
     #[error("upstream `{upstream}` did not accept a connection within {limit_s} s")]
     ConnectTimeout { upstream: Arc<str>, limit_s: u64 },
+    #[error("upstream `{upstream}` had no HTTP/2 stream free within {limit_s} s")]
+    Saturated { upstream: Arc<str>, limit_s: u64 },
     #[error("upstream `{upstream}` has no TLS that we trust: {source}")]
     Tls { upstream: Arc<str>, source: Source },
     #[error("upstream `{upstream}` closed the connection without an answer")]
@@ -65,6 +67,7 @@ impl Error {
             Self::BodyTimeout { .. } => "request_body_timeout",
             Self::Connect { .. } => "upstream_unreachable",
             Self::ConnectTimeout { .. } => "upstream_connect_timeout",
+            Self::Saturated { .. } => "upstream_saturated",
             Self::Tls { .. } => "upstream_tls",
             Self::Closed { .. } => "upstream_closed",
             Self::ResponseTimeout { .. } => "upstream_response_timeout",
@@ -80,6 +83,7 @@ impl Error {
             Self::Head(_) | Self::CallerLeft | Self::Body(_) => 400,
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
+            Self::Saturated { .. } => 503,
             Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
             Self::Connect { .. }
             | Self::Tls { .. }

@@ -20,6 +20,8 @@ use crate::upstream::Origin;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
 const MAX_PATH: usize = 1024;
+/// Bytes of a protocol's name that are recorded.
+const MAX_PROTOCOL: usize = 40;
 
 /// Owns the record of one call. Dropping it is the only way out.
 #[derive(Debug)]
@@ -230,6 +232,29 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         state.response_bytes += payload.len() as u64;
         state.observer().chunk(payload, at - self.opened);
+    }
+
+    /// The upstream has changed its connection to this protocol.
+    pub(crate) fn upgraded(&self, protocol: &[u8]) {
+        let legal = protocol.iter().filter(|byte| byte.is_ascii_graphic()).take(MAX_PROTOCOL);
+        let word: String = legal.map(|byte| byte.to_ascii_lowercase() as char).collect();
+        self.record(|record| record.upgrade = Some(word.into()));
+    }
+
+    /// Bytes that the caller sent after that.
+    pub(crate) fn tunnelled_up(&self, bytes: u64) {
+        self.state.borrow_mut().request_passed += bytes;
+    }
+
+    /// Bytes that the upstream sent after that.
+    pub(crate) fn tunnelled_down(&self, bytes: u64) {
+        self.state.borrow_mut().response_bytes += bytes;
+    }
+
+    /// Nothing passed for so long that neither side is believed to be there.
+    pub(crate) fn tunnel_idle(&self) {
+        self.broken("upgraded_idle_timeout");
+        self.record(|record| record.error_origin = Some(ErrorOrigin::Sidecar));
     }
 
     /// The first byte of the response went to the caller.

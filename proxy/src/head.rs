@@ -30,6 +30,8 @@ pub(crate) struct RequestHead {
     /// The authority that the caller named: `Host`, or `:authority`.
     pub(crate) authority: Bytes,
     pub(crate) version: http::Version,
+    /// Whether the caller asks to change its connection to what `Upgrade` names.
+    pub(crate) upgrades: bool,
     pub(crate) fields: Fields,
 }
 

@@ -24,6 +24,7 @@ mod serve;
 mod sidecar;
 mod stack;
 mod timer;
+mod tunnel;
 mod upstream;
 
 pub use config::{Config, ConfigError};

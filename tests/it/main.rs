@@ -13,4 +13,6 @@ mod pressure;
 mod protocols;
 mod refusals;
 mod routing;
+mod streams;
 mod support;
+mod upgrade;

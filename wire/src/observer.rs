@@ -13,6 +13,8 @@ use crate::{Ending, ErrorOrigin, Headers, Job, Outcome, Record, Shape, UsageSour
 const OTHER_ERROR: &str = "_OTHER";
 /// `error.type` where no response head came, and the carrier does not know better.
 const NO_ANSWER: &str = "no_answer";
+/// The status that ends HTTP on a connection.
+const SWITCHING: u16 = 101;
 /// `error.type` of a truncated call, where the carrier does not know better.
 const TRUNCATED: &str = "truncated";
 
@@ -74,7 +76,9 @@ impl Observer {
     /// The response head (the final one, not a 1xx).
     pub fn head(&mut self, status: u16, headers: &dyn Headers, at: Duration) {
         self.head = Some(Head::read(status, headers, at));
-        self.reply = self.shape.reading.map(|reading| {
+        // What follows a change of protocol is no HTTP body.
+        let reading = self.shape.reading.filter(|_| status != SWITCHING);
+        self.reply = reading.map(|reading| {
             let kept = self.keeps_token_times.then(Vec::new);
             Reply::new(reading, headers, Tokens { kept, ..Tokens::default() })
         });

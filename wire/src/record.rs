@@ -252,6 +252,9 @@ pub struct Record {
     /// Why reading this call's body was given up, if it was: one of few fixed words.
     #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
     pub not_understood: Option<Arc<str>>,
+    /// What the connection was changed to (`websocket`): its bytes were passed on, not read.
+    #[serde(rename = "tidegate.upgrade", skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Arc<str>>,
 }
 
 /// Where token numbers come from.

@@ -281,7 +281,8 @@ fn add(points: &mut Points, family: &Family, labels: Vec<String>, value: Value) 
 impl Shard {
     /// Counts one call that has ended.
     pub fn add(&mut self, record: &Record) {
-        let answered = record.status.is_some_and(|status| (200..300).contains(&status));
+        // An upstream that changes to another protocol has taken the call, too.
+        let answered = record.status.is_some_and(|status| matches!(status, 101 | 200..300));
         let model = match record.request_model.as_deref() {
             Some(model) => self.models.value(model, answered),
             None => UNKNOWN,

@@ -37,6 +37,8 @@ pub(crate) enum HeadError {
     Host,
     #[error("request target must be a path on this host")]
     Target,
+    #[error("changes to a protocol that was not asked for")]
+    Switching,
     #[error("method CONNECT is not served here")]
     Connect,
     #[error("connection header must not name {0}")]
@@ -106,6 +108,10 @@ pub(crate) fn request(block: Bytes) -> Result<Parsed<RequestHead>, HeadError> {
         }),
         authority: block.slice_ref(host),
         version,
+        upgrades: version == Version::HTTP_11
+            && said.upgrade == (true, Some(true))
+            // Where a body stands in front of it, two readers could see the change at two places.
+            && framing == Framing::Empty,
         fields: fields(&block, request.headers),
     };
     Ok(Parsed {
@@ -163,6 +169,8 @@ struct Said<'a> {
     chunked: bool,
     keep_alive: bool,
     expects_continue: bool,
+    /// Whether `Connection` names it, and whether what it names may all pass.
+    upgrade: (bool, Option<bool>),
 }
 
 impl<'a> Said<'a> {
@@ -173,6 +181,7 @@ impl<'a> Said<'a> {
             chunked: false,
             keep_alive: version == Version::HTTP_11,
             expects_continue: false,
+            upgrade: (false, None),
         };
         for line in lines {
             match line.name.len() {
@@ -181,6 +190,10 @@ impl<'a> Said<'a> {
                 }
                 6 if line.name.eq_ignore_ascii_case("expect") => {
                     said.expects_continue = line.value.eq_ignore_ascii_case(b"100-continue");
+                }
+                7 if line.name.eq_ignore_ascii_case("upgrade") => {
+                    let before = said.upgrade.1.unwrap_or(true);
+                    said.upgrade.1 = Some(before && super::upgrade::may_pass(line.value));
                 }
                 10 if line.name.eq_ignore_ascii_case("connection") => {
                     said.connection(line.value)?;
@@ -210,6 +223,8 @@ impl<'a> Said<'a> {
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 // Over HTTP/1.0 it must be asked for.
                 self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade.0 = true;
             } else if let Some(named) = super::hop::protected(option) {
                 return Err(HeadError::Nominated(named));
             }

@@ -110,6 +110,8 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
         target: Target::new(Bytes::copy_from_slice(target.as_bytes())),
         authority: Bytes::copy_from_slice(authority),
         version: http::Version::HTTP_2,
+        // Streams share a connection: none of them can change it.
+        upgrades: false,
         fields: Fields::from_map(&parts.headers),
     })
 }
@@ -242,6 +244,8 @@ impl Answer {
                 }
             },
             ReplyBody::Http2(body) => ready!(body.poll_frame(cx)).transpose()?,
+            // Nobody asks for it over HTTP/2.
+            ReplyBody::Upgraded(_) => None,
         };
         Poll::Ready(Ok(frame))
     }

@@ -101,7 +101,7 @@ where
     let http1 = hyper::server::conn::http1::Builder::new();
     // How a connection ends is for the tests to judge by what they see.
     let _ = match speaks {
-        Speaks::Http1 => http1.serve_connection(TokioIo::new(tcp), service).await,
+        Speaks::Http1 => http1.serve_connection(TokioIo::new(tcp), service).with_upgrades().await,
         Speaks::Http2 => http2.serve_connection(TokioIo::new(tcp), service).await,
         Speaks::Tls(config) => {
             let Ok(tls) = TlsAcceptor::from(config).accept(tcp).await else { return };
@@ -109,7 +109,7 @@ where
             let io = TokioIo::new(tls);
             match is_http2 {
                 true => http2.serve_connection(io, service).await,
-                false => http1.serve_connection(io, service).await,
+                false => http1.serve_connection(io, service).with_upgrades().await,
             }
         }
     };

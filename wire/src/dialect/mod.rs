@@ -9,6 +9,7 @@ mod generate;
 mod google;
 mod openai;
 mod path;
+mod realtime;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -19,12 +20,13 @@ use crate::{Dialect, HeadView};
 pub(crate) use path::Path;
 
 /// All dialects, the ones with the most telling paths first.
-pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 5] = [
+pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 6] = [
     bedrock::recognise,
     google::recognise,
     anthropic::recognise,
     generate::recognise,
     openai::recognise,
+    realtime::recognise,
 ];
 
 /// A call as a dialect recognised it.

@@ -85,6 +85,7 @@ impl Record {
             job.write(&mut line);
         }
         line.text("tidegate.not_understood", self.not_understood.as_deref());
+        line.text("tidegate.upgrade", self.upgrade.as_deref());
         line.end();
     }
 }
@@ -281,6 +282,7 @@ mod tests {
                 polls: Some(3),
             })),
             not_understood: Some("a".into()),
+            upgrade: Some("a".into()),
         }
     }
 
