@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::dialect::{Counts, Field, Reading};
 use crate::json::{Scalar, Sink};
 use crate::nested::Nested;
+use crate::times::Times;
 
 /// More choices than anybody asks for.
 const MAX_CHOICES: u64 = 128;
@@ -18,7 +19,7 @@ pub(crate) struct Facts {
     pub(crate) model: String,
     pub(crate) id: String,
     pub(crate) counts: Counts,
-    pub(crate) tokens: Tokens,
+    pub(crate) times: Times,
     pub(crate) error: Option<Fault>,
     /// How the reply came to its end in its own words, by choice.
     pub(crate) finish_reasons: Vec<String>,
@@ -40,7 +41,7 @@ pub(crate) struct Facts {
     item: Item,
     nested: Option<Box<Nested>>,
     /// When what is being read came.
-    pub(crate) now: Duration,
+    now: Duration,
 }
 
 /// An error, as far as the reply names it.
@@ -48,15 +49,6 @@ pub(crate) struct Facts {
 pub(crate) struct Fault {
     pub(crate) kind: Option<String>,
     pub(crate) code: Option<String>,
-}
-
-/// When tokens came.
-#[derive(Debug, Default)]
-pub(crate) struct Tokens {
-    pub(crate) first: Option<Duration>,
-    pub(crate) first_visible: Option<Duration>,
-    pub(crate) last: Option<Duration>,
-    pub(crate) kept: Option<Vec<Duration>>,
 }
 
 /// The choice at hand.
@@ -86,9 +78,15 @@ struct Item {
 // === impl Facts ===
 
 impl Facts {
-    pub(crate) fn new(reading: &'static Reading, tokens: Tokens) -> Self {
+    pub(crate) fn new(reading: &'static Reading, times: Times) -> Self {
         let nested = reading.nested.map(|table| Box::new(Nested::new(table)));
-        Self { tokens, nested, ..Self::default() }
+        Self { times, nested, ..Self::default() }
+    }
+
+    /// What is read from here on came at this time.
+    pub(crate) fn came(&mut self, at: Duration) {
+        self.now = at;
+        self.times.byte(at);
     }
 
     /// The reply says that it failed.
@@ -249,27 +247,13 @@ impl Sink<Field> for Facts {
 
     fn item(&mut self) {
         let item = std::mem::take(&mut self.item);
+        self.times.event(self.now);
         let is_reasoning = item.has_reasoning || item.has_delta && item.is_about_reasoning;
         let is_visible = item.has_text || item.has_delta && !item.is_about_reasoning;
         if is_reasoning || is_visible {
-            self.tokens.stamp(self.now, is_visible);
+            self.times.token(self.now, is_visible);
         }
         self.counted_at_end |= item.has_counts && self.has_finished();
-    }
-}
-
-// === impl Tokens ===
-
-impl Tokens {
-    fn stamp(&mut self, now: Duration, is_visible: bool) {
-        self.first.get_or_insert(now);
-        self.last = Some(now);
-        if is_visible {
-            self.first_visible.get_or_insert(now);
-        }
-        if let Some(kept) = &mut self.kept {
-            kept.push(now);
-        }
     }
 }
 

@@ -16,6 +16,7 @@ mod record;
 mod reply;
 mod request;
 mod shape;
+mod times;
 mod words;
 
 pub use host::Host;

@@ -7,9 +7,10 @@ use flate2::write::GzDecoder;
 
 use crate::Headers;
 use crate::dialect::{Field, Reading};
-use crate::facts::{Facts, Tokens};
+use crate::facts::Facts;
 use crate::frame::{Framing, NotUnderstood, Pieces};
 use crate::json::{self, Reader};
+use crate::times::Times;
 
 /// What a body may decode to, whatever its length.
 const MAX_DECODED: u64 = 256 << 20;
@@ -64,8 +65,8 @@ struct Text {
 // === impl Reply ===
 
 impl Reply {
-    pub(crate) fn new(reading: &'static Reading, headers: &dyn Headers, tokens: Tokens) -> Self {
-        let mut facts = Facts::new(reading, tokens);
+    pub(crate) fn new(reading: &'static Reading, headers: &dyn Headers, times: Times) -> Self {
+        let mut facts = Facts::new(reading, times);
         for (name, count) in reading.count_headers {
             if let Some(value) = headers.value(name).and_then(number) {
                 facts.counts.set(*count, value);
@@ -78,7 +79,10 @@ impl Reply {
 
     /// Reads on.
     pub(crate) fn chunk(&mut self, bytes: &[u8], at: Duration) {
-        self.plain_mut().text.facts.now = at;
+        if bytes.is_empty() {
+            return;
+        }
+        self.facts_mut().came(at);
         match &mut self.coding {
             Coding::Identity(plain) => plain.feed(bytes),
             Coding::Gzip { decoder, encoded } => {
