@@ -6,6 +6,7 @@
 pub mod frame;
 pub mod json;
 
+mod coding;
 mod dialect;
 mod facts;
 mod host;

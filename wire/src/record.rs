@@ -183,7 +183,10 @@ pub struct Record {
     #[serde(rename = "tidegate.time_to_first_byte_s", skip_serializing_if = "Option::is_none")]
     pub time_to_first_byte_s: Option<f64>,
     /// First byte of the body − start; streams only.
-    #[serde(rename = "tidegate.time_to_first_body_byte_s", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "tidegate.time_to_first_body_byte_s",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub time_to_first_body_byte_s: Option<f64>,
     /// First whole event (or JSON text) of the body − start; streams only.
     #[serde(rename = "tidegate.time_to_first_event_s", skip_serializing_if = "Option::is_none")]
