@@ -75,6 +75,9 @@ impl Observer {
     /// The response head (the final one, not a 1xx).
     pub fn head(&mut self, status: u16, headers: &dyn Headers, at: Duration) {
         self.head = Some(Head::read(status, headers, at));
+        if self.shape.reading.is_none() {
+            self.shape.recognise_reply(headers);
+        }
         self.reply = self.shape.reading.map(|reading| {
             let mut times = Times::default();
             if self.keeps_token_times {
@@ -149,9 +152,9 @@ impl Observer {
     fn is_cut_short(&self) -> bool {
         let (Some(reply), Some(reading)) = (&self.reply, self.shape.reading) else { return false };
         let facts = reply.facts();
-        let is_open = reading.has_end && !facts.ended && !facts.has_finished();
+        let is_open = reading.has_end && !facts.is_over();
         let needs_end = reply.is_stream() || self.is_stream() && reply.is_blank();
-        reply.is_cut() || reply.is_read() && needs_end && is_open
+        reply.is_cut() || reply.is_read() && (needs_end && is_open || facts.goes_on && !facts.ended)
     }
 
     fn is_stream(&self) -> bool {
@@ -160,7 +163,7 @@ impl Observer {
     }
 
     fn asked_stream(&self) -> Option<bool> {
-        self.shape.stream.or(self.request.stream())
+        self.shape.stream.or_else(|| self.request.stream(self.shape.streams_unasked))
     }
 
     fn facts(&self) -> Option<&Facts> {
@@ -185,6 +188,13 @@ impl Observer {
         record.finish_reasons = facts.reasons();
         record.block_reason = facts.block_reason.clone();
         record.counted_tokens = facts.counts.value(Count::Counted);
+        record.service_tier = said(&facts.service_tier);
+        record.system_fingerprint = said(&facts.fingerprint);
+        let made = (facts.counts.value(Count::Images), facts.counts.value(Count::Videos));
+        if made != (None, None) {
+            let media = record.media.get_or_insert_default();
+            (media.images_made, media.videos_made) = made;
+        }
         record.job = facts.job_name.clone().map(|name| {
             let done = Some(facts.job_done.unwrap_or(false));
             Box::new(Job { name, done, ..Job::default() })

@@ -186,7 +186,9 @@ impl Plain {
         }
         self.text.at_end = true;
         let is_cut = self.framing.end(&mut self.text);
-        self.text.is_cut |= is_cut;
+        // What follows the end of a stream of lines may be anything.
+        let is_over = matches!(self.framing, Framing::Sse(_)) && self.text.facts.is_over();
+        self.text.is_cut |= is_cut && !is_over;
     }
 
     fn give_up(&mut self, reason: NotUnderstood) {
@@ -246,13 +248,13 @@ impl Pieces for Text {
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) {
-        if matches!(name, b":exception-type" | b":error-code") {
-            let mut kind = String::from_utf8_lossy(value).into_owned();
-            // Events name the member, headers of whole replies name the type.
-            if let Some(first) = kind.get_mut(..1) {
-                first.make_ascii_uppercase();
+        match name {
+            b":exception-type" | b":error-code" => self.facts.exception(value),
+            b":event-type" if value.ends_with(b"Exception") => self.facts.exception(value),
+            b":message-type" if matches!(value, b"exception" | b"error") => {
+                self.facts.fail();
             }
-            self.facts.fail().kind = Some(kind);
+            _ => {}
         }
     }
 
