@@ -211,7 +211,7 @@ impl Call {
     fn close(self, label: Arc<str>, ending: Ending, send_lag: Duration) -> Sample {
         let Self { due, observer, mut record, received } = self;
         let ended = due.elapsed();
-        let gaps = observer.token_times().windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let gaps = observer.token_gaps().collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);
         Sample { label, record, send_lag, gaps }

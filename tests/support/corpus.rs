@@ -36,7 +36,7 @@ pub(crate) fn known(path: &str) -> BTreeSet<String> {
 /// What the record of this exchange should say and does not, each with its reason.
 pub(crate) fn differences(exchange: &Value, record: &Value) -> Vec<(&'static str, String)> {
     let expected = &exchange["expect"];
-    let mut wrong = expect::differences(expected, record);
+    let mut wrong = expect::differences(expected, &exchange["operation"], record);
     let is_error = expected.get("error_type").is_some() || expected.get("error_code").is_some();
     let outcome = if is_error { "failed" } else { "completed" };
     if record["tidegate.outcome"] != outcome {

@@ -6,6 +6,7 @@
 pub mod frame;
 pub mod json;
 
+mod coding;
 mod dialect;
 mod facts;
 mod host;
@@ -16,6 +17,7 @@ mod record;
 mod reply;
 mod request;
 mod shape;
+mod times;
 mod words;
 
 pub use host::Host;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::dialect::{Count, Usage};
-use crate::facts::{Facts, Fault, Tokens, without_namespace};
+use crate::facts::{Facts, Fault, without_namespace};
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::times::Times;
 use crate::words::word;
 use crate::{Ending, ErrorOrigin, Headers, Job, Outcome, Record, Shape, UsageSource};
 
@@ -76,11 +77,17 @@ impl Observer {
     /// The response head (the final one, not a 1xx).
     pub fn head(&mut self, status: u16, headers: &dyn Headers, at: Duration) {
         self.head = Some(Head::read(status, headers, at));
+        if self.shape.reading.is_none() {
+            self.shape.recognise_reply(headers);
+        }
         // What follows a change of protocol is no HTTP body.
         let reading = self.shape.reading.filter(|_| status != SWITCHING);
         self.reply = reading.map(|reading| {
-            let kept = self.keeps_token_times.then(Vec::new);
-            Reply::new(reading, headers, Tokens { kept, ..Tokens::default() })
+            let mut times = Times::default();
+            if self.keeps_token_times {
+                times.keep();
+            }
+            Reply::new(reading, headers, times)
         });
     }
 
@@ -95,14 +102,19 @@ impl Observer {
     pub fn keep_token_times(&mut self) {
         self.keeps_token_times = true;
         if let Some(reply) = &mut self.reply {
-            reply.facts_mut().tokens.kept.get_or_insert_default();
+            reply.facts_mut().times.keep();
         }
     }
 
     /// The offsets of the token chunks, where they were kept.
     pub fn token_times(&self) -> &[Duration] {
         let reply = self.reply.as_ref().filter(|_| self.is_stream());
-        reply.and_then(|reply| reply.facts().tokens.kept.as_deref()).unwrap_or_default()
+        reply.map_or(&[], |reply| reply.facts().times.kept())
+    }
+
+    /// The gaps between them, as the record means them.
+    pub fn token_gaps(&self) -> impl Iterator<Item = Duration> {
+        self.token_times().windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
     }
 
     /// The end. Fills in everything that the wire says, the outcome among it, and leaves what only
@@ -144,9 +156,9 @@ impl Observer {
     fn is_cut_short(&self) -> bool {
         let (Some(reply), Some(reading)) = (&self.reply, self.shape.reading) else { return false };
         let facts = reply.facts();
-        let is_open = reading.has_end && !facts.ended && !facts.has_finished();
+        let is_open = reading.has_end && !facts.is_over();
         let needs_end = reply.is_stream() || self.is_stream() && reply.is_blank();
-        reply.is_cut() || reply.is_read() && needs_end && is_open
+        reply.is_cut() || reply.is_read() && (needs_end && is_open || facts.goes_on && !facts.ended)
     }
 
     fn is_stream(&self) -> bool {
@@ -155,7 +167,7 @@ impl Observer {
     }
 
     fn asked_stream(&self) -> Option<bool> {
-        self.shape.stream.or(self.request.stream())
+        self.shape.stream.or_else(|| self.request.stream(self.shape.streams_unasked))
     }
 
     fn facts(&self) -> Option<&Facts> {
@@ -180,6 +192,13 @@ impl Observer {
         record.finish_reasons = facts.reasons();
         record.block_reason = facts.block_reason.clone();
         record.counted_tokens = facts.counts.value(Count::Counted);
+        record.service_tier = said(&facts.service_tier);
+        record.system_fingerprint = said(&facts.fingerprint);
+        let made = (facts.counts.value(Count::Images), facts.counts.value(Count::Videos));
+        if made != (None, None) {
+            let media = record.media.get_or_insert_default();
+            (media.images_made, media.videos_made) = made;
+        }
         record.job = facts.job_name.clone().map(|name| {
             let done = Some(facts.job_done.unwrap_or(false));
             Box::new(Job { name, done, ..Job::default() })
@@ -187,7 +206,7 @@ impl Observer {
         record.not_understood = reply.not_understood().map(|reason| word(reason.as_str()));
         self.fill_usage(facts, outcome, record);
         if self.is_stream() {
-            fill_times(&facts.tokens, record);
+            facts.times.fill(record);
         }
     }
 
@@ -289,16 +308,6 @@ fn origin(status: u16, fault: &Fault) -> ErrorOrigin {
 fn says_client_status(fault: &Fault) -> bool {
     let code = fault.code.as_deref().and_then(|code| code.parse::<u16>().ok());
     code.is_some_and(|code| (400..500).contains(&code))
-}
-
-fn fill_times(tokens: &Tokens, record: &mut Record) {
-    let seconds = |at: Option<Duration>| at.map(|at| at.as_secs_f64());
-    record.time_to_first_token_s = seconds(tokens.first);
-    record.time_to_first_visible_token_s = seconds(tokens.first_visible);
-    record.time_to_last_token_s = seconds(tokens.last);
-    let span = tokens.last.zip(tokens.first).map(|(last, first)| (last - first).as_secs_f64());
-    let gaps = record.output_tokens.filter(|count| *count >= 2).map(|count| count - 1);
-    record.time_per_output_token_s = span.zip(gaps).map(|(span, gaps)| span / gaps as f64);
 }
 
 /// Fills what the carrier has not said already: it knows better.

@@ -182,6 +182,12 @@ pub struct Record {
     /// First byte of the response (its head) − start.
     #[serde(rename = "tidegate.time_to_first_byte_s", skip_serializing_if = "Option::is_none")]
     pub time_to_first_byte_s: Option<f64>,
+    /// First byte of the body − start; streams only.
+    #[serde(
+        rename = "tidegate.time_to_first_body_byte_s",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub time_to_first_body_byte_s: Option<f64>,
     /// First whole event (or JSON text) of the body − start; streams only.
     #[serde(rename = "tidegate.time_to_first_event_s", skip_serializing_if = "Option::is_none")]
     pub time_to_first_event_s: Option<f64>,

@@ -1,15 +1,14 @@
 //! The body of a reply, from its bytes to what they say.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
-use flate2::write::GzDecoder;
-
 use crate::Headers;
+use crate::coding::{Coding, Decoder};
 use crate::dialect::{Field, Reading};
-use crate::facts::{Facts, Tokens};
+use crate::facts::Facts;
 use crate::frame::{Framing, NotUnderstood, Pieces};
 use crate::json::{self, Reader};
+use crate::times::Times;
 
 /// What a body may decode to, whatever its length.
 const MAX_DECODED: u64 = 256 << 20;
@@ -21,19 +20,18 @@ const MAX_RATIO: u64 = 100;
 /// A reply that is being read.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    coding: Coding,
+    plain: Box<Plain>,
+    encoded: Option<Encoded>,
 }
 
-/// How the body is encoded.
+/// What undoes the encoding of a body.
 #[derive(Debug)]
-enum Coding {
-    Identity(Box<Plain>),
-    /// Decoded as it comes, beside what goes on to the caller; this takes some 80 KiB.
-    Gzip {
-        decoder: Box<GzDecoder<Plain>>,
-        /// How much has come.
-        encoded: u64,
-    },
+struct Encoded {
+    decoder: Box<dyn Decoder>,
+    /// How much has come.
+    length: u64,
+    /// How much has been made of it.
+    decoded: u64,
 }
 
 /// The body without its coding.
@@ -43,8 +41,6 @@ struct Plain {
     text: Text,
     /// Reading was given up: no later byte is looked at.
     given_up: bool,
-    /// How much a decoder has made.
-    decoded: u64,
 }
 
 /// The JSON texts of a reply.
@@ -64,29 +60,38 @@ struct Text {
 // === impl Reply ===
 
 impl Reply {
-    pub(crate) fn new(reading: &'static Reading, headers: &dyn Headers, tokens: Tokens) -> Self {
-        let mut facts = Facts::new(reading, tokens);
+    pub(crate) fn new(reading: &'static Reading, headers: &dyn Headers, times: Times) -> Self {
+        let mut facts = Facts::new(reading, times);
         for (name, count) in reading.count_headers {
             if let Some(value) = headers.value(name).and_then(number) {
                 facts.counts.set(*count, value);
             }
         }
         let framing = Framing::announced(headers.value("content-type"));
-        let plain = Plain::new(framing, Text::new(reading, facts));
-        Self { coding: Coding::new(headers.value("content-encoding"), plain) }
+        let mut plain = Box::new(Plain::new(framing, Text::new(reading, facts)));
+        let encoded = match Coding::read(headers.value("content-encoding")) {
+            Coding::Identity => None,
+            Coding::Encoded(decoder) => Some(Encoded { decoder, length: 0, decoded: 0 }),
+            Coding::Unknown => {
+                plain.give_up(NotUnderstood::Encoded);
+                None
+            }
+        };
+        Self { plain, encoded }
     }
 
     /// Reads on.
     pub(crate) fn chunk(&mut self, bytes: &[u8], at: Duration) {
-        self.plain_mut().text.facts.now = at;
-        match &mut self.coding {
-            Coding::Identity(plain) => plain.feed(bytes),
-            Coding::Gzip { decoder, encoded } => {
-                *encoded += bytes.len() as u64;
-                if !decoder.get_ref().given_up
-                    && let Err(reason) = inflate(decoder, bytes, *encoded)
-                {
-                    decoder.get_mut().give_up(reason);
+        if bytes.is_empty() {
+            return;
+        }
+        self.facts_mut().came(at);
+        match &mut self.encoded {
+            _ if self.plain.given_up => {}
+            None => self.plain.feed(bytes),
+            Some(encoded) => {
+                if let Err(reason) = encoded.decode(bytes, &mut self.plain) {
+                    self.plain.give_up(reason);
                 }
             }
         }
@@ -94,105 +99,75 @@ impl Reply {
 
     /// No more comes.
     pub(crate) fn end(&mut self) {
-        if let Coding::Gzip { decoder, encoded: 1.. } = &mut self.coding
-            && !decoder.get_ref().given_up
+        if let Some(encoded) = &mut self.encoded
+            && encoded.length > 0
+            && !self.plain.given_up
         {
-            decoder.get_mut().text.is_cut = decoder.try_finish().is_err();
+            self.plain.text.is_cut = !encoded.decoder.end();
         }
-        self.plain_mut().end();
+        self.plain.end();
     }
 
     /// Whether this is framed as streams are.
     pub(crate) fn is_stream(&self) -> bool {
-        self.plain().framing.is_stream()
+        self.plain.framing.is_stream()
     }
 
     /// Whether nothing has come.
     pub(crate) fn is_blank(&self) -> bool {
-        self.plain().framing.is_blank()
+        self.plain.framing.is_blank()
     }
 
     /// Whether the body ended within a message.
     pub(crate) fn is_cut(&self) -> bool {
-        self.plain().text.is_cut
+        self.plain.text.is_cut
     }
 
     /// Whether the reply could be read to its end.
     pub(crate) fn is_read(&self) -> bool {
-        !self.plain().given_up
+        !self.plain.given_up
     }
 
     pub(crate) fn not_understood(&self) -> Option<NotUnderstood> {
-        let text = &self.plain().text;
+        let text = &self.plain.text;
         let nested = text.facts.is_broken.then_some(NotUnderstood::NotJson);
         text.not_understood.or(nested)
     }
 
     pub(crate) fn facts(&self) -> &Facts {
-        &self.plain().text.facts
+        &self.plain.text.facts
     }
 
     pub(crate) fn facts_mut(&mut self) -> &mut Facts {
-        &mut self.plain_mut().text.facts
-    }
-
-    fn plain(&self) -> &Plain {
-        match &self.coding {
-            Coding::Identity(plain) => plain,
-            Coding::Gzip { decoder, .. } => decoder.get_ref(),
-        }
-    }
-
-    fn plain_mut(&mut self) -> &mut Plain {
-        match &mut self.coding {
-            Coding::Identity(plain) => plain,
-            Coding::Gzip { decoder, .. } => decoder.get_mut(),
-        }
+        &mut self.plain.text.facts
     }
 }
 
-// === impl Coding ===
+// === impl Encoded ===
 
-impl Coding {
-    fn new(coding: Option<&[u8]>, mut plain: Plain) -> Self {
-        match coding.unwrap_or_default() {
-            b"" | b"identity" => Self::Identity(Box::new(plain)),
-            b"gzip" | b"x-gzip" => {
-                Self::Gzip { decoder: Box::new(GzDecoder::new(plain)), encoded: 0 }
+impl Encoded {
+    /// Decodes what came, as long as that stays in proportion.
+    fn decode(&mut self, bytes: &[u8], plain: &mut Plain) -> Result<(), NotUnderstood> {
+        self.length += bytes.len() as u64;
+        let most = self.length.saturating_mul(MAX_RATIO).saturating_add(FREELY_DECODED);
+        let most = most.min(MAX_DECODED);
+        let decoded = &mut self.decoded;
+        self.decoder.decode(bytes, &mut |bytes| {
+            *decoded += bytes.len() as u64;
+            if *decoded > most {
+                return Err(NotUnderstood::DecodedTooLarge);
             }
-            _ => {
-                plain.give_up(NotUnderstood::Encoded);
-                Self::Identity(Box::new(plain))
-            }
-        }
+            plain.feed(bytes);
+            Ok(())
+        })
     }
-}
-
-/// Decodes all that can be decoded now: an event must not wait for the next one.
-fn inflate(
-    decoder: &mut GzDecoder<Plain>,
-    mut bytes: &[u8],
-    encoded: u64,
-) -> Result<(), NotUnderstood> {
-    let most = encoded.saturating_mul(MAX_RATIO).saturating_add(FREELY_DECODED).min(MAX_DECODED);
-    while !bytes.is_empty() {
-        match decoder.write(bytes).map_err(|_| NotUnderstood::Encoded)? {
-            // The encoding has ended; what follows belongs to nothing.
-            0 => break,
-            used => bytes = &bytes[used..],
-        }
-        if decoder.get_ref().decoded > most {
-            return Err(NotUnderstood::DecodedTooLarge);
-        }
-    }
-    decoder.flush().map_err(|_| NotUnderstood::Encoded)
 }
 
 // === impl Plain ===
 
 impl Plain {
     fn new(framing: Framing, text: Text) -> Self {
-        Self { framing, text, given_up: false, decoded: 0 }
+        Self { framing, text, given_up: false }
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -211,25 +186,14 @@ impl Plain {
         }
         self.text.at_end = true;
         let is_cut = self.framing.end(&mut self.text);
-        self.text.is_cut |= is_cut;
+        // What follows the end of a stream of lines may be anything.
+        let is_over = matches!(self.framing, Framing::Sse(_)) && self.text.facts.is_over();
+        self.text.is_cut |= is_cut && !is_over;
     }
 
     fn give_up(&mut self, reason: NotUnderstood) {
         self.text.not_understood.get_or_insert(reason);
         self.given_up = true;
-    }
-}
-
-/// Takes what a decoder makes.
-impl io::Write for Plain {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.decoded += bytes.len() as u64;
-        self.feed(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -284,13 +248,13 @@ impl Pieces for Text {
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) {
-        if matches!(name, b":exception-type" | b":error-code") {
-            let mut kind = String::from_utf8_lossy(value).into_owned();
-            // Events name the member, headers of whole replies name the type.
-            if let Some(first) = kind.get_mut(..1) {
-                first.make_ascii_uppercase();
+        match name {
+            b":exception-type" | b":error-code" => self.facts.exception(value),
+            b":event-type" if value.ends_with(b"Exception") => self.facts.exception(value),
+            b":message-type" if matches!(value, b"exception" | b"error") => {
+                self.facts.fail();
             }
-            self.facts.fail().kind = Some(kind);
+            _ => {}
         }
     }
 

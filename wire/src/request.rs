@@ -65,9 +65,9 @@ impl Request {
         self.said.model.as_deref()
     }
 
-    /// Whether to stream: a body that was read to its end and does not ask for it does not want it.
-    pub(crate) fn stream(&self) -> Option<bool> {
-        let default = (self.asks.stream && self.said.is_whole).then_some(false);
+    /// Whether to stream: where a body that was read to its end does not say, the default holds.
+    pub(crate) fn stream(&self, by_default: bool) -> Option<bool> {
+        let default = (self.asks.stream && self.said.is_whole).then_some(by_default);
         self.said.stream.or(default)
     }
 }

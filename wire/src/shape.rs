@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::dialect::{Asks, Call, DIALECTS, Path, Reading};
+use crate::dialect::{Asks, DIALECTS, Path, Reading, recognise_reply};
 use crate::host::Host;
 use crate::words::word;
 
@@ -70,6 +70,8 @@ pub struct Shape {
     pub project: Option<String>,
     /// Whether a stream is asked for, where the path says so.
     pub stream: Option<bool>,
+    /// Whether it is a stream that comes where the request does not say.
+    pub(crate) streams_unasked: bool,
     /// What the body of the request may add.
     pub(crate) asks: Asks,
     /// How the reply reads; absent where nobody knows.
@@ -97,20 +99,33 @@ impl Shape {
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
             return Self::unknown(head, &host);
         };
+        let signed = signed_region(head);
         let region = match host.region {
             Some(region) => Some(word(region)),
-            None => call.region.as_deref().or_else(|| signed_region(head, &call)).map(word),
+            None => call.region.as_deref().or(signed).map(word),
         };
+        // Whoever speaks, a signature for Bedrock is only good there.
+        let provider = host.provider.or(signed.and(Some("aws.bedrock"))).or(call.provider);
         Self {
             dialect: call.dialect,
             operation: Some(word(call.operation)),
-            provider: host.provider.or(call.provider).map(word),
+            provider: provider.map(word),
             model: call.model,
             region,
             project: call.project,
             stream: call.stream,
+            streams_unasked: call.streams_unasked,
             asks: if may_be_json(head) { call.asks } else { Asks::default() },
             reading: Some(call.reading),
+        }
+    }
+
+    /// A call that only its reply makes known.
+    pub(crate) fn recognise_reply(&mut self, headers: &dyn Headers) {
+        if let Some(reading) = recognise_reply(headers) {
+            self.dialect = Dialect::Generate;
+            self.operation = Some(word("text_completion"));
+            self.reading = Some(reading);
         }
     }
 
@@ -125,20 +140,20 @@ impl Shape {
             region: host.region.map(word),
             project: None,
             stream: None,
+            streams_unasked: false,
             asks,
             reading: None,
         }
     }
 }
 
-/// The region that the caller signed for (SigV4).
-fn signed_region<'a>(head: &HeadView<'a>, call: &Call) -> Option<&'a str> {
-    if call.dialect != Dialect::Bedrock {
-        return None;
-    }
+/// The region of Bedrock that the caller signed for (SigV4).
+fn signed_region<'a>(head: &HeadView<'a>) -> Option<&'a str> {
     let signature = std::str::from_utf8(head.headers.value("authorization")?).ok()?;
     let (_, scope) = signature.strip_prefix("AWS4-HMAC-SHA256")?.split_once("Credential=")?;
-    scope.split(['/', ',']).nth(2)
+    let mut parts = scope.split(['/', ',']).skip(2);
+    let region = parts.next()?;
+    parts.next()?.starts_with("bedrock").then_some(region)
 }
 
 /// Whether the body may be JSON: some clients do not say, or say what is not so. What turns out

@@ -3,10 +3,17 @@
 use std::io::Write;
 use std::time::Duration;
 
+use brotli::CompressorWriter;
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use http::HeaderMap;
 use tidegate_wire::{Ending, ErrorOrigin, HeadView, Observer, Outcome, Record, Shape, UsageSource};
+use zstd_safe::{CCtx, InBuffer, OutBuffer};
+
+#[path = "../../tests/support/encoding.rs"]
+mod encoding;
+
+use encoding::encoded;
 
 #[test]
 fn tokens_are_stamped_and_roles_are_not() {
@@ -139,39 +146,82 @@ fn usage_is_final_once_it_came_with_the_reason() {
 
 #[test]
 fn an_event_of_an_encoded_stream_is_read_when_it_comes() {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let mut observer = chat(r#"{"model":"m","stream":true}"#);
-    observer.keep_token_times();
-    observer.head(200, &gzip_stream(), ms(1));
-    for at in 2..5 {
-        encoder.write_all(&delta(r#"{"content":"hi"}"#)).expect("memory takes everything");
-        encoder.flush().expect("memory takes everything");
-        observer.chunk(&std::mem::take(encoder.get_mut()), ms(at));
+    let event = delta(r#"{"content":"hi"}"#);
+    let encoders: [(&str, Encode); 5] = [
+        ("gzip", flushing(GzEncoder::new(Vec::new(), Compression::fast()), |made| made.get_mut())),
+        (
+            "deflate",
+            flushing(ZlibEncoder::new(Vec::new(), Compression::fast()), |made| made.get_mut()),
+        ),
+        (
+            "Deflate",
+            flushing(DeflateEncoder::new(Vec::new(), Compression::fast()), |made| made.get_mut()),
+        ),
+        ("br", flushing(CompressorWriter::new(Vec::new(), 4096, 5, 22), |made| made.get_mut())),
+        ("zstd", flushing_zstd()),
+    ];
+    for (coding, mut encode) in encoders {
+        let mut observer = encoded_stream(coding);
+        for at in 2..5 {
+            observer.chunk(&encode(&event), ms(at));
+        }
+        assert_eq!(observer.token_times(), [ms(2), ms(3), ms(4)], "{coding}");
+        let record = finish(observer, Ending::Clean, ms(5));
+        assert_eq!(record.outcome, Some(Outcome::Truncated), "{coding} has not ended");
     }
-    assert_eq!(observer.token_times(), [ms(2), ms(3), ms(4)]);
 }
 
 #[test]
 fn an_encoding_that_is_none_is_given_up() {
-    let mut observer = chat(r#"{"model":"m","stream":true}"#);
-    observer.head(200, &gzip_stream(), ms(1));
-    observer.chunk(b"data: {}\n\n", ms(2));
-    let record = finish(observer, Ending::Clean, ms(3));
-    assert_eq!(record.not_understood.as_deref(), Some("encoded"));
-    assert_eq!(record.outcome, Some(Outcome::Completed));
+    for coding in ["gzip", "deflate", "br", "zstd", "gzip, br", "compress"] {
+        let mut observer = encoded_stream(coding);
+        observer.chunk(b"data: {}\n\n", ms(2));
+        observer.chunk(b"data: {}\n\n", ms(2));
+        let record = finish(observer, Ending::Clean, ms(3));
+        assert_eq!(record.not_understood.as_deref(), Some("encoded"), "{coding}");
+        assert_eq!(record.outcome, Some(Outcome::Completed), "{coding}");
+    }
 }
 
 #[test]
 fn what_decodes_to_far_more_than_came_is_given_up() {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    for _ in 0..64 {
-        encoder.write_all(&[b' '; 1 << 20]).expect("memory takes everything");
+    let spaces = vec![b' '; 16 << 20];
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        let mut observer = encoded_stream(coding);
+        observer.chunk(&encoded(coding, spaces.clone()), ms(2));
+        let record = finish(observer, Ending::Clean, ms(3));
+        assert_eq!(record.not_understood.as_deref(), Some("decoded_too_large"), "{coding}");
     }
-    let mut observer = chat(r#"{"model":"m","stream":true}"#);
-    observer.head(200, &gzip_stream(), ms(1));
-    observer.chunk(&encoder.finish().expect("memory takes everything"), ms(2));
-    let record = finish(observer, Ending::Clean, ms(3));
-    assert_eq!(record.not_understood.as_deref(), Some("decoded_too_large"));
+}
+
+#[test]
+fn a_window_over_8_mib_is_given_up_before_it_is_allocated() {
+    let frame = |window_log: u8| {
+        let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD, 0, (window_log - 10) << 3];
+        // One raw block, the last.
+        frame.extend([17, 0, 0]);
+        frame.extend([b'{', b'}']);
+        frame
+    };
+    for (window_log, reason) in [(23, None), (24, Some("encoded")), (41, Some("encoded"))] {
+        let mut observer = encoded_stream("zstd");
+        observer.chunk(&frame(window_log), ms(2));
+        let record = finish(observer, Ending::Clean, ms(3));
+        assert_eq!(record.not_understood.as_deref(), reason, "2^{window_log}");
+    }
+}
+
+#[test]
+fn what_follows_an_encoding_belongs_to_nothing() {
+    let stop = b"data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
+    for coding in ["gzip", "deflate", "bare deflate", "br"] {
+        let mut observer = encoded_stream(coding.rsplit(' ').next().expect("a word"));
+        observer.chunk(&encoded(coding, stop.to_vec()), ms(2));
+        observer.chunk(&[0; 16], ms(2));
+        let record = finish(observer, Ending::Clean, ms(3));
+        assert_eq!((record.not_understood, record.outcome), (None, Some(Outcome::Completed)));
+        assert_eq!(record.finish_reasons, ["stop"], "{coding}");
+    }
 }
 
 #[test]
@@ -236,10 +286,38 @@ fn event_stream() -> HeaderMap {
     HeaderMap::from_iter([(http::header::CONTENT_TYPE, content_type)])
 }
 
-fn gzip_stream() -> HeaderMap {
+/// An observer of a stream that is encoded.
+fn encoded_stream(coding: &str) -> Observer {
     let mut headers = event_stream();
-    headers.insert(http::header::CONTENT_ENCODING, "gzip".parse().expect("a value"));
-    headers
+    headers.insert(http::header::CONTENT_ENCODING, coding.parse().expect("a value"));
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.keep_token_times();
+    observer.head(200, &headers, ms(1));
+    observer
+}
+
+/// Encodes the next piece.
+type Encode = Box<dyn FnMut(&[u8]) -> Vec<u8>>;
+
+/// Encodes piece by piece, so that each can be decoded at once.
+fn flushing<W: Write + 'static>(mut encoder: W, made: fn(&mut W) -> &mut Vec<u8>) -> Encode {
+    Box::new(move |bytes| {
+        encoder.write_all(bytes).expect("memory takes everything");
+        encoder.flush().expect("memory takes everything");
+        std::mem::take(made(&mut encoder))
+    })
+}
+
+fn flushing_zstd() -> Encode {
+    let mut context = CCtx::create();
+    Box::new(move |bytes| {
+        let mut piece = vec![0; 4096];
+        let mut output = OutBuffer::around(piece.as_mut_slice());
+        let mut input = InBuffer { src: bytes, pos: 0 };
+        context.compress_stream(&mut output, &mut input).expect("there is room");
+        context.flush_stream(&mut output).expect("there is room");
+        output.as_slice().to_vec()
+    })
 }
 
 fn finish(observer: Observer, ending: Ending, at: Duration) -> Record {

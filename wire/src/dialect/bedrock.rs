@@ -56,6 +56,7 @@ const CONVERSE_PATHS: &[(&str, Want, Field)] = &[
     ("usage.cacheReadInputTokenCount", Want::Value, Field::Count(CacheRead)),
     ("usage.cacheWriteInputTokens", Want::Value, Field::Count(CacheWrite)),
     ("usage.cacheWriteInputTokenCount", Want::Value, Field::Count(CacheWrite)),
+    ("serviceTier.type", Want::Value, Field::Tier),
     ("delta.text", Want::Seen, Field::Text),
     ("delta.reasoningContent.text", Want::Seen, Field::Reasoning),
     ("delta.toolUse.input", Want::Seen, Field::Text),
@@ -73,7 +74,7 @@ const NOVA_PATHS: &[(&str, Want, Field)] = &[
     ("metadata.usage.cacheWriteInputTokenCount", Want::Value, Field::Count(CacheWrite)),
 ];
 
-/// Titan, Llama, Mistral, Cohere and AI21, and the metering.
+/// Titan, Llama, Mistral, Cohere and AI21, those that draw, and the metering.
 const TEXT_PATHS: &[(&str, Want, Field)] = &[
     ("id", Want::Value, Field::MessageId),
     ("inputTextTokenCount", Want::Value, Field::Count(Prompt)),
@@ -97,6 +98,10 @@ const TEXT_PATHS: &[(&str, Want, Field)] = &[
     ("text", Want::Seen, Field::Text),
     ("completions[*]", Want::Closed, Field::Choice),
     ("completions[*].finishReason.reason", Want::Value, Field::Finish),
+    ("finishReason", Want::Value, Field::Stop),
+    ("images[*]", Want::Seen, Field::Images),
+    ("artifacts[*]", Want::Closed, Field::Part),
+    ("artifacts[*].base64", Want::Seen, Field::Image),
     ("amazon-bedrock-invocationMetrics", Want::Seen, Field::End),
     ("amazon-bedrock-invocationMetrics.inputTokenCount", Want::Value, Field::Count(MeteredInput)),
     ("amazon-bedrock-invocationMetrics.outputTokenCount", Want::Value, Field::Count(MeteredOutput)),
@@ -160,6 +165,7 @@ fn new(operation: &'static str, model: Option<String>, reading: &'static Reading
         region: None,
         project: None,
         stream: Some(false),
+        streams_unasked: false,
         asks: Asks::NOTHING,
         reading,
     }
@@ -168,9 +174,11 @@ fn new(operation: &'static str, model: Option<String>, reading: &'static Reading
 /// What InvokeModel does depends on the family.
 fn family_operation(model: &str) -> &'static str {
     const COMPLETES: [&str; 4] = ["titan-t", "ai21.j2", "cohere.command-text", "command-light"];
+    const DRAWS: [&str; 3] = ["titan-image", "nova-canvas", "stability."];
     match model {
         _ if model.contains("embed") => "embeddings",
         _ if model.contains("rerank") => "rerank",
+        _ if DRAWS.iter().any(|family| model.contains(family)) => "generate_image",
         _ if COMPLETES.iter().any(|family| model.contains(family)) => "text_completion",
         _ => "chat",
     }

@@ -6,8 +6,8 @@
 use std::sync::LazyLock;
 
 use super::Count::*;
-use super::openai::{self, ERROR_PATHS};
-use super::{Asks, Call, Counts, Field, Path, Reading, Usage, anthropic, decoded};
+use super::openai::{self, CHAT_PATHS, ERROR_PATHS};
+use super::{Asks, Call, Counts, Field, Path, Reading, Usage, anthropic, decoded, generate};
 use crate::json::{Table, Want};
 use crate::{Dialect, HeadView};
 
@@ -28,6 +28,17 @@ static OTHER: Reading = Reading {
     count_headers: &[],
 };
 
+/// Own endpoints: whatever server stands there answers in its own words.
+static RAW: Reading = Reading {
+    paths: LazyLock::new(|| {
+        Table::new(&[CHAT_PATHS, openai::USAGE_PATHS, ERROR_PATHS, generate::PATHS].concat())
+    }),
+    nested: None,
+    usage: openai::usage,
+    has_end: true,
+    count_headers: &[],
+};
+
 const GENERATE_PATHS: &[(&str, Want, Field)] = &[
     ("responseId", Want::Value, Field::Id),
     ("modelVersion", Want::Value, Field::Model),
@@ -38,22 +49,33 @@ const GENERATE_PATHS: &[(&str, Want, Field)] = &[
     ("candidates[*].content.parts[*].text", Want::Seen, Field::PartText),
     ("candidates[*].content.parts[*].thought", Want::Seen, Field::PartThought),
     ("candidates[*].content.parts[*].functionCall", Want::Seen, Field::PartText),
-    ("candidates[*].content.parts[*].inlineData", Want::Seen, Field::PartText),
+    ("candidates[*].content.parts[*].executableCode", Want::Seen, Field::PartText),
+    ("candidates[*].content.parts[*].inlineData.mimeType", Want::Value, Field::MimeType),
+    ("candidates[*].content.parts[*].inlineData.data", Want::Seen, Field::Image),
     ("promptFeedback.blockReason", Want::Value, Field::BlockReason),
     ("usageMetadata.promptTokenCount", Want::Value, Field::Count(Prompt)),
     ("usageMetadata.toolUsePromptTokenCount", Want::Value, Field::Count(ToolPrompt)),
     ("usageMetadata.candidatesTokenCount", Want::Value, Field::Count(Visible)),
     ("usageMetadata.thoughtsTokenCount", Want::Value, Field::Count(Reasoning)),
     ("usageMetadata.cachedContentTokenCount", Want::Value, Field::Count(CacheRead)),
+    ("usageMetadata.serviceTier", Want::Value, Field::Tier),
 ];
 
 const USAGE_PATHS: &[(&str, Want, Field)] = &[
     ("usageMetadata.promptTokenCount", Want::Value, Field::Count(Prompt)),
     ("predictions[*].embeddings.statistics.token_count", Want::Value, Field::Add(Prompt)),
+    ("metadata.tokenMetadata.inputTokenCount.totalTokens", Want::Value, Field::Count(Prompt)),
+    ("metadata.tokenMetadata.outputTokenCount.totalTokens", Want::Value, Field::Count(Visible)),
+    ("output_token_counts[*]", Want::Value, Field::Add(Visible)),
 ];
 
 const OTHER_PATHS: &[(&str, Want, Field)] = &[
     ("totalTokens", Want::Value, Field::Count(Counted)),
+    ("predictions[*]", Want::Closed, Field::Part),
+    ("predictions[*].mimeType", Want::Value, Field::MimeType),
+    ("predictions[*].bytesBase64Encoded", Want::Seen, Field::Image),
+    ("predictions[*].gcsUri", Want::Seen, Field::Image),
+    ("predictions[*].videoUri", Want::Seen, Field::Video),
     ("name", Want::Value, Field::JobName),
     ("done", Want::Value, Field::JobDone),
 ];
@@ -107,7 +129,7 @@ fn endpoint(last: &str) -> Option<Call> {
     match verb.as_str() {
         "rawPredict" | "streamRawPredict" => {
             let is_stream = Some(verb == "streamRawPredict");
-            Some(new(Dialect::Vertex, "raw_predict", Some(endpoint), is_stream, &openai::CHAT))
+            Some(new(Dialect::Vertex, "raw_predict", Some(endpoint), is_stream, &RAW))
         }
         _ => generated(Dialect::Vertex, endpoint, &verb),
     }
@@ -125,8 +147,7 @@ fn generated(dialect: Dialect, model: String, verb: &str) -> Option<Call> {
             return Some(new(dialect, "generate_content", Some(model), Some(is_stream), &GENERATE));
         }
         "embedContent" | "batchEmbedContents" => "embeddings",
-        "predict" if model.contains("embed") => "embeddings",
-        "predict" => "predict",
+        "predict" => predicted(&model),
         "countTokens" => "count_tokens",
         "computeTokens" => "compute_tokens",
         "predictLongRunning" => "predict_long_running",
@@ -134,6 +155,18 @@ fn generated(dialect: Dialect, model: String, verb: &str) -> Option<Call> {
         _ => return None,
     };
     Some(new(dialect, operation, Some(model), Some(false), &OTHER))
+}
+
+/// What `predict` does depends on the model.
+fn predicted(model: &str) -> &'static str {
+    const DRAWS: [&str; 2] = ["imagen", "imagegeneration"];
+    match model {
+        _ if model.contains("embed") => "embeddings",
+        _ if DRAWS.iter().any(|family| model.contains(family)) => "generate_image",
+        _ if model.contains("chat-bison") => "chat",
+        _ if model.contains("-bison") => "text_completion",
+        _ => "predict",
+    }
 }
 
 fn operation(dialect: Dialect, model: &str) -> Call {
@@ -157,6 +190,7 @@ fn new(
         region: None,
         project: None,
         stream,
+        streams_unasked: false,
         asks: Asks::NOTHING,
         reading,
     }

@@ -5,8 +5,10 @@
 
 mod anthropic;
 mod bedrock;
+mod cohere;
 mod generate;
 mod google;
+mod ollama;
 mod openai;
 mod path;
 mod realtime;
@@ -17,14 +19,17 @@ use std::sync::LazyLock;
 use crate::json::Table;
 use crate::{Dialect, HeadView};
 
+pub(crate) use generate::recognise_reply;
 pub(crate) use path::Path;
 
 /// All dialects, the ones with the most telling paths first.
-pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 6] = [
+pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 8] = [
     bedrock::recognise,
     google::recognise,
     anthropic::recognise,
+    ollama::recognise,
     generate::recognise,
+    cohere::recognise,
     openai::recognise,
     realtime::recognise,
 ];
@@ -39,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) region: Option<String>,
     pub(crate) project: Option<String>,
     pub(crate) stream: Option<bool>,
+    /// Whether it is a stream that comes where the request does not say.
+    pub(crate) streams_unasked: bool,
     pub(crate) asks: Asks,
     pub(crate) reading: &'static Reading,
 }
@@ -118,6 +125,22 @@ pub(crate) enum Field {
     RetryDelay,
     /// Why the prompt was blocked.
     BlockReason,
+    /// An image, where the part at hand turns out to be one.
+    Image,
+    /// What the media of the part at hand are.
+    MimeType,
+    /// An image that stands by itself.
+    Images,
+    /// A video.
+    Video,
+    /// The service tier that served the call.
+    Tier,
+    /// The fingerprint of the system that served it.
+    Fingerprint,
+    /// Whether this is the last of many items.
+    Done,
+    /// One of many items, of which the last is told by [`Field::End`].
+    More,
     /// The name of a long-running operation.
     JobName,
     /// Whether it is done.
@@ -163,9 +186,13 @@ pub(crate) enum Count {
     MeteredCacheWrite,
     /// The answer of a call that counts tokens.
     Counted,
+    /// Images made.
+    Images,
+    /// Videos made.
+    Videos,
 }
 
-const COUNTS: usize = Count::Counted as usize + 1;
+const COUNTS: usize = Count::Videos as usize + 1;
 
 /// The last value of each count that was seen.
 #[derive(Clone, Debug, Default)]

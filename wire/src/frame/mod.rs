@@ -144,10 +144,7 @@ impl Framing {
                 pieces.end();
                 false
             }
-            Self::Sse(sse) => {
-                sse.end(pieces);
-                false
-            }
+            Self::Sse(sse) => sse.end(pieces),
             Self::EventStream(stream) => !stream.between(),
         }
     }

@@ -61,6 +61,7 @@ impl Record {
         line.list("tidegate.warnings", &self.warnings);
         line.seconds("tidegate.duration_s", self.duration_s);
         line.seconds("tidegate.time_to_first_byte_s", self.time_to_first_byte_s);
+        line.seconds("tidegate.time_to_first_body_byte_s", self.time_to_first_body_byte_s);
         line.seconds("tidegate.time_to_first_event_s", self.time_to_first_event_s);
         line.seconds("tidegate.time_to_first_token_s", self.time_to_first_token_s);
         line.seconds("tidegate.time_to_first_visible_token_s", self.time_to_first_visible_token_s);
@@ -247,6 +248,7 @@ mod tests {
             warnings: vec!["a".into(), "b".into()],
             duration_s: Some(34.1e-6),
             time_to_first_byte_s: Some(35.1e-6),
+            time_to_first_body_byte_s: Some(34.5e-6),
             time_to_first_event_s: Some(35.6e-6),
             time_to_first_token_s: Some(36.1e-6),
             time_to_first_visible_token_s: Some(37.1e-6),

@@ -58,7 +58,8 @@ fn google_names_model_and_verb_in_the_path() {
         Some("text-embedding-1"),
         Some(false),
     );
-    call("google/models/imagen:predict", "predict", Some("imagen"), Some(false));
+    call("google/models/imagen:predict", "generate_image", Some("imagen"), Some(false));
+    call("google/models/own:predict", "predict", Some("own"), Some(false));
     call("google/models/veo:predictLongRunning", "predict_long_running", Some("veo"), Some(false));
     call("anthropic/models/c@1:rawPredict", "chat", Some("c@1"), Some(false));
     call("anthropic/models/c@1:streamRawPredict", "chat", Some("c@1"), Some(true));
