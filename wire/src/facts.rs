@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::dialect::{Counts, Field, Reading};
+use crate::job::{JobFact, JobFacts};
 use crate::json::{Scalar, Sink};
 use crate::nested::Nested;
 
@@ -25,8 +26,7 @@ pub(crate) struct Facts {
     /// The state of the whole answer.
     pub(crate) status: String,
     pub(crate) block_reason: Option<String>,
-    pub(crate) job_name: Option<String>,
-    pub(crate) job_done: Option<bool>,
+    pub(crate) job: Option<Box<JobFacts>>,
     pub(crate) retry_after: Option<f64>,
     /// The dialect's end mark has come.
     pub(crate) ended: bool,
@@ -142,7 +142,6 @@ impl Facts {
             Field::FlatCode => self.flat.code = kept(text),
             Field::RetryDelay => self.retry_after = seconds(text),
             Field::BlockReason => self.block_reason = kept(text),
-            Field::JobName => self.job_name = kept(text),
             _ => {}
         }
     }
@@ -174,6 +173,14 @@ impl Facts {
                 self.item.is_about_reasoning = true;
             }
             _ => {}
+        }
+    }
+
+    fn job(&mut self, fact: JobFact, value: Scalar<'_>) {
+        let job = self.job.get_or_insert_default();
+        job.value(fact, value);
+        if job.has_failed() {
+            self.fail();
         }
     }
 
@@ -212,10 +219,12 @@ impl Facts {
 
 impl Sink<Field> for Facts {
     fn value(&mut self, field: Field, value: Scalar<'_>) {
+        if let Field::Job(fact) = field {
+            return self.job(fact, value);
+        }
         match value {
             Scalar::Text(text) => self.text(field, text),
             Scalar::Number(text) => self.number(field, value, text),
-            Scalar::Bool(done) if field == Field::JobDone => self.job_done = Some(done),
             Scalar::Bool(_) | Scalar::Null => {}
         }
     }
@@ -228,6 +237,7 @@ impl Sink<Field> for Facts {
             Field::PartText => self.part.has_text = true,
             Field::PartThought => self.part.is_thought = true,
             Field::Error => drop(self.fail()),
+            Field::Job(fact) => self.job.get_or_insert_default().seen(fact),
             Field::End => self.ended = true,
             _ => {}
         }

@@ -9,6 +9,7 @@ pub mod json;
 mod dialect;
 mod facts;
 mod host;
+mod job;
 mod nested;
 mod observer;
 mod outcome;
@@ -16,6 +17,7 @@ mod record;
 mod reply;
 mod request;
 mod shape;
+mod size;
 mod words;
 
 pub use host::Host;
@@ -25,3 +27,4 @@ pub use record::{
     Asked, Id, Job, JobOutcome, Media, RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
 };
 pub use shape::{Dialect, HeadView, Headers, Shape};
+pub use size::SIZE_CLASSES;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::dialect::{Asks, Call, DIALECTS, Path, Reading};
 use crate::host::Host;
+use crate::job;
+use crate::request::{Asking, UNKNOWN, asking};
 use crate::words::word;
 
 /// What of a request's head decides how the call reads.
@@ -72,6 +74,12 @@ pub struct Shape {
     pub stream: Option<bool>,
     /// What the body of the request may add.
     pub(crate) asks: Asks,
+    /// How the body of the request reads; absent where it says nothing.
+    pub(crate) asking: Option<&'static Asking>,
+    /// The guardrail that a header names.
+    pub(crate) guardrail: Option<String>,
+    /// The long-running job that the path names.
+    pub(crate) job: Option<String>,
     /// How the reply reads; absent where nobody knows.
     pub(crate) reading: Option<&'static Reading>,
 }
@@ -101,15 +109,19 @@ impl Shape {
             Some(region) => Some(word(region)),
             None => call.region.as_deref().or_else(|| signed_region(head, &call)).map(word),
         };
+        let is_json = may_be_json(head);
         Self {
             dialect: call.dialect,
+            asking: asking(&call, head).filter(|_| is_json),
+            guardrail: guardrail(head, &call),
+            job: job::named(&path),
             operation: Some(word(call.operation)),
             provider: host.provider.or(call.provider).map(word),
             model: call.model,
             region,
             project: call.project,
             stream: call.stream,
-            asks: if may_be_json(head) { call.asks } else { Asks::default() },
+            asks: if is_json { call.asks } else { Asks::default() },
             reading: Some(call.reading),
         }
     }
@@ -126,9 +138,21 @@ impl Shape {
             project: None,
             stream: None,
             asks,
+            asking: asks.model.then_some(&UNKNOWN),
+            guardrail: None,
+            job: None,
             reading: None,
         }
     }
+}
+
+/// The guardrail that a call to Bedrock is to apply, where its head says so.
+fn guardrail(head: &HeadView<'_>, call: &Call) -> Option<String> {
+    if call.dialect != Dialect::Bedrock {
+        return None;
+    }
+    let guardrail = head.headers.value("x-amzn-bedrock-guardrailidentifier")?;
+    Some(String::from_utf8_lossy(guardrail).into_owned()).filter(|name| !name.is_empty())
 }
 
 /// The region that the caller signed for (SigV4).

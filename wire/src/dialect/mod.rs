@@ -13,6 +13,7 @@ mod path;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use crate::job::JobFact;
 use crate::json::Table;
 use crate::{Dialect, HeadView};
 
@@ -116,10 +117,8 @@ pub(crate) enum Field {
     RetryDelay,
     /// Why the prompt was blocked.
     BlockReason,
-    /// The name of a long-running operation.
-    JobName,
-    /// Whether it is done.
-    JobDone,
+    /// What it says of a long-running job.
+    Job(JobFact),
     /// JSON as base64.
     Nested,
     /// The stream shows this only at its end.
@@ -223,7 +222,7 @@ impl Counts {
 }
 
 /// Percent-decodes one path segment.
-fn decoded(segment: &str) -> Cow<'_, str> {
+pub(crate) fn decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
     }
