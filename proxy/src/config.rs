@@ -111,6 +111,8 @@ pub struct TimeoutsConfig {
     pub keep_alive: Span,
     /// Between two calls on an upstream's connection.
     pub upstream_keep_alive: Span,
+    /// After the last poll of a long-running job that is not done; then it counts as abandoned.
+    pub job_idle: Span,
 }
 
 /// How much there may be of things.
@@ -125,6 +127,8 @@ pub struct LimitsConfig {
     pub held_bodies: bytesize::ByteSize,
     /// Idle connections that each worker keeps to one upstream address.
     pub idle_connections: NonZeroU32,
+    /// Long-running jobs whose submit and polls are tied together, at a time.
+    pub jobs: NonZeroU32,
 }
 
 /// A length of time, written with its unit: `1.5s`, `20ms`.
@@ -285,6 +289,7 @@ impl Default for TimeoutsConfig {
             idle: seconds(300),
             keep_alive: seconds(600),
             upstream_keep_alive: seconds(60),
+            job_idle: seconds(3600),
         }
     }
 }
@@ -296,6 +301,7 @@ impl Default for LimitsConfig {
             held_body: bytesize::ByteSize::mib(8),
             held_bodies: bytesize::ByteSize::mib(16),
             idle_connections: NonZeroU32::new(1024).expect("not zero"),
+            jobs: NonZeroU32::new(4096).expect("not zero"),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
+use crate::jobs::JobLimits;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
 use crate::serve::Worker;
@@ -28,7 +29,7 @@ const QUIET: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(600);
 /// What the exporters get at the end.
 const FLUSH: Duration = Duration::from_secs(5);
-/// How often idle upstream connections are looked through.
+/// How often idle upstream connections and jobs are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Why the sidecar cannot start.
@@ -191,6 +192,10 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
             .map(Arc::from)
             .collect(),
         regions: regions.map(|region| region.as_str().into()).collect(),
+        jobs: JobLimits {
+            jobs: config.limits.jobs.get() as usize,
+            idle: config.timeouts.job_idle.0,
+        },
         exporters,
         otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
     };
@@ -264,6 +269,7 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         worker.routes.sweep();
+        worker.recorder.sweep(tokio::time::Instant::now());
     }
 }
 
