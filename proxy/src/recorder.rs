@@ -120,11 +120,6 @@ impl Recorder {
             lane.offer(record);
         }
     }
-
-    /// Gives up the long-running jobs that nobody has asked for in a long time.
-    pub fn sweep(&self, now: tokio::time::Instant) {
-        self.jobs.sweep(now);
-    }
 }
 
 // === impl Lane ===

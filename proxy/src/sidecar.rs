@@ -29,7 +29,7 @@ const QUIET: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(600);
 /// What the exporters get at the end.
 const FLUSH: Duration = Duration::from_secs(5);
-/// How often idle upstream connections and jobs are looked through.
+/// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Why the sidecar cannot start.
@@ -269,7 +269,6 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         worker.routes.sweep();
-        worker.recorder.sweep(tokio::time::Instant::now());
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use jiff::Timestamp;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tidegate_wire::{ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
+use tokio::time::Instant;
 
 use super::catalog::{self, FAMILIES, Family, MEDIA_KINDS};
 use crate::jobs::{JobLimits, Jobs};
@@ -263,6 +264,8 @@ impl Registry {
             let value = Value::Counter(count.load(Ordering::Relaxed));
             add(&mut points, &catalog::RECORDS_DROPPED, vec![(*exporter).into()], value);
         }
+        // Nobody but a reader could tell when a job was given up.
+        self.jobs.sweep(Instant::now());
         self.jobs.read(&mut |family, labels, value| add(&mut points, family, labels, value));
         let build = vec![catalog::VERSION.into(), catalog::REVISION.into()];
         add(&mut points, &catalog::BUILD_INFO, build, Value::Gauge(1));
