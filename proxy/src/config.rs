@@ -113,6 +113,8 @@ pub struct TimeoutsConfig {
     pub upstream_keep_alive: Span,
     /// On a connection that was upgraded, a WebSocket's for example, in both directions.
     pub upgraded_idle: Span,
+    /// After the last poll of a long-running job that is not done; then it counts as abandoned.
+    pub job_idle: Span,
 }
 
 /// How much there may be of things.
@@ -129,6 +131,8 @@ pub struct LimitsConfig {
     pub idle_connections: NonZeroU32,
     /// HTTP/2 connections that each worker opens to one upstream address.
     pub http2_connections: NonZeroU32,
+    /// Long-running jobs whose submit and polls are tied together, at a time.
+    pub jobs: NonZeroU32,
 }
 
 /// A length of time, written with its unit: `1.5s`, `20ms`.
@@ -290,6 +294,7 @@ impl Default for TimeoutsConfig {
             keep_alive: seconds(600),
             upstream_keep_alive: seconds(60),
             upgraded_idle: seconds(3600),
+            job_idle: seconds(3600),
         }
     }
 }
@@ -302,6 +307,7 @@ impl Default for LimitsConfig {
             held_bodies: bytesize::ByteSize::mib(16),
             idle_connections: NonZeroU32::new(1024).expect("not zero"),
             http2_connections: NonZeroU32::new(64).expect("not zero"),
+            jobs: NonZeroU32::new(4096).expect("not zero"),
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod config;
 pub mod export;
+pub mod jobs;
 pub mod recorder;
 
 mod activity;

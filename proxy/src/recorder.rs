@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::export::Exporter;
 use crate::export::metrics::{InFlight, Registry, Shard, lock};
 use crate::export::otlp::{Otlp, Pusher};
+use crate::jobs::{JobLimits, Jobs};
 
 /// Records of all workers that may wait for the exporters.
 const QUEUE: usize = 8_192;
@@ -39,6 +40,8 @@ pub struct Options {
     pub models: Vec<Arc<str>>,
     /// Regions that are label values whatever happens.
     pub regions: Vec<Arc<str>>,
+    /// How many long-running jobs are kept in mind, and for how long.
+    pub jobs: JobLimits,
     /// Who takes records. Without any, none is queued.
     pub exporters: Vec<Box<dyn Exporter>>,
     /// Where metrics are pushed.
@@ -57,6 +60,7 @@ pub struct Recorders {
 #[derive(Clone, Debug)]
 pub struct Recorder {
     shard: Arc<Mutex<Shard>>,
+    jobs: Arc<Jobs>,
     lane: Option<Lane>,
 }
 
@@ -105,8 +109,12 @@ impl Recorder {
         lock(&self.shard).open(model, upstream)
     }
 
-    /// Counts a call that has ended, and offers its record to the exporters.
-    pub fn close(&self, record: Record) {
+    /// Counts a call that has ended, and offers its record to the exporters. What other calls of
+    /// the same long-running job have told is added to the record first.
+    pub fn close(&self, mut record: Record) {
+        if record.job.is_some() {
+            self.jobs.see(&mut record, tokio::time::Instant::now());
+        }
         lock(&self.shard).add(&record);
         if let Some(lane) = &self.lane {
             lane.offer(record);
@@ -221,7 +229,8 @@ impl Drain {
 impl Recorders {
     /// Starts the threads of the exporters.
     pub fn start(options: Options) -> io::Result<Self> {
-        let registry = Arc::new(Registry::new(options.models, options.regions));
+        let registry = Registry::new(options.models, options.regions).with_job_limits(options.jobs);
+        let registry = Arc::new(registry);
         let background = Background::start(options.otlp, registry.clone())?;
         let (queue, drained) = match options.exporters {
             exporters if exporters.is_empty() => (None, None),
@@ -240,7 +249,7 @@ impl Recorders {
             lock(&queue.lanes).push(waiting.clone());
             Lane { waiting, queue: queue.clone() }
         });
-        Recorder { shard: self.registry.shard(), lane }
+        Recorder { shard: self.registry.shard(), jobs: self.registry.jobs().clone(), lane }
     }
 
     /// What has been counted so far.

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
+use crate::jobs::JobLimits;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
 use crate::serve::Worker;
@@ -191,6 +192,10 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
             .map(Arc::from)
             .collect(),
         regions: regions.map(|region| region.as_str().into()).collect(),
+        jobs: JobLimits {
+            jobs: config.limits.jobs.get() as usize,
+            idle: config.timeouts.job_idle.0,
+        },
         exporters,
         otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
     };

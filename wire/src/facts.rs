@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::dialect::{Count, Counts, Field, Reading};
+use crate::job::{JobFact, JobFacts};
 use crate::json::{Scalar, Sink};
 use crate::nested::Nested;
 use crate::times::Times;
@@ -28,8 +29,7 @@ pub(crate) struct Facts {
     pub(crate) block_reason: Option<String>,
     pub(crate) service_tier: String,
     pub(crate) fingerprint: String,
-    pub(crate) job_name: Option<String>,
-    pub(crate) job_done: Option<bool>,
+    pub(crate) job: Option<Box<JobFacts>>,
     pub(crate) retry_after: Option<f64>,
     /// The dialect's end mark has come.
     pub(crate) ended: bool,
@@ -165,7 +165,6 @@ impl Facts {
             Field::FlatCode => self.flat.code = kept(text),
             Field::RetryDelay => self.retry_after = seconds(text),
             Field::BlockReason => self.block_reason = kept(text),
-            Field::JobName => self.job_name = kept(text),
             _ => {}
         }
     }
@@ -217,6 +216,14 @@ impl Facts {
         }
     }
 
+    fn job(&mut self, fact: JobFact, value: Scalar<'_>) {
+        let job = self.job.get_or_insert_default();
+        job.value(fact, value);
+        if job.has_failed() {
+            self.fail();
+        }
+    }
+
     fn finish(&mut self, index: u64, reason: &[u8]) {
         if reason.is_empty() || index >= MAX_CHOICES {
             return;
@@ -256,10 +263,12 @@ impl Facts {
 
 impl Sink<Field> for Facts {
     fn value(&mut self, field: Field, value: Scalar<'_>) {
+        if let Field::Job(fact) = field {
+            return self.job(fact, value);
+        }
         match value {
             Scalar::Text(text) => self.text(field, text),
             Scalar::Number(text) => self.number(field, value, text),
-            Scalar::Bool(done) if field == Field::JobDone => self.job_done = Some(done),
             Scalar::Bool(is_last) if field == Field::Done => {
                 self.ended |= is_last;
                 self.goes_on = !is_last;
@@ -277,8 +286,8 @@ impl Sink<Field> for Facts {
             Field::PartThought => self.part.is_thought = true,
             Field::Image => self.part.has_media = true,
             Field::Images => self.counts.add(Count::Images, 1),
-            Field::Video => self.counts.add(Count::Videos, 1),
             Field::Error => drop(self.fail()),
+            Field::Job(fact) => self.job.get_or_insert_default().seen(fact),
             Field::End => self.ended = true,
             _ => {}
         }

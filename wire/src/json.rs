@@ -30,6 +30,8 @@ pub trait Sink<F> {
     fn seen(&mut self, field: F);
     /// The next piece of a wanted string, unescaped.
     fn fragment(&mut self, field: F, bytes: &[u8]);
+    /// The string that came in pieces has ended.
+    fn ended(&mut self, _field: F) {}
     /// A wanted object has closed; `at` is its index in the array around it.
     fn closed(&mut self, field: F, at: u32);
     /// A whole item has been read.
@@ -397,6 +399,7 @@ impl<F: Copy> Reader<F> {
                     Target::Field(Want::Value, field) => {
                         sink.value(field, Scalar::Text(&self.kept));
                     }
+                    Target::Field(Want::Fragments, field) => sink.ended(field),
                     _ => {}
                 }
                 self.kept.clear();

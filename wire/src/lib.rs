@@ -10,6 +10,7 @@ mod coding;
 mod dialect;
 mod facts;
 mod host;
+mod job;
 mod nested;
 mod observer;
 mod outcome;
@@ -17,6 +18,7 @@ mod record;
 mod reply;
 mod request;
 mod shape;
+mod size;
 mod times;
 mod words;
 
@@ -27,3 +29,4 @@ pub use record::{
     Asked, Id, Job, JobOutcome, Media, RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
 };
 pub use shape::{Dialect, HeadView, Headers, Shape};
+pub use size::SIZE_CLASSES;

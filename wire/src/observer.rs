@@ -8,7 +8,7 @@ use crate::reply::Reply;
 use crate::request::Request;
 use crate::times::Times;
 use crate::words::word;
-use crate::{Ending, ErrorOrigin, Headers, Job, Outcome, Record, Shape, UsageSource};
+use crate::{Ending, ErrorOrigin, Headers, Outcome, Record, Shape, UsageSource, job, size};
 
 /// `error.type` of an error in band that names neither type nor code.
 const OTHER_ERROR: &str = "_OTHER";
@@ -45,7 +45,7 @@ struct Head {
 impl Observer {
     /// An observer for a call of this shape.
     pub fn new(shape: Shape) -> Self {
-        let request = Request::new(shape.asks);
+        let request = Request::new(&shape);
         Self { shape, request, head: None, reply: None, keeps_token_times: false }
     }
 
@@ -127,6 +127,7 @@ impl Observer {
         record.outcome = Some(outcome);
         record.duration_s = Some(at.as_secs_f64());
         self.fill_request(record);
+        self.request.fill(self.shape.guardrail.as_deref(), record);
         if let Some(head) = &self.head {
             record.status.get_or_insert(head.status);
             record.time_to_first_byte_s = Some(head.at.as_secs_f64());
@@ -134,7 +135,16 @@ impl Observer {
         if let Some(reply) = &self.reply {
             self.fill_reply(reply, outcome, record);
         }
+        self.fill_job(record);
         self.fill_error(ending, outcome, record);
+    }
+
+    fn fill_job(&self, record: &mut Record) {
+        let facts = self.facts();
+        let job = facts.and_then(|facts| facts.job.as_deref());
+        let named = self.request.job_name().or(self.shape.job.as_deref());
+        let has_error = facts.is_some_and(|facts| facts.error.is_some());
+        job::fill(job, named, self.request.video(), has_error, record);
     }
 
     /// The first cause wins: an error that the reply states came before whatever ended it.
@@ -194,15 +204,9 @@ impl Observer {
         record.counted_tokens = facts.counts.value(Count::Counted);
         record.service_tier = said(&facts.service_tier);
         record.system_fingerprint = said(&facts.fingerprint);
-        let made = (facts.counts.value(Count::Images), facts.counts.value(Count::Videos));
-        if made != (None, None) {
-            let media = record.media.get_or_insert_default();
-            (media.images_made, media.videos_made) = made;
+        if let Some(images) = facts.counts.value(Count::Images) {
+            record.media.get_or_insert_default().images_made = Some(images);
         }
-        record.job = facts.job_name.clone().map(|name| {
-            let done = Some(facts.job_done.unwrap_or(false));
-            Box::new(Job { name, done, ..Job::default() })
-        });
         record.not_understood = reply.not_understood().map(|reason| word(reason.as_str()));
         self.fill_usage(facts, outcome, record);
         if self.is_stream() {
@@ -219,6 +223,7 @@ impl Observer {
             record.usage_source = Some(source);
         }
         record.input_tokens = usage.input;
+        record.size_class = usage.input.map(size::class);
         record.output_tokens = usage.output;
         record.cache_read_tokens = usage.cache_read;
         record.cache_creation_tokens = usage.cache_creation;

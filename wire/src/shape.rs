@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::dialect::{Asks, DIALECTS, Path, Reading, recognise_reply};
+use crate::dialect::{Asks, Call, DIALECTS, Path, Reading, recognise_reply};
 use crate::host::Host;
+use crate::job;
+use crate::request::{Asking, UNKNOWN, asking};
 use crate::words::word;
 
 /// What of a request's head decides how the call reads.
@@ -74,6 +76,12 @@ pub struct Shape {
     pub(crate) streams_unasked: bool,
     /// What the body of the request may add.
     pub(crate) asks: Asks,
+    /// How the body of the request reads; absent where it says nothing.
+    pub(crate) asking: Option<&'static Asking>,
+    /// The guardrail that a header names.
+    pub(crate) guardrail: Option<String>,
+    /// The long-running job that the path names.
+    pub(crate) job: Option<String>,
     /// How the reply reads; absent where nobody knows.
     pub(crate) reading: Option<&'static Reading>,
 }
@@ -106,8 +114,12 @@ impl Shape {
         };
         // Whoever speaks, a signature for Bedrock is only good there.
         let provider = host.provider.or(signed.and(Some("aws.bedrock"))).or(call.provider);
+        let is_json = may_be_json(head);
         Self {
             dialect: call.dialect,
+            asking: asking(&call, head).filter(|_| is_json),
+            guardrail: guardrail(head, &call),
+            job: job::named(&path),
             operation: Some(word(call.operation)),
             provider: provider.map(word),
             model: call.model,
@@ -115,7 +127,7 @@ impl Shape {
             project: call.project,
             stream: call.stream,
             streams_unasked: call.streams_unasked,
-            asks: if may_be_json(head) { call.asks } else { Asks::default() },
+            asks: if is_json { call.asks } else { Asks::default() },
             reading: Some(call.reading),
         }
     }
@@ -142,9 +154,21 @@ impl Shape {
             stream: None,
             streams_unasked: false,
             asks,
+            asking: asks.model.then_some(&UNKNOWN),
+            guardrail: None,
+            job: None,
             reading: None,
         }
     }
+}
+
+/// The guardrail that a call to Bedrock is to apply, where its head says so.
+fn guardrail(head: &HeadView<'_>, call: &Call) -> Option<String> {
+    if call.dialect != Dialect::Bedrock {
+        return None;
+    }
+    let guardrail = head.headers.value("x-amzn-bedrock-guardrailidentifier")?;
+    Some(String::from_utf8_lossy(guardrail).into_owned()).filter(|name| !name.is_empty())
 }
 
 /// The region of Bedrock that the caller signed for (SigV4).

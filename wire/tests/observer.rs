@@ -61,7 +61,7 @@ fn a_call_that_does_not_stream_has_no_token_times() {
 }
 
 #[test]
-fn the_request_is_read_no_further_than_it_says_something() {
+fn routing_waits_no_longer_than_for_the_model_and_the_rest_is_read_as_it_passes() {
     let mut observer = chat("");
     assert!(observer.reads_request() && observer.awaits_model());
     observer.request(br#"{"messages":[{"model":"no","stream":true}],"mod"#);
@@ -69,9 +69,27 @@ fn the_request_is_read_no_further_than_it_says_something() {
     observer.request(br#"el":"m","#);
     assert_eq!(observer.model(), Some("m"));
     assert!(observer.reads_request() && !observer.awaits_model());
-    observer.request(br#""stream":true,"x":"#);
+    observer.request(br#""stream":true,"max_tok"#);
+    assert!(observer.reads_request());
+    observer.request(br#"ens":9}"#);
     assert!(!observer.reads_request());
-    assert_eq!(finish(observer, Ending::CallerLeft, ms(1)).stream, Some(true));
+    let record = finish(observer, Ending::CallerLeft, ms(1));
+    assert_eq!(record.stream, Some(true));
+    assert_eq!(record.asked.and_then(|asked| asked.max_tokens), Some(9));
+}
+
+#[test]
+fn of_a_call_that_no_dialect_knows_only_the_model_is_read() {
+    let mut observer = Observer::new(Shape::read(&HeadView {
+        method: "POST",
+        host: Some("localhost"),
+        path: "/v1/rankings",
+        query: None,
+        headers: &HeaderMap::new(),
+    }));
+    observer.request(br#"{"model":"m","#);
+    assert!(!observer.reads_request());
+    assert_eq!(observer.model(), Some("m"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Prometheus and OTLP show this one list, so they cannot disagree.
 
-use tidegate_wire::Outcome;
+use tidegate_wire::{Outcome, SIZE_CLASSES};
 
 use super::metrics::{Labels, Series, Value};
 
@@ -23,6 +23,14 @@ pub static FAMILIES: &[&Family] = &[
     &OVERHEAD,
     &TOKENS,
     &USAGE_ABSENT,
+    &TIME_TO_FIRST_TOKEN_BY_INPUT,
+    &INPUT_MEDIA,
+    &JOBS,
+    &JOB_DURATION,
+    &JOB_POLLS,
+    &JOBS_OPEN,
+    &JOBS_FORGOTTEN,
+    &VIDEO_SECONDS,
     &CALLS_IN_FLIGHT,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
@@ -36,6 +44,9 @@ pub static FAMILIES: &[&Family] = &[
 /// The types of [`TOKENS`], in the order in which a series keeps them.
 pub(super) const TOKEN_TYPES: [&str; 5] =
     ["input", "output", "cache_read", "cache_creation", "reasoning"];
+
+/// The kinds of [`INPUT_MEDIA`], likewise.
+pub(super) const MEDIA_KINDS: [&str; 4] = ["image", "audio", "video", "document"];
 
 /// One metric.
 #[derive(Debug)]
@@ -176,6 +187,108 @@ pub static USAGE_ABSENT: Family = Family {
     read: |_, series, put| put("", Value::Counter(series.usage_absent)),
 };
 
+/// How long streams took to their first token, by the size of the prompt.
+pub static TIME_TO_FIRST_TOKEN_BY_INPUT: Family = Family {
+    name: "tidegate.time_to_first_token_by_input",
+    prometheus: "tidegate_time_to_first_token_by_input_seconds",
+    unit: "s",
+    help: "Time from the request head to the first token of a stream, by input tokens as reported.",
+    kind: Kind::Histogram,
+    labels: &[&MODEL, &INPUT_SIZE],
+    read: |_, series, put| {
+        let classes = series.by_input.as_deref().into_iter().flatten();
+        for (class, times) in SIZE_CLASSES.into_iter().zip(classes) {
+            put(class, Value::Histogram(times.clone()));
+        }
+    },
+};
+
+/// What requests carried beside text.
+pub static INPUT_MEDIA: Family = Family {
+    name: "tidegate.input.media",
+    prometheus: "tidegate_input_media_total",
+    unit: "{item}",
+    help: "Images, recordings, videos and documents in requests.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &MEDIA_KIND],
+    read: |_, series, put| {
+        for (kind, count) in MEDIA_KINDS.into_iter().zip(series.media) {
+            if count > 0 {
+                put(kind, Value::Counter(count));
+            }
+        }
+    },
+};
+
+const JOB: &[&Label] = &[&MODEL, &PROVIDER, &REGION];
+const JOB_ENDED: &[&Label] = &[&MODEL, &PROVIDER, &REGION, &OUTCOME];
+
+/// Long-running jobs that have ended.
+pub static JOBS: Family = Family {
+    name: "tidegate.jobs",
+    prometheus: "tidegate_jobs_total",
+    unit: "{job}",
+    help: "Long-running jobs that were seen done (succeeded, failed, filtered) or are no longer polled (abandoned).",
+    kind: Kind::Counter,
+    labels: JOB_ENDED,
+    read: |_, _, _| {},
+};
+
+/// How long jobs took.
+pub static JOB_DURATION: Family = Family {
+    name: "tidegate.job.duration",
+    prometheus: "tidegate_job_duration_seconds",
+    unit: "s",
+    help: "Time from the submit of a job to its end, as it states it, else as seen here.",
+    kind: Kind::Histogram,
+    labels: JOB_ENDED,
+    read: |_, _, _| {},
+};
+
+/// Looks at jobs.
+pub static JOB_POLLS: Family = Family {
+    name: "tidegate.job.polls",
+    prometheus: "tidegate_job_polls_total",
+    unit: "{call}",
+    help: "Polls of long-running jobs.",
+    kind: Kind::Counter,
+    labels: JOB,
+    read: |_, _, _| {},
+};
+
+/// Jobs whose end has not been seen.
+pub static JOBS_OPEN: Family = Family {
+    name: "tidegate.jobs.open",
+    prometheus: "tidegate_jobs_open",
+    unit: "{job}",
+    help: "Long-running jobs that were seen here and not yet seen done.",
+    kind: Kind::Gauge,
+    labels: JOB,
+    read: |_, _, _| {},
+};
+
+/// Jobs that had to make room.
+pub static JOBS_FORGOTTEN: Family = Family {
+    name: "tidegate.jobs.forgotten",
+    prometheus: "tidegate_jobs_forgotten_total",
+    unit: "{job}",
+    help: "Open jobs that are no longer kept in mind, for there were too many.",
+    kind: Kind::Counter,
+    labels: &[],
+    read: |_, _, _| {},
+};
+
+/// What was made.
+pub static VIDEO_SECONDS: Family = Family {
+    name: "tidegate.video",
+    prometheus: "tidegate_video_seconds_total",
+    unit: "s",
+    help: "Length of the videos that jobs have made, as asked for.",
+    kind: Kind::Counter,
+    labels: JOB,
+    read: |_, _, _| {},
+};
+
 /// Calls that have not ended yet.
 pub static CALLS_IN_FLIGHT: Family = Family {
     name: "tidegate.calls.in_flight",
@@ -295,6 +408,8 @@ static ERROR_ORIGIN: Label = Label::same("error_origin", |labels, _| {
     text(labels.error_origin.map(tidegate_wire::ErrorOrigin::as_str))
 });
 static TYPE: Label = Label::same("type", |_, part| part.into());
+static INPUT_SIZE: Label = Label::same("input_size", |_, part| part.into());
+static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into());
 // These families are not read off series of calls: the registry names their values itself.
 static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
 static REASON: Label = Label::same("reason", |_, part| part.into());

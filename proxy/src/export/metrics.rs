@@ -13,9 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tidegate_wire::{ErrorOrigin, Outcome, Record};
+use tidegate_wire::{ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
+use tokio::time::Instant;
 
-use super::catalog::{self, FAMILIES, Family};
+use super::catalog::{self, FAMILIES, Family, MEDIA_KINDS};
+use crate::jobs::{JobLimits, Jobs};
 
 /// The label value for words that found no room.
 pub const OTHER: &str = "other";
@@ -59,6 +61,7 @@ pub struct Registry {
     regions: Arc<Names>,
     shards: Mutex<Vec<Arc<Mutex<Shard>>>>,
     dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
+    jobs: Arc<Jobs>,
 }
 
 /// The metrics that one worker adds to.
@@ -98,6 +101,8 @@ pub struct Point {
 pub enum Value {
     /// A number that only grows.
     Counter(u64),
+    /// A time that only grows: whole numbers add up the same in any order.
+    Milliseconds(u64),
     /// A number that goes up and down.
     Gauge(i64),
     /// How often which size occurred.
@@ -141,11 +146,15 @@ pub(super) struct Series {
     pub(super) overhead: Histogram,
     pub(super) input_usage: Histogram,
     pub(super) output_usage: Histogram,
+    /// Times to the first token, by [`SIZE_CLASSES`]; absent until there is one.
+    pub(super) by_input: Option<Box<[Histogram; SIZE_CLASSES.len()]>>,
+    /// By the kinds of [`catalog::MEDIA_KINDS`].
+    pub(super) media: [u64; MEDIA_KINDS.len()],
 }
 
 /// Words that may become label values: those known from the start, and a number of others.
 #[derive(Debug)]
-struct Names {
+pub(crate) struct Names {
     admitted: RwLock<FxHashSet<Arc<str>>>,
     limit: usize,
 }
@@ -186,13 +195,27 @@ impl Registry {
         models: impl IntoIterator<Item = Arc<str>>,
         regions: impl IntoIterator<Item = Arc<str>>,
     ) -> Self {
+        let models = Arc::new(Names::new(models, MODELS));
+        let regions = Arc::new(Names::new(regions, REGIONS));
         Self {
             started: Timestamp::now(),
-            models: Arc::new(Names::new(models, MODELS)),
-            regions: Arc::new(Names::new(regions, REGIONS)),
+            jobs: Arc::new(Jobs::new(JobLimits::default(), models.clone(), regions.clone())),
+            models,
+            regions,
             shards: Mutex::default(),
             dropped: Mutex::default(),
         }
+    }
+
+    /// The same registry, with these limits to the jobs that it keeps in mind.
+    pub fn with_job_limits(mut self, limits: JobLimits) -> Self {
+        self.jobs = Arc::new(Jobs::new(limits, self.models.clone(), self.regions.clone()));
+        self
+    }
+
+    /// The long-running jobs that were seen.
+    pub fn jobs(&self) -> &Arc<Jobs> {
+        &self.jobs
     }
 
     /// A shard for one more worker.
@@ -241,6 +264,9 @@ impl Registry {
             let value = Value::Counter(count.load(Ordering::Relaxed));
             add(&mut points, &catalog::RECORDS_DROPPED, vec![(*exporter).into()], value);
         }
+        // Nobody but a reader could tell when a job was given up.
+        self.jobs.sweep(Instant::now());
+        self.jobs.read(&mut |family, labels, value| add(&mut points, family, labels, value));
         let build = vec![catalog::VERSION.into(), catalog::REVISION.into()];
         add(&mut points, &catalog::BUILD_INFO, build, Value::Gauge(1));
         for (labels, counted) in &series {
@@ -357,6 +383,8 @@ impl Series {
             overhead: Histogram::new(SECONDS_ADDED),
             input_usage: Histogram::new(TOKENS),
             output_usage: Histogram::new(TOKENS),
+            by_input: None,
+            media: [0; MEDIA_KINDS.len()],
         }
     }
 
@@ -379,6 +407,26 @@ impl Series {
         self.overhead.observe(record.overhead_s);
         self.input_usage.observe(record.input_tokens.map(|tokens| tokens as f64));
         self.output_usage.observe(record.output_tokens.map(|tokens| tokens as f64));
+        self.add_by_input(record);
+        if let Some(media) = record.media.as_deref() {
+            self.add_media(media);
+        }
+    }
+
+    fn add_by_input(&mut self, record: &Record) {
+        let Some(class) = record.size_class.as_deref() else { return };
+        if record.time_to_first_token_s.is_some()
+            && let Some(at) = SIZE_CLASSES.iter().position(|known| *known == class)
+        {
+            self.by_input.get_or_insert_with(by_input)[at].observe(record.time_to_first_token_s);
+        }
+    }
+
+    fn add_media(&mut self, media: &Media) {
+        let counts = [media.images, media.audios, media.videos, media.documents];
+        for (sum, count) in self.media.iter_mut().zip(counts) {
+            *sum = sum.saturating_add(count.unwrap_or(0));
+        }
     }
 
     fn merge(&mut self, other: &Self) {
@@ -393,7 +441,18 @@ impl Series {
         self.overhead.merge(&other.overhead);
         self.input_usage.merge(&other.input_usage);
         self.output_usage.merge(&other.output_usage);
+        if let Some(others) = &other.by_input {
+            let mine = self.by_input.get_or_insert_with(by_input);
+            mine.iter_mut().zip(others.iter()).for_each(|(mine, other)| mine.merge(other));
+        }
+        for (sum, count) in self.media.iter_mut().zip(other.media) {
+            *sum = sum.saturating_add(count);
+        }
     }
+}
+
+fn by_input() -> Box<[Histogram; SIZE_CLASSES.len()]> {
+    Box::new(std::array::from_fn(|_| Histogram::new(SECONDS)))
 }
 
 fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
@@ -414,12 +473,12 @@ fn lacks_usage(record: &Record) -> bool {
 // === impl Histogram ===
 
 impl Histogram {
-    fn new(bounds: &'static [f64]) -> Self {
+    pub(crate) fn new(bounds: &'static [f64]) -> Self {
         Self { bounds, counts: Vec::new(), sum: 0.0 }
     }
 
     /// Counts a value, where there is one and it is a number: one NaN would spoil the sum for good.
-    fn observe(&mut self, value: Option<f64>) {
+    pub(crate) fn observe(&mut self, value: Option<f64>) {
         let Some(value) = value.filter(|value| value.is_finite()) else { return };
         if self.counts.is_empty() {
             self.counts = vec![0; self.bounds.len() + 1];
@@ -467,6 +526,7 @@ impl Value {
     fn merge(&mut self, other: &Self) {
         match (self, other) {
             (Self::Counter(sum), Self::Counter(count)) => *sum = sum.saturating_add(*count),
+            (Self::Milliseconds(sum), Self::Milliseconds(time)) => *sum = sum.saturating_add(*time),
             (Self::Gauge(sum), Self::Gauge(count)) => *sum += count,
             (Self::Histogram(sum), Self::Histogram(counted)) => sum.merge(counted),
             _ => debug_assert!(false, "a family has one kind of value"),
@@ -489,7 +549,7 @@ impl Names {
     }
 
     /// The word, if it is admitted or, where it may `join`, there still is room.
-    fn admit(&self, word: &str, join: bool) -> Option<Arc<str>> {
+    pub(crate) fn admit(&self, word: &str, join: bool) -> Option<Arc<str>> {
         let admitted = self.admitted.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(name) = admitted.get(word) {
             return Some(name.clone());

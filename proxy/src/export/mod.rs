@@ -33,7 +33,8 @@ mod tests {
 
     use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
     use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
-    use tidegate_wire::{ErrorOrigin, Outcome, UsageSource};
+    use tidegate_wire::{ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource};
+    use tokio::time::Instant;
 
     use super::catalog::FAMILIES;
     use super::metrics::{Registry, lock};
@@ -63,7 +64,41 @@ mod tests {
             drop(lock(shard).open(Some("gemma"), "pool"));
             lock(shard).add(&record(number));
         }
+        for number in 0..6 {
+            [submit(number), poll(number)]
+                .iter_mut()
+                .for_each(|call| registry.jobs().see(call, Instant::now()));
+        }
         registry
+    }
+
+    fn submit(number: usize) -> Record {
+        let job = Job {
+            name: number.to_string(),
+            done: Some(false),
+            video_length_s: Some(6.25),
+            ..Job::default()
+        };
+        Record {
+            operation: Some("predict_long_running".into()),
+            request_model: Some("veo".into()),
+            status: Some(200),
+            job: Some(Box::new(job)),
+            ..Record::default()
+        }
+    }
+
+    /// Half of the jobs are done.
+    fn poll(number: usize) -> Record {
+        let is_done = number.is_multiple_of(2);
+        let job = Job {
+            name: number.to_string(),
+            done: Some(is_done),
+            outcome: is_done.then_some(JobOutcome::Succeeded),
+            ..Job::default()
+        };
+        let operation = Some("fetch_predict_operation".into());
+        Record { operation, job: Some(Box::new(job)), ..submit(number) }
     }
 
     fn record(number: usize) -> Record {
@@ -83,6 +118,8 @@ mod tests {
             usage_source: (!failed).then_some(UsageSource::Reported),
             input_tokens: (!failed).then_some(number as u64),
             output_tokens: (!failed).then_some(7),
+            size_class: (!failed).then(|| "up_to_4k".into()),
+            media: Some(Box::new(Media { images: Some(1), audios: Some(2), ..Media::default() })),
             duration_s: Some(size / 8.0),
             time_to_first_token_s: Some(size / 16.0),
             time_per_output_token_s: Some(size / 64.0),
@@ -122,10 +159,12 @@ mod tests {
                 _ => &[],
             };
             for point in numbers {
-                let Some(number_data_point::Value::AsInt(value)) = point.value else {
-                    panic!("{name} has no number")
+                let value = match point.value {
+                    Some(number_data_point::Value::AsInt(value)) => value as f64,
+                    Some(number_data_point::Value::AsDouble(value)) => value,
+                    None => panic!("{name} has no number"),
                 };
-                put("", labels(&metric.name, &point.attributes), value as f64);
+                put("", labels(&metric.name, &point.attributes), value);
             }
             let Some(metric::Data::Histogram(histogram)) = &metric.data else { continue };
             for point in &histogram.data_points {

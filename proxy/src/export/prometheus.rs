@@ -86,6 +86,11 @@ fn encode_point(family: &Family, point: Point) -> Metric {
             counter.set_value(count as f64);
             metric.set_counter(counter);
         }
+        Value::Milliseconds(time) => {
+            let mut counter = Counter::default();
+            counter.set_value(time as f64 / 1e3);
+            metric.set_counter(counter);
+        }
         Value::Gauge(value) => {
             let mut gauge = Gauge::default();
             gauge.set_value(value as f64);

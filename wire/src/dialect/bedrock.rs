@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use super::Count::*;
 use super::openai::{CHAT_PATHS, ERROR_PATHS, USAGE_PATHS};
 use super::{Asks, Call, Count, Counts, Field, Path, Reading, Usage, anthropic, decoded, openai};
+use crate::job::JobFact;
 use crate::json::{Table, Want};
 use crate::{Dialect, HeadView};
 
@@ -32,6 +33,14 @@ static INVOKE: Reading = Reading {
 
 static OTHER: Reading = Reading {
     paths: LazyLock::new(|| Table::new(&[COUNT_PATHS, FAULT_PATHS].concat())),
+    nested: None,
+    usage,
+    has_end: false,
+    count_headers: &[],
+};
+
+static JOB: Reading = Reading {
+    paths: LazyLock::new(|| Table::new(&[JOB_PATHS, FAULT_PATHS].concat())),
     nested: None,
     usage,
     has_end: false,
@@ -119,6 +128,15 @@ const TEXT_PATHS: &[(&str, Want, Field)] = &[
 
 const COUNT_PATHS: &[(&str, Want, Field)] = &[("inputTokens", Want::Value, Field::Count(Counted))];
 
+/// An asynchronous invocation: the answer to its submit, and to every poll.
+const JOB_PATHS: &[(&str, Want, Field)] = &[
+    ("invocationArn", Want::Value, Field::Job(JobFact::Name)),
+    ("status", Want::Value, Field::Job(JobFact::Status)),
+    ("submitTime", Want::Value, Field::Job(JobFact::Created)),
+    ("endTime", Want::Value, Field::Job(JobFact::Ended)),
+    ("modelArn", Want::Value, Field::Model),
+];
+
 const FAULT_PATHS: &[(&str, Want, Field)] = &[("__type", Want::Value, Field::FlatType)];
 
 /// Every family at once: their keys do not collide.
@@ -129,6 +147,9 @@ fn family_paths() -> Vec<(&'static str, Want, Field)> {
 
 /// Recognises `model/{id}/{verb}`. An ARN's slash may come undecoded.
 pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
+    if head.method == "GET" {
+        return poll(path);
+    }
     if head.method != "POST" {
         return None;
     }
@@ -138,9 +159,24 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
             call(decoded(&format!("{arn}/{id}")).into_owned(), verb)
         }
         [.., "guardrail", _, "version", _, "apply"] => Some(new("apply_guardrail", None, &OTHER)),
-        [.., "async-invoke"] => Some(new("async_invoke", None, &OTHER)),
+        [.., "async-invoke"] => {
+            let asks = Asks { model: true, stream: false };
+            Some(Call { asks, ..new("async_invoke", None, &JOB) })
+        }
         _ => None,
     }
+}
+
+/// Recognises `async-invoke/{arn}`; without an ARN it lists them.
+fn poll(path: &Path<'_>) -> Option<Call> {
+    let arn = match path.segments() {
+        [.., "async-invoke", arn] | [.., "async-invoke", arn, _] => decoded(arn),
+        _ => return None,
+    };
+    if !arn.starts_with("arn:") {
+        return None;
+    }
+    Some(Call { region: region_of_arn(&arn), ..new("get_async_invoke", None, &JOB) })
 }
 
 fn call(model: String, verb: &str) -> Option<Call> {

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use super::Count::*;
 use super::openai::{self, CHAT_PATHS, ERROR_PATHS};
 use super::{Asks, Call, Counts, Field, Path, Reading, Usage, anthropic, decoded, generate};
+use crate::job::JobFact;
 use crate::json::{Table, Want};
 use crate::{Dialect, HeadView};
 
@@ -19,7 +20,7 @@ static GENERATE: Reading = Reading {
     count_headers: &[],
 };
 
-/// Counting, embedding, predicting, long-running operations: one reply, nothing to stream.
+/// Counting, embedding, predicting: one reply, nothing to stream.
 static OTHER: Reading = Reading {
     paths: LazyLock::new(|| Table::new(&[OTHER_PATHS, USAGE_PATHS, ERROR_PATHS].concat())),
     nested: None,
@@ -36,6 +37,14 @@ static RAW: Reading = Reading {
     nested: None,
     usage: openai::usage,
     has_end: true,
+    count_headers: &[],
+};
+
+static OPERATION: Reading = Reading {
+    paths: LazyLock::new(|| Table::new(&[OPERATION_PATHS, ERROR_PATHS].concat())),
+    nested: None,
+    usage,
+    has_end: false,
     count_headers: &[],
 };
 
@@ -75,9 +84,28 @@ const OTHER_PATHS: &[(&str, Want, Field)] = &[
     ("predictions[*].mimeType", Want::Value, Field::MimeType),
     ("predictions[*].bytesBase64Encoded", Want::Seen, Field::Image),
     ("predictions[*].gcsUri", Want::Seen, Field::Image),
-    ("predictions[*].videoUri", Want::Seen, Field::Video),
-    ("name", Want::Value, Field::JobName),
-    ("done", Want::Value, Field::JobDone),
+    ("predictions[*].videoUri", Want::Seen, Field::Job(JobFact::Video)),
+];
+
+/// A long-running operation: the answer to its submit, and to every poll.
+const OPERATION_PATHS: &[(&str, Want, Field)] = &[
+    ("name", Want::Value, Field::Job(JobFact::Name)),
+    ("done", Want::Value, Field::Job(JobFact::Done)),
+    ("metadata.createTime", Want::Value, Field::Job(JobFact::Created)),
+    ("metadata.updateTime", Want::Value, Field::Job(JobFact::Updated)),
+    ("metadata.endTime", Want::Value, Field::Job(JobFact::Ended)),
+    ("metadata.genericMetadata.createTime", Want::Value, Field::Job(JobFact::Created)),
+    ("metadata.genericMetadata.updateTime", Want::Value, Field::Job(JobFact::Updated)),
+    ("response.videos[*]", Want::Seen, Field::Job(JobFact::Video)),
+    ("response.generatedVideos[*]", Want::Seen, Field::Job(JobFact::Video)),
+    ("response.generatedSamples[*]", Want::Seen, Field::Job(JobFact::Video)),
+    ("response.raiMediaFilteredCount", Want::Value, Field::Job(JobFact::Filtered)),
+    ("response.generateVideoResponse.generatedSamples[*]", Want::Seen, Field::Job(JobFact::Video)),
+    (
+        "response.generateVideoResponse.raiMediaFilteredCount",
+        Want::Value,
+        Field::Job(JobFact::Filtered),
+    ),
 ];
 
 /// Recognises `models/{model}:{verb}` with or without a publisher, endpoints, and operations.
@@ -88,9 +116,13 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
         ("POST", [.., "endpoints", last]) => endpoint(last)?,
         ("POST", [.., "models" | "tunedModels", last]) => gemini(last)?,
         ("GET", [.., "publishers", _, "models", model, "operations", _]) => {
-            operation(Dialect::Vertex, model)
+            operation(Dialect::Vertex, Some(model))
         }
-        ("GET", [.., "models", model, "operations", _]) => operation(Dialect::Gemini, model),
+        ("GET", [.., "locations", _, "operations", _]) => operation(Dialect::Vertex, None),
+        ("GET", [.., "models", model, "operations", _]) => operation(Dialect::Gemini, Some(model)),
+        ("GET", [.., version, "operations", _]) if is_version(version) => {
+            operation(Dialect::Gemini, None)
+        }
         _ => return None,
     };
     Some(Call {
@@ -150,8 +182,16 @@ fn generated(dialect: Dialect, model: String, verb: &str) -> Option<Call> {
         "predict" => predicted(&model),
         "countTokens" => "count_tokens",
         "computeTokens" => "compute_tokens",
-        "predictLongRunning" => "predict_long_running",
-        "fetchPredictOperation" => "fetch_predict_operation",
+        "predictLongRunning" => {
+            return Some(new(
+                dialect,
+                "predict_long_running",
+                Some(model),
+                Some(false),
+                &OPERATION,
+            ));
+        }
+        "fetchPredictOperation" => return Some(operation(dialect, Some(&model))),
         _ => return None,
     };
     Some(new(dialect, operation, Some(model), Some(false), &OTHER))
@@ -169,9 +209,16 @@ fn predicted(model: &str) -> &'static str {
     }
 }
 
-fn operation(dialect: Dialect, model: &str) -> Call {
-    let model = decoded(model).into_owned();
-    new(dialect, "fetch_predict_operation", Some(model), Some(false), &OTHER)
+fn operation(dialect: Dialect, model: Option<&str>) -> Call {
+    let model = model.map(|model| decoded(model).into_owned());
+    new(dialect, "fetch_predict_operation", model, Some(false), &OPERATION)
+}
+
+/// `v1`, `v1beta`, `v1alpha`, ...
+fn is_version(segment: &str) -> bool {
+    segment
+        .strip_prefix('v')
+        .is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
 }
 
 fn new(

@@ -16,6 +16,7 @@ mod realtime;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use crate::job::JobFact;
 use crate::json::Table;
 use crate::{Dialect, HeadView};
 
@@ -131,8 +132,6 @@ pub(crate) enum Field {
     MimeType,
     /// An image that stands by itself.
     Images,
-    /// A video.
-    Video,
     /// The service tier that served the call.
     Tier,
     /// The fingerprint of the system that served it.
@@ -141,10 +140,8 @@ pub(crate) enum Field {
     Done,
     /// One of many items, of which the last is told by [`Field::End`].
     More,
-    /// The name of a long-running operation.
-    JobName,
-    /// Whether it is done.
-    JobDone,
+    /// What it says of a long-running job.
+    Job(JobFact),
     /// JSON as base64.
     Nested,
     /// The stream shows this only at its end.
@@ -188,11 +185,9 @@ pub(crate) enum Count {
     Counted,
     /// Images made.
     Images,
-    /// Videos made.
-    Videos,
 }
 
-const COUNTS: usize = Count::Videos as usize + 1;
+const COUNTS: usize = Count::Images as usize + 1;
 
 /// The last value of each count that was seen.
 #[derive(Clone, Debug, Default)]
@@ -252,7 +247,7 @@ impl Counts {
 }
 
 /// Percent-decodes one path segment.
-fn decoded(segment: &str) -> Cow<'_, str> {
+pub(crate) fn decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
     }

@@ -43,6 +43,7 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
         region: path.after("locations").map(|location| decoded(location).into_owned()),
         project: None,
         stream: None,
+        streams_unasked: false,
         asks: Asks::NOTHING,
         reading: &REFUSAL,
     })

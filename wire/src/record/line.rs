@@ -282,6 +282,8 @@ mod tests {
                 ended: "2026-11-21T10:01:00.123456Z".parse().ok(),
                 duration_s: Some(60.0),
                 polls: Some(3),
+                video_length_s: Some(8.0),
+                video_count: Some(2),
             })),
             not_understood: Some("a".into()),
             upgrade: Some("a".into()),

@@ -82,16 +82,19 @@ fn encode_family(family: &Family, points: Vec<Point>, times: Times) -> Metric {
 }
 
 fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPoint {
+    use number_data_point::Value::{AsDouble, AsInt};
+
     let value = match value {
-        Value::Counter(count) => i64::try_from(count).unwrap_or(i64::MAX),
-        Value::Gauge(value) => value,
+        Value::Counter(count) => AsInt(i64::try_from(count).unwrap_or(i64::MAX)),
+        Value::Milliseconds(time) => AsDouble(time as f64 / 1e3),
+        Value::Gauge(value) => AsInt(value),
         Value::Histogram(_) => unreachable!("a family has one kind of value"),
     };
     NumberDataPoint {
         attributes,
         start_time_unix_nano: times.started,
         time_unix_nano: times.now,
-        value: Some(number_data_point::Value::AsInt(value)),
+        value: Some(value),
         ..Default::default()
     }
 }
