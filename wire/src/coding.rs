@@ -6,6 +6,7 @@
 //! that only what the reply has filled.
 
 mod brotli;
+mod gzip;
 mod inflate;
 mod zstd;
 
@@ -14,7 +15,8 @@ use std::fmt::Debug;
 use crate::frame::NotUnderstood;
 
 use brotli::Brotli;
-use inflate::{Deflate, Gzip};
+use gzip::Gzip;
+use inflate::Deflate;
 use zstd::Zstd;
 
 /// Takes what a decoder makes.

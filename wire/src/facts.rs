@@ -13,6 +13,8 @@ use crate::times::Times;
 
 /// More choices than anybody asks for.
 const MAX_CHOICES: u64 = 128;
+/// Longer than the reason of any provider.
+const MAX_REASON: usize = 128;
 
 /// What a reply has said so far.
 #[derive(Debug, Default)]
@@ -232,6 +234,7 @@ impl Facts {
         if self.finish_reasons.len() <= index {
             self.finish_reasons.resize_with(index + 1, String::new);
         }
+        let reason = &reason[..reason.len().min(MAX_REASON)];
         replace(&mut self.finish_reasons[index], reason);
     }
 

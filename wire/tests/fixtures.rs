@@ -1,9 +1,11 @@
 //! Every call under `tests/fixtures` makes its record, however its bytes are cut, and never a
-//! better one when they end too early.
+//! better one when they end too early or are wrong.
 
 use serde_json::Value;
 use tidegate_wire::{Dialect, Ending, Outcome, Record};
 
+#[path = "../../tests/support/cuts.rs"]
+mod cuts;
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
 
@@ -48,27 +50,14 @@ fn every_dialect_has_a_fixture() {
 }
 
 #[test]
-fn where_a_reply_is_cut_changes_nothing() {
-    for case in fixtures::all() {
-        let whole = case.replay([case.reply.as_slice()], case.ending);
-        for at in 0..case.reply.len() {
-            let (head, tail) = case.reply.split_at(at);
-            let record = case.replay([head, tail], case.ending);
-            assert_eq!(record, whole, "{} cut at {at}", case.name);
-        }
-        let record = case.replay(case.reply.chunks(1), case.ending);
-        assert_eq!(record, whole, "{} byte by byte", case.name);
-    }
-}
-
-#[test]
-fn a_reply_that_breaks_off_is_never_completed() {
-    for case in fixtures::all() {
-        for length in 0..case.reply.len() {
-            let record = case.replay([&case.reply[..length]], Ending::Broken);
-            assert_ne!(record.outcome, Some(Outcome::Completed), "{} at {length}", case.name);
-        }
-    }
+fn where_a_fixture_is_cut_changes_nothing_and_cut_short_it_is_not_complete() {
+    let cases = fixtures::all();
+    let tried = cuts::each(&cases, |case| {
+        let replay = |pieces: &[&[u8]], ending| case.replay(pieces.iter().copied(), ending);
+        cuts::check(&case.name, &case.reply, case.ending, usize::MAX, replay)
+    });
+    println!("{tried} of {} fixtures", cases.len());
+    assert!(tried.in_two > 10_000);
 }
 
 #[test]

@@ -112,7 +112,13 @@ impl EventStream {
     }
 
     fn take(&mut self, bytes: &[u8], wanted: usize) -> usize {
-        let missing = (wanted - self.collected.len()).min(bytes.len());
+        let length = self.collected.len();
+        let missing = (wanted - length).min(bytes.len());
+        if self.collected.capacity() < length + missing {
+            // Never more than the message wants, and never all of it before it comes.
+            let room = wanted.min((2 * length).max(KEPT_ROOM)).max(length + missing);
+            self.collected.reserve_exact(room - length);
+        }
         self.collected.extend_from_slice(&bytes[..missing]);
         missing
     }
