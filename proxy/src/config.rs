@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
+use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
 
 /// The whole configuration.
@@ -34,8 +35,10 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// How much there may be of things.
     pub limits: LimitsConfig,
-    /// Metrics by OTLP; the `OTEL_*` variables say the same.
+    /// Metrics and spans by OTLP; the `OTEL_*` variables say the same.
     pub otlp: OtlpConfig,
+    /// Whose names metrics and spans have: the newest GenAI conventions', version 1.36's, or both.
+    pub semantic_conventions: Conventions,
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
@@ -153,6 +156,7 @@ impl Default for Config {
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
+            semantic_conventions: Conventions::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::export::Exporter;
 use crate::export::metrics::{InFlight, Registry, Shard, lock};
+use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, Pusher};
 
 /// Records of all workers that may wait for the exporters.
@@ -43,6 +44,8 @@ pub struct Options {
     pub exporters: Vec<Box<dyn Exporter>>,
     /// Where metrics are pushed.
     pub otlp: Option<Otlp>,
+    /// Whose names labels have.
+    pub conventions: Conventions,
 }
 
 /// The recorders of all workers, and the threads of the exporters.
@@ -221,7 +224,8 @@ impl Drain {
 impl Recorders {
     /// Starts the threads of the exporters.
     pub fn start(options: Options) -> io::Result<Self> {
-        let registry = Arc::new(Registry::new(options.models, options.regions));
+        let registry = Registry::new(options.models, options.regions);
+        let registry = Arc::new(registry.with_conventions(options.conventions));
         let background = Background::start(options.otlp, registry.clone())?;
         let (queue, drained) = match options.exporters {
             exporters if exporters.is_empty() => (None, None),

@@ -185,6 +185,7 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
     let upstreams = || config.upstreams.values();
     let regions =
         upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
+    let variable = |name: &str| std::env::var(name).ok();
     let options = recorder::Options {
         models: upstreams()
             .filter_map(|upstream| upstream.model.as_deref())
@@ -192,7 +193,8 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
             .collect(),
         regions: regions.map(|region| region.as_str().into()).collect(),
         exporters,
-        otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
+        otlp: Otlp::settle(&config.otlp, variable)?,
+        conventions: config.semantic_conventions.settle(variable),
     };
     Ok(Recorders::start(options)?)
 }

@@ -16,6 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tidegate_wire::{ErrorOrigin, Outcome, Record};
 
 use super::catalog::{self, FAMILIES, Family};
+use super::names::Conventions;
 
 /// The label value for words that found no room.
 pub const OTHER: &str = "other";
@@ -55,6 +56,7 @@ const REASONS: usize = 32;
 #[derive(Debug)]
 pub struct Registry {
     started: Timestamp,
+    conventions: Conventions,
     models: Arc<Names>,
     regions: Arc<Names>,
     shards: Mutex<Vec<Arc<Mutex<Shard>>>>,
@@ -80,6 +82,8 @@ pub struct InFlight(Arc<AtomicI64>);
 pub struct Snapshot {
     /// When the counters began, at zero.
     pub started: Timestamp,
+    /// The conventions by which labels are named.
+    pub conventions: Conventions,
     /// Every metric that has at least one point.
     pub families: Vec<(&'static Family, Vec<Point>)>,
 }
@@ -87,7 +91,8 @@ pub struct Snapshot {
 /// One series of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// The values of the family's labels, in their order; an empty one is an absent one.
+    /// The values of the family's labels that are shown, in their order; an empty one is an absent
+    /// one.
     pub labels: Vec<String>,
     /// What was counted.
     pub value: Value,
@@ -188,11 +193,22 @@ impl Registry {
     ) -> Self {
         Self {
             started: Timestamp::now(),
+            conventions: Conventions::default(),
             models: Arc::new(Names::new(models, MODELS)),
             regions: Arc::new(Names::new(regions, REGIONS)),
             shards: Mutex::default(),
             dropped: Mutex::default(),
         }
+    }
+
+    /// The same registry, with labels named by these conventions.
+    pub fn with_conventions(self, conventions: Conventions) -> Self {
+        Self { conventions, ..self }
+    }
+
+    /// The conventions by which labels are named.
+    pub fn conventions(&self) -> Conventions {
+        self.conventions
     }
 
     /// A shard for one more worker.
@@ -249,13 +265,15 @@ impl Registry {
                     if matches!(&value, Value::Histogram(counted) if counted.count() == 0) {
                         return;
                     }
-                    let labels = family.labels.iter().map(|label| (label.value)(labels, part));
+                    let labels =
+                        family.shown(self.conventions).map(|label| (label.value)(labels, part));
                     add(&mut points, family, labels.collect(), value);
                 });
             }
         }
         Snapshot {
             started: self.started,
+            conventions: self.conventions,
             families: FAMILIES
                 .iter()
                 .filter_map(|family| Some((*family, points.remove(family.prometheus)?)))
