@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_wire::{
-    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Record, Shape, SpanId, TraceId,
+    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Moment, Observer, Record, Shape, SpanId,
+    TraceId,
 };
 use tokio::time::Instant;
 
@@ -20,6 +21,9 @@ use crate::upstream::Origin;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
 const MAX_PATH: usize = 1024;
+
+/// Waits of one call that are remembered one by one.
+const MAX_MOMENTS: usize = 32;
 
 /// Owns the record of one call. Dropping it is the only way out.
 #[derive(Debug)]
@@ -75,6 +79,20 @@ pub(crate) enum Wait {
     Body,
 }
 
+// === impl Wait ===
+
+impl Wait {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Body => "body",
+        }
+    }
+}
+
 // === impl Exchange ===
 
 impl Exchange {
@@ -85,11 +103,12 @@ impl Exchange {
         recorder: Recorder,
         activity: Arc<Activity>,
     ) -> Self {
-        let (trace_id, parent_span_id) = trace_context(head);
+        let Context { trace_id, parent_span_id, is_sampled } = trace_context(head);
         let record = Record {
             time: jiff::Timestamp::now(),
             trace_id,
             parent_span_id,
+            is_sampled,
             method: Some(method(&head.method)),
             path: Some(recorded(head.target.path()).to_owned()),
             ..Record::default()
@@ -278,7 +297,12 @@ impl Notes {
             Wait::Tls => &mut record.wait_tls_s,
             Wait::Body => return,
         };
-        *slot = Some(slot.unwrap_or_default() + time.as_secs_f64());
+        let lasted_s = time.as_secs_f64();
+        *slot = Some(slot.unwrap_or_default() + lasted_s);
+        if record.moments.len() < MAX_MOMENTS {
+            let at_s = self.opened.elapsed().as_secs_f64();
+            record.moments.push(Moment { name: wait.name(), at_s, lasted_s });
+        }
     }
 
     /// How the transport ended. The first word counts.
@@ -328,6 +352,7 @@ impl Notes {
         let mut record = std::mem::take(&mut state.record);
         record.request_bytes = Some(state.request_passed);
         record.response_bytes = Some(state.response_bytes);
+        record.sent_s = self.stamps.sent.get().map(|at| (at - self.opened).as_secs_f64());
         record.overhead_s = self.overhead().map(|time| time.as_secs_f64());
         if let Some(observer) = state.observer.take() {
             observer.finish(self.ending.get(), self.opened.elapsed(), &mut record);
@@ -376,16 +401,26 @@ fn recorded(path: &str) -> &str {
     path.get(..MAX_PATH).unwrap_or(path)
 }
 
+/// Where in a trace a call stands.
+struct Context {
+    trace_id: TraceId,
+    parent_span_id: Option<SpanId>,
+    is_sampled: Option<bool>,
+}
+
 /// The caller's trace and span (W3C Trace Context), else a trace of our own.
-fn trace_context(head: &RequestHead) -> (TraceId, Option<SpanId>) {
+fn trace_context(head: &RequestHead) -> Context {
     let parent = head.fields.get("traceparent").and_then(parse_traceparent);
     match parent {
-        Some((trace, span)) => (trace, Some(span)),
-        None => (Id(rand::random()), None),
+        Some((trace_id, span, is_sampled)) => {
+            Context { trace_id, parent_span_id: Some(span), is_sampled: Some(is_sampled) }
+        }
+        None => Context { trace_id: Id(rand::random()), parent_span_id: None, is_sampled: None },
     }
 }
 
-fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId)> {
+/// Trace, span, and whether the trace is sampled.
+fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId, bool)> {
     let mut parts = std::str::from_utf8(value).ok()?.split('-');
     let version = parts.next()?;
     if version.len() != 2 || version == "ff" {
@@ -394,7 +429,9 @@ fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId)> {
     let trace: TraceId = parts.next()?.parse().ok()?;
     let span: SpanId = parts.next()?.parse().ok()?;
     let real = trace != TraceId::default() && span != SpanId::default();
-    (parts.next()?.len() == 2 && real).then_some((trace, span))
+    let flags = parts.next()?;
+    let is_sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
+    (flags.len() == 2 && real).then_some((trace, span, is_sampled))
 }
 
 fn method(method: &http::Method) -> Arc<str> {
@@ -411,7 +448,9 @@ mod tests {
     #[test]
     fn only_a_real_traceparent_is_taken() {
         let good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert!(parse_traceparent(good).is_some());
+        assert!(parse_traceparent(good).is_some_and(|(_, _, is_sampled)| is_sampled));
+        let unsampled = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02";
+        assert!(parse_traceparent(unsampled).is_some_and(|(_, _, is_sampled)| !is_sampled));
         for bad in [
             &b""[..],
             b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",

@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 use tidegate_wire::Record;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::export::Exporter;
 use crate::export::metrics::{InFlight, Registry, Shard, lock};
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, Pusher};
+use crate::export::spans::{self, SpanPusher, Traces};
 
 /// Records of all workers that may wait for the exporters.
 const QUEUE: usize = 8_192;
@@ -44,6 +46,8 @@ pub struct Options {
     pub exporters: Vec<Box<dyn Exporter>>,
     /// Where metrics are pushed.
     pub otlp: Option<Otlp>,
+    /// Where spans are pushed.
+    pub traces: Option<Traces>,
     /// Whose names labels have.
     pub conventions: Conventions,
 }
@@ -223,10 +227,14 @@ impl Drain {
 
 impl Recorders {
     /// Starts the threads of the exporters.
-    pub fn start(options: Options) -> io::Result<Self> {
+    pub fn start(mut options: Options) -> io::Result<Self> {
         let registry = Registry::new(options.models, options.regions);
         let registry = Arc::new(registry.with_conventions(options.conventions));
-        let background = Background::start(options.otlp, registry.clone())?;
+        let pusher = options.otlp.map(|otlp| Pusher::new(otlp, registry.clone()));
+        let traces = options.traces.map(|traces| traces.start(registry.dropped(spans::NAME)));
+        let (exporter, span_pusher) = traces.unzip();
+        options.exporters.extend(exporter.map(|exporter| Box::new(exporter) as _));
+        let background = Background::start(pusher, span_pusher)?;
         let (queue, drained) = match options.exporters {
             exporters if exporters.is_empty() => (None, None),
             exporters => {
@@ -308,24 +316,46 @@ impl Queue {
     }
 }
 
+/// A task beside the others: should it panic, administration lives on.
+struct Task {
+    stop: oneshot::Sender<Instant>,
+    task: JoinHandle<()>,
+}
+
+// === impl Task ===
+
+impl Task {
+    fn start<F>(run: impl FnOnce(oneshot::Receiver<Instant>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopping) = oneshot::channel();
+        Self { stop, task: tokio::spawn(run(stopping)) }
+    }
+
+    /// Tells it to stop, and until when it may go on.
+    fn stop(self, deadline: Instant) -> JoinHandle<()> {
+        _ = self.stop.send(deadline);
+        self.task
+    }
+}
+
 // === impl Background ===
 
 impl Background {
-    fn start(otlp: Option<Otlp>, registry: Arc<Registry>) -> io::Result<Self> {
+    fn start(metrics: Option<Pusher>, spans: Option<SpanPusher>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopping) = oneshot::channel();
         let (done, stopped) = mpsc::sync_channel(1);
         std::thread::Builder::new().name("background".into()).spawn(move || {
             runtime.block_on(async {
-                // A task of its own: should it panic, administration lives on.
-                let pushing = otlp.map(|otlp| {
-                    let (stop, stopping) = oneshot::channel();
-                    (stop, tokio::spawn(Pusher::new(otlp, registry).run(stopping)))
-                });
-                if let (Ok(deadline), Some((stop, pushed))) = (stopping.await, pushing) {
-                    _ = stop.send(deadline);
-                    _ = pushed.await;
+                let metrics = metrics.map(|pusher| Task::start(|stop| pusher.run(stop)));
+                let spans = spans.map(|pusher| Task::start(|stop| pusher.run(stop)));
+                let Ok(deadline) = stopping.await else { return };
+                let stopped = [metrics, spans].map(|task| task.map(|task| task.stop(deadline)));
+                for task in stopped.into_iter().flatten() {
+                    _ = task.await;
                 }
             });
             _ = done.send(());

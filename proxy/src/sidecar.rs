@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
+use crate::export::spans::Traces;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
 use crate::serve::Worker;
@@ -186,6 +187,7 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
     let regions =
         upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
     let variable = |name: &str| std::env::var(name).ok();
+    let conventions = config.semantic_conventions.settle(variable);
     let options = recorder::Options {
         models: upstreams()
             .filter_map(|upstream| upstream.model.as_deref())
@@ -194,7 +196,8 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
         regions: regions.map(|region| region.as_str().into()).collect(),
         exporters,
         otlp: Otlp::settle(&config.otlp, variable)?,
-        conventions: config.semantic_conventions.settle(variable),
+        traces: Traces::settle(&config.otlp, conventions, variable)?,
+        conventions,
     };
     Ok(Recorders::start(options)?)
 }

@@ -22,6 +22,7 @@ pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};
 pub use record::{
-    Asked, Id, Job, JobOutcome, Media, RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
+    Asked, Id, Job, JobOutcome, Media, Moment, RateLimit, RateLimits, Record, SpanId, TraceId,
+    UsageSource,
 };
 pub use shape::{Dialect, HeadView, Headers, Shape};

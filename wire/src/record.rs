@@ -17,11 +17,13 @@ mod job;
 mod limits;
 mod line;
 mod media;
+mod moment;
 
 pub use asked::Asked;
 pub use job::{Job, JobOutcome};
 pub use limits::{RateLimit, RateLimits};
 pub use media::Media;
+pub use moment::Moment;
 
 /// One call, from the moment its head was read to its last byte.
 ///
@@ -252,6 +254,16 @@ pub struct Record {
     /// Why reading this call's body was given up, if it was: one of few fixed words.
     #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
     pub not_understood: Option<Arc<str>>,
+
+    /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
+    #[serde(skip)]
+    pub is_sampled: Option<bool>,
+    /// When the first byte went to the upstream. No key: for spans.
+    #[serde(skip)]
+    pub sent_s: Option<f64>,
+    /// Waits on the way, in their order. No key: for spans.
+    #[serde(skip)]
+    pub moments: Vec<Moment>,
 }
 
 /// Where token numbers come from.

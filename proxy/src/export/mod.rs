@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod names;
 pub mod otlp;
 pub mod prometheus;
+pub mod spans;
 
 use tidegate_wire::Record;
 

@@ -7,6 +7,7 @@
 
 mod encode;
 mod environment;
+pub(super) mod protobuf;
 mod transport;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::metrics::Registry;
+use super::spans::TracesConfig;
 
 pub(crate) use self::encode::encode;
 pub(super) use self::environment::Environment;
@@ -45,6 +47,8 @@ pub struct OtlpConfig {
     pub timeout: Duration,
     /// `gzip` or `none`.
     pub compression: Compression,
+    /// Which calls become spans, and how these are pushed.
+    pub traces: TracesConfig,
 }
 
 /// How OTLP is carried.
@@ -129,6 +133,7 @@ impl Default for OtlpConfig {
             interval: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
             compression: Compression::None,
+            traces: TracesConfig::default(),
         }
     }
 }
@@ -213,8 +218,9 @@ impl Pusher {
     }
 }
 
-/// The push has arrived; the collector may still have refused some of its points.
-fn accepted(answer: &[u8]) -> Result<(), PushError> {
+/// The push has arrived; the collector may still have refused some of it. The answers to metrics
+/// and to spans are the same message but for its name.
+pub(super) fn accepted(answer: &[u8]) -> Result<(), PushError> {
     let answer = ExportMetricsServiceResponse::decode(answer).unwrap_or_default();
     match answer.partial_success {
         Some(partial) if partial.rejected_data_points > 0 => Err(PushError::Rejected {

@@ -281,6 +281,10 @@ mod tests {
                 polls: Some(3),
             })),
             not_understood: Some("a".into()),
+            // These have no keys.
+            is_sampled: None,
+            sent_s: None,
+            moments: Vec::new(),
         }
     }
 

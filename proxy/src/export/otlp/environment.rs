@@ -60,9 +60,16 @@ impl Environment<'_> {
 
     pub(super) fn is_off(&self) -> bool {
         self.get("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"))
-            || self
-                .get(&format!("OTEL_{}_EXPORTER", self.signal.variable()))
-                .is_some_and(|text| text != "otlp")
+            || self.exporter().is_some_and(|text| text != "otlp")
+    }
+
+    /// Whether this signal is asked for by name.
+    pub(in crate::export) fn is_on(&self) -> bool {
+        self.exporter().is_some_and(|text| text == "otlp")
+    }
+
+    fn exporter(&self) -> Option<String> {
+        self.get(&format!("OTEL_{}_EXPORTER", self.signal.variable()))
     }
 
     pub(super) fn is_insecure(&self) -> bool {
