@@ -1,6 +1,7 @@
 //! What the `OTEL_*` variables of the OpenTelemetry specification say.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -127,7 +128,7 @@ impl Environment<'_> {
         let mut resource = BTreeMap::from([
             ("service.name".to_owned(), "tidegate".to_owned()),
             ("service.version".to_owned(), catalog::VERSION.to_owned()),
-            ("service.instance.id".to_owned(), instance()),
+            ("service.instance.id".to_owned(), INSTANCE.clone()),
         ]);
         if let Some(attributes) = self.get("OTEL_RESOURCE_ATTRIBUTES") {
             resource.extend(pairs(&attributes).map(|(name, value)| (name.to_owned(), value)));
@@ -220,6 +221,9 @@ pub(super) fn compression(text: &str) -> Option<Compression> {
         _ => None,
     }
 }
+
+/// The same for all signals of this process.
+static INSTANCE: LazyLock<String> = LazyLock::new(instance);
 
 /// A random identifier in the form of a UUID, as the conventions ask.
 fn instance() -> String {
