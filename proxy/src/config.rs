@@ -39,6 +39,8 @@ pub struct Config {
     pub otlp: OtlpConfig,
     /// Whose names metrics and spans have: the newest GenAI conventions', version 1.36's, or both.
     pub semantic_conventions: Conventions,
+    /// Whether spans carry what was said: prompts, answers, tools.
+    pub capture_content: bool,
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
@@ -157,6 +159,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
             semantic_conventions: Conventions::default(),
+            capture_content: false,
         }
     }
 }

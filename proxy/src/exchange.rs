@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_wire::content::Content;
 use tidegate_wire::{
     Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Moment, Observer, Record, Shape, SpanId,
     TraceId,
@@ -56,6 +57,8 @@ struct State {
     has_model: bool,
     /// The upstream's model, for calls that name none.
     default_model: Option<String>,
+    /// What is said, where the user has switched on that it is kept.
+    content: Option<Box<Content>>,
 }
 
 /// Moments from which waits and our own share are reckoned.
@@ -113,7 +116,12 @@ impl Exchange {
             path: Some(recorded(head.target.path()).to_owned()),
             ..Record::default()
         };
-        Self::with(record, shape, recorder, activity)
+        let content = recorder.content();
+        let content =
+            content.and_then(|budget| Content::of(head.target.path(), &head.fields, budget));
+        let exchange = Self::with(record, shape, recorder, activity);
+        exchange.notes.state.borrow_mut().content = content.map(Box::new);
+        exchange
     }
 
     /// Opens the exchange of a request that is refused before it could be read.
@@ -141,6 +149,7 @@ impl Exchange {
             in_flight: None,
             has_model: false,
             default_model: None,
+            content: None,
         };
         activity.opened();
         let notes = Notes {
@@ -210,6 +219,9 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         state.observer().request(payload);
         state.request_seen += payload.len() as u64;
+        if let Some(content) = &mut state.content {
+            content.request(payload);
+        }
     }
 
     /// Request payload on its way to the upstream; what was seen ahead is not observed twice.
@@ -220,6 +232,9 @@ impl Notes {
         let fresh = &payload[already as usize..];
         if !fresh.is_empty() {
             state.request_seen += fresh.len() as u64;
+            if let Some(content) = &mut state.content {
+                content.request(fresh);
+            }
             if state.observer().reads_request() {
                 state.observer().request(fresh);
                 if !state.has_model {
@@ -242,6 +257,9 @@ impl Notes {
         self.stamps.answered.set(Some(now));
         let mut state = self.state.borrow_mut();
         state.observer().head(head.status, &head.fields, now - self.opened);
+        if let Some(content) = &mut state.content {
+            content.head(&head.fields);
+        }
     }
 
     /// Response payload, and when it was read.
@@ -249,6 +267,9 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         state.response_bytes += payload.len() as u64;
         state.observer().chunk(payload, at - self.opened);
+        if let Some(content) = &mut state.content {
+            content.response(payload);
+        }
     }
 
     /// The first byte of the response went to the caller.
@@ -350,6 +371,7 @@ impl Notes {
         let state = &mut *state;
         state.in_flight = None;
         let mut record = std::mem::take(&mut state.record);
+        record.content = state.content.take().map(|content| Arc::new(*content));
         record.request_bytes = Some(state.request_passed);
         record.response_bytes = Some(state.response_bytes);
         record.sent_s = self.stamps.sent.get().map(|at| (at - self.opened).as_secs_f64());

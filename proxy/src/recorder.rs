@@ -12,6 +12,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use tidegate_wire::Record;
+use tidegate_wire::content::Budget;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -25,6 +26,8 @@ use crate::export::spans::{self, SpanPusher, Traces};
 
 /// Records of all workers that may wait for the exporters.
 const QUEUE: usize = 8_192;
+/// Bytes of captured content, of all calls that are open or wait for the exporters.
+const CONTENT_BYTES: usize = 16 << 20;
 /// How often the exporters are fed while there is traffic: seldom enough to wake for many calls at
 /// once, often enough not to stand in their way for long.
 const DRAIN: Duration = Duration::from_millis(5);
@@ -48,6 +51,8 @@ pub struct Options {
     pub otlp: Option<Otlp>,
     /// Where spans are pushed.
     pub traces: Option<Traces>,
+    /// Whether what is said in calls is kept for their spans.
+    pub captures_content: bool,
     /// Whose names labels have.
     pub conventions: Conventions,
 }
@@ -57,6 +62,7 @@ pub struct Recorders {
     registry: Arc<Registry>,
     queue: Option<Arc<Queue>>,
     drained: Option<mpsc::Receiver<()>>,
+    content: Option<Budget>,
     background: Background,
 }
 
@@ -65,6 +71,7 @@ pub struct Recorders {
 pub struct Recorder {
     shard: Arc<Mutex<Shard>>,
     lane: Option<Lane>,
+    content: Option<Budget>,
 }
 
 /// One worker's way into the queue.
@@ -110,6 +117,11 @@ impl Recorder {
     /// Counts a call as in flight for as long as the guard is held.
     pub fn in_flight(&self, model: Option<&str>, upstream: &str) -> InFlight {
         lock(&self.shard).open(model, upstream)
+    }
+
+    /// What content may take, where it is captured.
+    pub(crate) fn content(&self) -> Option<&Budget> {
+        self.content.as_ref()
     }
 
     /// Counts a call that has ended, and offers its record to the exporters.
@@ -242,7 +254,8 @@ impl Recorders {
                 (Some(queue), Some(drained))
             }
         };
-        Ok(Self { registry, queue, drained, background })
+        let content = options.captures_content.then(|| Budget::new(CONTENT_BYTES));
+        Ok(Self { registry, queue, drained, content, background })
     }
 
     /// A recorder for one more worker.
@@ -252,7 +265,7 @@ impl Recorders {
             lock(&queue.lanes).push(waiting.clone());
             Lane { waiting, queue: queue.clone() }
         });
-        Recorder { shard: self.registry.shard(), lane }
+        Recorder { shard: self.registry.shard(), lane, content: self.content.clone() }
     }
 
     /// What has been counted so far.

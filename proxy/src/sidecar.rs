@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
-use crate::export::spans::Traces;
+use crate::export::spans::{self, Traces};
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
 use crate::serve::Worker;
@@ -188,6 +188,7 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
         upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
     let variable = |name: &str| std::env::var(name).ok();
     let conventions = config.semantic_conventions.settle(variable);
+    let traces = Traces::settle(&config.otlp, conventions, variable)?;
     let options = recorder::Options {
         models: upstreams()
             .filter_map(|upstream| upstream.model.as_deref())
@@ -196,7 +197,9 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
         regions: regions.map(|region| region.as_str().into()).collect(),
         exporters,
         otlp: Otlp::settle(&config.otlp, variable)?,
-        traces: Traces::settle(&config.otlp, conventions, variable)?,
+        captures_content: traces.is_some()
+            && spans::captures_content(config.capture_content, variable),
+        traces,
         conventions,
     };
     Ok(Recorders::start(options)?)

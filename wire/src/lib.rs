@@ -3,6 +3,7 @@
 //! No socket, no clock, no task: the caller says what came and when, and gets a [`Record`].
 //! Sidecar and load generator stand at both ends of a call with the same [`Observer`].
 
+pub mod content;
 pub mod frame;
 pub mod json;
 

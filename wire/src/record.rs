@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::content::Content;
 use crate::{ErrorOrigin, Outcome};
 
 mod asked;
@@ -264,6 +265,9 @@ pub struct Record {
     /// Waits on the way, in their order. No key: for spans.
     #[serde(skip)]
     pub moments: Vec<Moment>,
+    /// What was said, where the user has switched that on. No key: for spans alone.
+    #[serde(skip)]
+    pub content: Option<Arc<Content>>,
 }
 
 /// Where token numbers come from.

@@ -5,6 +5,7 @@
 //! a batch is tried for a bounded time, then lost and counted, and so is what does not fit the
 //! queue meanwhile.
 
+mod content;
 mod encode;
 mod sampler;
 
@@ -30,6 +31,7 @@ use super::otlp::{
 };
 use super::{Exporter, catalog};
 
+pub use self::content::captures_content;
 pub use self::sampler::SamplerName;
 
 /// The value of the label `exporter`.

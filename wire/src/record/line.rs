@@ -285,6 +285,7 @@ mod tests {
             is_sampled: None,
             sent_s: None,
             moments: Vec::new(),
+            content: None,
         }
     }
 

@@ -7,31 +7,33 @@ use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use tidegate_wire::content::Content;
 use tidegate_wire::{Outcome, Record};
 
+use super::content;
 use crate::export::names::{self, Conventions};
 use crate::export::otlp::protobuf::{self, Value};
 
 /// Numbers of the fields of `opentelemetry.proto.trace.v1.Span` and what it holds.
-mod field {
-    pub(super) const TRACE_ID: u32 = 1;
-    pub(super) const SPAN_ID: u32 = 2;
-    pub(super) const PARENT_SPAN_ID: u32 = 4;
-    pub(super) const NAME: u32 = 5;
-    pub(super) const KIND: u32 = 6;
-    pub(super) const START: u32 = 7;
-    pub(super) const END: u32 = 8;
-    pub(super) const ATTRIBUTES: u32 = 9;
-    pub(super) const EVENTS: u32 = 11;
-    pub(super) const STATUS: u32 = 15;
-    pub(super) const FLAGS: u32 = 16;
+pub(super) mod field {
+    pub(in crate::export::spans) const TRACE_ID: u32 = 1;
+    pub(in crate::export::spans) const SPAN_ID: u32 = 2;
+    pub(in crate::export::spans) const PARENT_SPAN_ID: u32 = 4;
+    pub(in crate::export::spans) const NAME: u32 = 5;
+    pub(in crate::export::spans) const KIND: u32 = 6;
+    pub(in crate::export::spans) const START: u32 = 7;
+    pub(in crate::export::spans) const END: u32 = 8;
+    pub(in crate::export::spans) const ATTRIBUTES: u32 = 9;
+    pub(in crate::export::spans) const EVENTS: u32 = 11;
+    pub(in crate::export::spans) const STATUS: u32 = 15;
+    pub(in crate::export::spans) const FLAGS: u32 = 16;
 
-    pub(super) const EVENT_TIME: u32 = 1;
-    pub(super) const EVENT_NAME: u32 = 2;
-    pub(super) const EVENT_ATTRIBUTES: u32 = 3;
+    pub(in crate::export::spans) const EVENT_TIME: u32 = 1;
+    pub(in crate::export::spans) const EVENT_NAME: u32 = 2;
+    pub(in crate::export::spans) const EVENT_ATTRIBUTES: u32 = 3;
 
-    pub(super) const STATUS_MESSAGE: u32 = 2;
-    pub(super) const STATUS_CODE: u32 = 3;
+    pub(in crate::export::spans) const STATUS_MESSAGE: u32 = 2;
+    pub(in crate::export::spans) const STATUS_CODE: u32 = 3;
 }
 
 const KIND_CLIENT: u64 = 3;
@@ -70,8 +72,17 @@ impl Encoder {
         protobuf::fixed64(&mut out, field::START, start);
         protobuf::fixed64(&mut out, field::END, at(start, record.duration_s.unwrap_or(0.0)));
         self.attributes(&mut out, record);
+        let content = record.content.as_deref().map(Content::messages);
+        if let Some(messages) = &content {
+            content::attributes(&mut out, messages, self.conventions);
+        }
         for event in events(record) {
             protobuf::message(&mut out, field::EVENTS, |out| event.write(out, start));
+        }
+        if let (Some(messages), true) = (&content, self.conventions.shows_v1_36()) {
+            let system = record.provider.as_deref().map(names::system);
+            let end = at(start, record.duration_s.unwrap_or(0.0));
+            content::events(&mut out, messages, system, start, end);
         }
         if let Some(Outcome::Failed | Outcome::Truncated) = record.outcome {
             protobuf::message(&mut out, field::STATUS, |out| status(out, record));
