@@ -205,6 +205,10 @@ impl Config {
         }
         Otlp::settle(&self.otlp, |_| None)
             .map_err(|error| ConfigError::new(format!("otlp: {error}")))?;
+        self.otlp
+            .traces
+            .check()
+            .map_err(|message| ConfigError::new(format!("otlp.traces.{message}")))?;
         for (at, route) in self.routes.iter().enumerate() {
             if !self.upstreams.contains_key(&route.upstream) {
                 let known = self.upstreams.keys().map(String::as_str);
@@ -356,6 +360,12 @@ limits: { held_body: 1MiB }
         let text = "upstreams: { gemma: { url: 'http://a' } }\nroutes: [{ upstream: gema }]";
         let error = Config::parse(text).expect_err("no such upstream").to_string();
         assert_eq!(error, "routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?");
+    }
+
+    #[test]
+    fn a_ratio_beyond_all_is_told() {
+        let error = Config::parse("otlp: { traces: { ratio: 10 } }").expect_err("no ratio");
+        assert_eq!(error.to_string(), "otlp.traces.ratio: 10 is not between 0 and 1");
     }
 
     #[test]

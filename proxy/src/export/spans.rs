@@ -41,6 +41,8 @@ pub const NAME: &str = "otlp_spans";
 const QUEUE_BYTES: usize = 8 << 20;
 /// Bytes of one push, below what collectors take at most by gRPC (4 MiB).
 const BATCH_BYTES: usize = 2 << 20;
+/// Who wants no delay gets this one: looking at an empty queue all the time helps nobody.
+const MIN_DELAY: Duration = Duration::from_millis(10);
 /// How long the first try again waits; each further one twice as long.
 const BACKOFF: Duration = Duration::from_millis(200);
 
@@ -140,6 +142,16 @@ impl Default for TracesConfig {
     }
 }
 
+impl TracesConfig {
+    /// What one key cannot say of itself.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match (0.0..=1.0).contains(&self.ratio) {
+            true => Ok(()),
+            false => Err(format!("ratio: {} is not between 0 and 1", self.ratio)),
+        }
+    }
+}
+
 // === impl Traces ===
 
 impl Traces {
@@ -169,7 +181,10 @@ impl Traces {
             sampler: Sampler::new(named.unwrap_or(traces.sampler), ratio),
             queue,
             batch: count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", traces.batch).min(queue),
-            delay: environment.milliseconds("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(traces.delay),
+            delay: environment
+                .milliseconds("OTEL_BSP_SCHEDULE_DELAY")
+                .unwrap_or(traces.delay)
+                .max(MIN_DELAY),
             limit: environment.milliseconds("OTEL_BSP_EXPORT_TIMEOUT").unwrap_or(transport.timeout),
             resource: environment.resource(),
             transport,
@@ -313,10 +328,11 @@ impl SpanPusher {
                 return;
             }
             let result = self.push(client).await;
+            let all = self.batch.len() as u64;
             let lost = match &result {
                 Ok(()) => 0,
-                Err(PushError::Rejected { rejected, .. }) => rejected.cast_unsigned(),
-                Err(_) => self.batch.len() as u64,
+                Err(PushError::Rejected { rejected, .. }) => rejected.cast_unsigned().min(all),
+                Err(_) => all,
             };
             self.lost.fetch_add(lost, Ordering::Relaxed);
             self.batch.clear();

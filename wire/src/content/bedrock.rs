@@ -25,6 +25,9 @@ fn part(block: &Value) -> Option<Part> {
     if let Some(said) = block.get("text") {
         return Part::text(said);
     }
+    if let Some(guarded) = block.get("guardContent") {
+        return part(guarded.get("text").unwrap_or(guarded));
+    }
     if let Some(thought) = block.get("reasoningContent") {
         let thought = thought.get("reasoningText").unwrap_or(thought);
         return Some(Part::Reasoning(text(thought, "text")?.to_owned()));

@@ -60,6 +60,13 @@ fn part(part: &Value) -> Option<Part> {
             arguments: call.get("args").map(Value::to_string).unwrap_or_default(),
         });
     }
+    if let Some(code) = either(part, "executableCode", "executable_code") {
+        let (id, name) = (None, "code_execution".to_owned());
+        return Some(Part::ToolCall { id, name, arguments: code.to_string() });
+    }
+    if let Some(result) = either(part, "codeExecutionResult", "code_execution_result") {
+        return Some(Part::ToolResponse { id: None, response: result.clone() });
+    }
     let answer = either(part, "functionResponse", "function_response")?;
     Some(Part::ToolResponse {
         id: text(answer, "id").or_else(|| text(answer, "name")).map(str::to_owned),
@@ -87,6 +94,9 @@ fn reply(event: &Value, choices: &mut Choices) {
                 part => choice.push(part),
             }
         }
+        // Some encodings of the reply have numbers for words.
+        let number = candidate.get("finishReason").filter(|reason| reason.is_u64());
+        choice.finish_reason(number.map(Value::to_string).as_deref());
         choice.finish_reason(text(candidate, "finishReason"));
     }
 }

@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::{Span, span};
 use prost::Message;
+use tidegate_wire::content::{Budget, Content, MAX_BODY};
 use tidegate_wire::{Asked, ErrorOrigin, Moment, Outcome, UsageSource};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -32,7 +33,9 @@ const LATEST: &[&str] = &[
     "gcp.project_id",
     "gen_ai.conversation.id",
     "gen_ai.embeddings.dimension.count",
+    "gen_ai.input.messages",
     "gen_ai.operation.name",
+    "gen_ai.output.messages",
     "gen_ai.output.type",
     "gen_ai.provider.name",
     "gen_ai.request.choice.count",
@@ -51,6 +54,8 @@ const LATEST: &[&str] = &[
     "gen_ai.response.id",
     "gen_ai.response.model",
     "gen_ai.response.time_to_first_chunk",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.definitions",
     "gen_ai.usage.cache_creation.input_tokens",
     "gen_ai.usage.cache_read.input_tokens",
     "gen_ai.usage.input_tokens",
@@ -71,9 +76,13 @@ const LATEST: &[&str] = &[
 /// Of these, what version 1.36 lacks.
 const NEWER_THAN_V1_36: &[&str] = &[
     "gen_ai.embeddings.dimension.count",
+    "gen_ai.input.messages",
+    "gen_ai.output.messages",
     "gen_ai.provider.name",
     "gen_ai.request.stream",
     "gen_ai.response.time_to_first_chunk",
+    "gen_ai.system_instructions",
+    "gen_ai.tool.definitions",
     "gen_ai.usage.cache_creation.input_tokens",
     "gen_ai.usage.cache_read.input_tokens",
     "gen_ai.usage.reasoning.output_tokens",
@@ -308,12 +317,66 @@ fn every_key_of_a_record_has_a_name_of_the_conventions_or_of_our_own() {
                 assert!(is_known, "{name} ({conventions:?})");
             }
         }
-        for attribute in span(conventions, &record()).attributes {
+        for attribute in span(conventions, &talk()).attributes {
             let name = attribute.key;
             let is_known = name.starts_with("tidegate.") || allowed.contains(&&*name);
             assert!(is_known, "{name} ({conventions:?})");
         }
     }
+}
+
+/// A record with what was said.
+fn talk() -> Record {
+    let nothing: &dyn tidegate_wire::Headers = &http::HeaderMap::new();
+    let budget = Budget::new(1 << 20);
+    let mut content = Content::of("/v1/messages", nothing, &budget).expect("it has content");
+    content.request(
+        br#"{"system": "Be brief.", "tools": [{"name": "look"}], "messages": [
+            {"role": "user", "content": "What?"},
+            {"role": "assistant", "content": [
+                {"type": "tool_use", "id": "1", "name": "look", "input": {"at": 1}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "1", "content": "a cat"}]}"#,
+    );
+    content.response(&[b' '; MAX_BODY]);
+    content.response(b"more");
+    Record { content: Some(Arc::new(content)), ..record() }
+}
+
+#[test]
+fn what_was_said_stands_in_attributes_or_in_events() {
+    let latest = attributes(&span(Conventions::Latest, &talk()));
+    for expected in [
+        r#"gen_ai.system_instructions="[{\"content\":\"Be brief.\",\"type\":\"text\"}]""#,
+        r#"gen_ai.tool.definitions="[{\"name\":\"look\",\"type\":\"function\"}]""#,
+        "tidegate.content.truncated=true",
+    ] {
+        assert!(latest.iter().any(|attribute| attribute == expected), "{expected}: {latest:#?}");
+    }
+    let old = span(Conventions::V1_36, &talk());
+    assert!(!attributes(&old).iter().any(|attribute| attribute.contains("Be brief.")));
+    let events: Vec<_> =
+        old.events.iter().filter(|event| event.name.starts_with("gen_ai.")).collect();
+    let shown: Vec<_> = events
+        .iter()
+        .map(|event| (&*event.name, event.attributes.iter().map(show).collect::<Vec<_>>()))
+        .collect();
+    let system = r#"gen_ai.system="az.ai.openai""#.to_owned();
+    let event = |name: &'static str, body: &str| {
+        (name, vec![system.clone(), format!("gen_ai.event.content={body:?}")])
+    };
+    assert_eq!(
+        shown,
+        [
+            event("gen_ai.system.message", r#"{"content":"Be brief."}"#),
+            event("gen_ai.user.message", r#"{"content":"What?","role":"user"}"#),
+            event(
+                "gen_ai.assistant.message",
+                r#"{"role":"assistant","tool_calls":[{"function":{"arguments":"{\"at\":1}","name":"look"},"id":"1","type":"function"}]}"#
+            ),
+            event("gen_ai.user.message", r#"{"content":"a cat","id":"1","role":"user"}"#),
+        ]
+    );
 }
 
 /// The keys that a record may have, off the source that defines them.
