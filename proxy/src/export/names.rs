@@ -27,62 +27,39 @@ pub enum Conventions {
     Both,
 }
 
-/// A key of the record that goes by another name in version 1.36.
-#[derive(Debug)]
-struct Renamed {
-    key: &'static str,
-    latest: &'static str,
-    /// A word of our own where that version has none.
-    v1_36: &'static str,
-}
-
-static RENAMED: &[Renamed] = &[
-    renamed(PROVIDER, PROVIDER, SYSTEM),
-    renamed(
-        "openai.request.service_tier",
-        "openai.request.service_tier",
-        "gen_ai.openai.request.service_tier",
-    ),
-    renamed(
-        "openai.response.service_tier",
-        "openai.response.service_tier",
-        "gen_ai.openai.response.service_tier",
-    ),
-    renamed(
-        "openai.response.system_fingerprint",
-        "openai.response.system_fingerprint",
-        "gen_ai.openai.response.system_fingerprint",
-    ),
-    renamed("gen_ai.request.stream", "gen_ai.request.stream", "tidegate.request.stream"),
-    renamed(
-        "tidegate.time_to_first_event_s",
-        "gen_ai.response.time_to_first_chunk",
-        "tidegate.time_to_first_event_s",
-    ),
-    renamed(
-        "gen_ai.usage.cache_read.input_tokens",
-        "gen_ai.usage.cache_read.input_tokens",
-        "tidegate.usage.cache_read.input_tokens",
-    ),
-    renamed(
-        "gen_ai.usage.cache_creation.input_tokens",
-        "gen_ai.usage.cache_creation.input_tokens",
-        "tidegate.usage.cache_creation.input_tokens",
-    ),
-    renamed(
-        "gen_ai.usage.reasoning.output_tokens",
-        "gen_ai.usage.reasoning.output_tokens",
-        "tidegate.usage.reasoning.output_tokens",
-    ),
-    renamed(
-        "gen_ai.embeddings.dimension.count",
-        "gen_ai.embeddings.dimension.count",
-        "tidegate.request.dimensions",
-    ),
-];
-
-const fn renamed(key: &'static str, latest: &'static str, v1_36: &'static str) -> Renamed {
-    Renamed { key, latest, v1_36 }
+/// The newest name of a key of the record, and that in version 1.36 (a word of our own where that
+/// version has none); absent where both call it as the record does.
+fn renamed(key: &str) -> Option<(&'static str, &'static str)> {
+    Some(match key {
+        PROVIDER => (PROVIDER, SYSTEM),
+        "openai.request.service_tier" => {
+            ("openai.request.service_tier", "gen_ai.openai.request.service_tier")
+        }
+        "openai.response.service_tier" => {
+            ("openai.response.service_tier", "gen_ai.openai.response.service_tier")
+        }
+        "openai.response.system_fingerprint" => {
+            ("openai.response.system_fingerprint", "gen_ai.openai.response.system_fingerprint")
+        }
+        "gen_ai.request.stream" => ("gen_ai.request.stream", "tidegate.request.stream"),
+        "tidegate.time_to_first_event_s" => {
+            ("gen_ai.response.time_to_first_chunk", "tidegate.time_to_first_event_s")
+        }
+        "gen_ai.usage.cache_read.input_tokens" => {
+            ("gen_ai.usage.cache_read.input_tokens", "tidegate.usage.cache_read.input_tokens")
+        }
+        "gen_ai.usage.cache_creation.input_tokens" => (
+            "gen_ai.usage.cache_creation.input_tokens",
+            "tidegate.usage.cache_creation.input_tokens",
+        ),
+        "gen_ai.usage.reasoning.output_tokens" => {
+            ("gen_ai.usage.reasoning.output_tokens", "tidegate.usage.reasoning.output_tokens")
+        }
+        "gen_ai.embeddings.dimension.count" => {
+            ("gen_ai.embeddings.dimension.count", "tidegate.request.dimensions")
+        }
+        _ => return None,
+    })
 }
 
 /// Who serves a model, as the newest conventions call it.
@@ -143,16 +120,14 @@ impl Conventions {
     }
 
     /// What a key of the record is called in a span: once, or by both names.
-    pub(super) fn names<'a>(self, key: &'a str) -> (&'a str, Option<&'a str>) {
-        let Some(renamed) = RENAMED.iter().find(|renamed| renamed.key == key) else {
-            return (key, None);
-        };
+    pub(super) fn names(self, key: &str) -> (&str, Option<&str>) {
+        let Some((latest, v1_36)) = renamed(key) else { return (key, None) };
         match self {
-            Self::Latest => (renamed.latest, None),
-            Self::V1_36 => (renamed.v1_36, None),
+            Self::Latest => (latest, None),
+            Self::V1_36 => (v1_36, None),
             // Words of our own only stand in for what has no other name.
-            Self::Both if renamed.v1_36.starts_with("tidegate.") => (renamed.latest, None),
-            Self::Both => (renamed.latest, Some(renamed.v1_36)),
+            Self::Both if v1_36.starts_with("tidegate.") => (latest, None),
+            Self::Both => (latest, Some(v1_36)),
         }
     }
 

@@ -44,13 +44,19 @@ pub(in crate::export) fn fixed32(out: &mut Vec<u8>, field: u32, value: u32) {
 /// A field that holds a message.
 pub(in crate::export) fn message(out: &mut Vec<u8>, field: u32, write: impl FnOnce(&mut Vec<u8>)) {
     key(out, field, BYTES);
-    let start = out.len();
+    let at = out.len();
+    // The length stands in front of what it counts. Most take one byte; for a longer one what is
+    // written moves back.
+    out.push(0);
     write(out);
-    // The length stands in front of what it counts.
-    let end = out.len();
-    varint(out, (end - start) as u64);
-    let length = out.len() - end;
-    out[start..].rotate_right(length);
+    let length = out.len() - at - 1;
+    if length < 0x80 {
+        out[at] = length as u8;
+        return;
+    }
+    let mut encoded = Vec::with_capacity(10);
+    varint(&mut encoded, length as u64);
+    out.splice(at..=at, encoded);
 }
 
 /// A field that holds an attribute (`KeyValue`).

@@ -74,7 +74,15 @@ pub(super) fn events(
         put(start, "gen_ai.system.message", json!({ "content": content(&messages.system) }));
     }
     for message in &messages.input {
-        put(start, event_name(&message.role), body(message));
+        // Some interfaces have a user hand over what tools answered.
+        for part in &message.parts {
+            if let Part::ToolResponse { id, response } = part {
+                put(start, "gen_ai.tool.message", json!({ "id": id, "content": response }));
+            }
+        }
+        if message.parts.iter().any(|part| !is_tool_response(part)) {
+            put(start, event_name(&message.role), body(message));
+        }
     }
     for (index, message) in messages.output.iter().enumerate() {
         let reason = message.finish_reason.as_deref().unwrap_or_default();
@@ -83,22 +91,23 @@ pub(super) fn events(
     }
 }
 
+fn is_tool_response(part: &Part) -> bool {
+    matches!(part, Part::ToolResponse { .. })
+}
+
 fn event_name(role: &str) -> &'static str {
     match role {
         "system" => "gen_ai.system.message",
         "assistant" => "gen_ai.assistant.message",
-        "tool" => "gen_ai.tool.message",
         _ => "gen_ai.user.message",
     }
 }
 
 fn body(message: &Message) -> Json {
-    if let [Part::ToolResponse { id, response }] = &message.parts[..] {
-        return json!({ "role": message.role, "id": id, "content": response });
-    }
     let mut body = json!({ "role": message.role });
+    let parts = message.parts.iter().filter(|part| !is_tool_response(part));
     let (calls, said): (Vec<_>, Vec<_>) =
-        message.parts.iter().partition(|part| matches!(part, Part::ToolCall { .. }));
+        parts.partition(|part| matches!(part, Part::ToolCall { .. }));
     if !said.is_empty() {
         body["content"] = content(said);
     }

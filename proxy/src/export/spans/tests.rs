@@ -374,7 +374,7 @@ fn what_was_said_stands_in_attributes_or_in_events() {
                 "gen_ai.assistant.message",
                 r#"{"role":"assistant","tool_calls":[{"function":{"arguments":"{\"at\":1}","name":"look"},"id":"1","type":"function"}]}"#
             ),
-            event("gen_ai.user.message", r#"{"content":"a cat","id":"1","role":"user"}"#),
+            event("gen_ai.tool.message", r#"{"content":"a cat","id":"1"}"#),
         ]
     );
 }
