@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
+use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
 
 /// The whole configuration.
@@ -34,8 +35,12 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// How much there may be of things.
     pub limits: LimitsConfig,
-    /// Metrics by OTLP; the `OTEL_*` variables say the same.
+    /// Metrics and spans by OTLP; the `OTEL_*` variables say the same.
     pub otlp: OtlpConfig,
+    /// Whose names metrics and spans have: the newest GenAI conventions', version 1.36's, or both.
+    pub semantic_conventions: Conventions,
+    /// Whether spans carry what was said: prompts, answers, tools.
+    pub capture_content: bool,
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
@@ -161,6 +166,8 @@ impl Default for Config {
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
+            semantic_conventions: Conventions::default(),
+            capture_content: false,
         }
     }
 }
@@ -206,6 +213,10 @@ impl Config {
         }
         Otlp::settle(&self.otlp, |_| None)
             .map_err(|error| ConfigError::new(format!("otlp: {error}")))?;
+        self.otlp
+            .traces
+            .check()
+            .map_err(|message| ConfigError::new(format!("otlp.traces.{message}")))?;
         for (at, route) in self.routes.iter().enumerate() {
             if !self.upstreams.contains_key(&route.upstream) {
                 let known = self.upstreams.keys().map(String::as_str);
@@ -361,6 +372,12 @@ limits: { held_body: 1MiB }
         let text = "upstreams: { gemma: { url: 'http://a' } }\nroutes: [{ upstream: gema }]";
         let error = Config::parse(text).expect_err("no such upstream").to_string();
         assert_eq!(error, "routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?");
+    }
+
+    #[test]
+    fn a_ratio_beyond_all_is_told() {
+        let error = Config::parse("otlp: { traces: { ratio: 10 } }").expect_err("no ratio");
+        assert_eq!(error.to_string(), "otlp.traces.ratio: 10 is not between 0 and 1");
     }
 
     #[test]

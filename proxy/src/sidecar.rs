@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
+use crate::export::spans::{self, Traces};
 use crate::jobs::JobLimits;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
@@ -186,6 +187,9 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
     let upstreams = || config.upstreams.values();
     let regions =
         upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
+    let variable = |name: &str| std::env::var(name).ok();
+    let conventions = config.semantic_conventions.settle(variable);
+    let traces = Traces::settle(&config.otlp, conventions, variable)?;
     let options = recorder::Options {
         models: upstreams()
             .filter_map(|upstream| upstream.model.as_deref())
@@ -197,7 +201,11 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
             idle: config.timeouts.job_idle.0,
         },
         exporters,
-        otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
+        otlp: Otlp::settle(&config.otlp, variable)?,
+        captures_content: traces.is_some()
+            && spans::captures_content(config.capture_content, variable),
+        traces,
+        conventions,
     };
     Ok(Recorders::start(options)?)
 }

@@ -14,6 +14,7 @@ mod pressure;
 mod protocols;
 mod refusals;
 mod routing;
+mod spans;
 mod streams;
 mod support;
 mod upgrade;

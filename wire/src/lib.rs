@@ -3,6 +3,7 @@
 //! No socket, no clock, no task: the caller says what came and when, and gets a [`Record`].
 //! Sidecar and load generator stand at both ends of a call with the same [`Observer`].
 
+pub mod content;
 pub mod frame;
 pub mod json;
 
@@ -26,7 +27,8 @@ pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};
 pub use record::{
-    Asked, Id, Job, JobOutcome, Media, RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
+    Asked, Id, Job, JobOutcome, Media, Moment, RateLimit, RateLimits, Record, SpanId, TraceId,
+    UsageSource,
 };
 pub use shape::{Dialect, HeadView, Headers, Shape};
 pub use size::SIZE_CLASSES;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::content::Content;
 use crate::{ErrorOrigin, Outcome};
 
 mod asked;
@@ -17,11 +18,13 @@ mod job;
 mod limits;
 mod line;
 mod media;
+mod moment;
 
 pub use asked::Asked;
 pub use job::{Job, JobOutcome};
 pub use limits::{RateLimit, RateLimits};
 pub use media::Media;
+pub use moment::Moment;
 
 /// One call, from the moment its head was read to its last byte.
 ///
@@ -261,6 +264,19 @@ pub struct Record {
     /// What the connection was changed to (`websocket`): its bytes were passed on, not read.
     #[serde(rename = "tidegate.upgrade", skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<Arc<str>>,
+
+    /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
+    #[serde(skip)]
+    pub is_sampled: Option<bool>,
+    /// When the first byte went to the upstream. No key: for spans.
+    #[serde(skip)]
+    pub sent_s: Option<f64>,
+    /// Waits on the way, in their order. No key: for spans.
+    #[serde(skip)]
+    pub moments: Vec<Moment>,
+    /// What was said, where the user has switched that on. No key: for spans alone.
+    #[serde(skip)]
+    pub content: Option<Arc<Content>>,
 }
 
 /// Where token numbers come from.

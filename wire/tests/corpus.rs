@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde_json::{Value, json};
+use tidegate_wire::content::{Budget, Content, Messages};
 use tidegate_wire::frame::{EventStream, Pieces};
 use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
 
@@ -48,6 +49,58 @@ fn every_recorded_exchange_makes_the_record_that_it_should() {
     println!("read {read} exchanges, {} keys differ", wrong.len());
     assert!(read > 0, "no exchanges in {}", folder.display());
     assert_eq!(wrong, corpus::known(KNOWN), "left: what is wrong; right: what is known to be");
+}
+
+/// Operations that carry a conversation.
+const CONVERSATIONS: [&str; 7] = [
+    "generateContent",
+    "streamGenerateContent",
+    "converse",
+    "converse-stream",
+    "chat.completions",
+    "responses",
+    "messages",
+];
+
+#[test]
+fn every_recorded_conversation_says_what_was_asked_and_answered() {
+    let Some(folder) = env::var_os("TIDEGATE_EXCHANGES") else {
+        println!("SKIPPED: TIDEGATE_EXCHANGES is not set, no recorded conversation was read");
+        return;
+    };
+    let mut read = 0;
+    for exchange in corpus::exchanges(Path::new(&folder)).filter(is_conversation) {
+        read += 1;
+        let messages = messages(&exchange);
+        let is_asked = !messages.input.is_empty() || messages.is_truncated;
+        let is_answered = !messages.output.is_empty() || messages.is_truncated;
+        assert!(is_asked && is_answered, "{}: {messages:#?}", exchange["id"]);
+    }
+    assert!(read > 300, "{read} conversations in {}", folder.display());
+}
+
+/// Whether it was answered, and not by an error.
+fn is_conversation(exchange: &Value) -> bool {
+    let operation = exchange["operation"].as_str().unwrap_or_default();
+    let expect = &exchange["expect"];
+    CONVERSATIONS.contains(&operation)
+        && exchange["request"]["method"] == "POST"
+        && exchange["response"]["status"] == 200
+        && expect.get("error_type").is_none()
+        && expect.get("block_reason").is_none()
+}
+
+fn messages(exchange: &Value) -> Messages {
+    let (request, response) = (&exchange["request"], &exchange["response"]);
+    let url: Uri = request["url"].as_str().expect("a URL").parse().expect("a legal URL");
+    let budget = Budget::new(1 << 20);
+    let content = Content::of(url.path(), &headers(&request["headers"]), &budget);
+    let mut content = content.expect("a conversation has content");
+    let mut random = Random::new(exchange["id"].as_str().expect("an id"));
+    random.cut(&body(request)).into_iter().for_each(|piece| content.request(piece));
+    content.head(&headers(&response["headers"]));
+    random.cut(&body(response)).into_iter().for_each(|piece| content.response(piece));
+    content.messages()
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use tidegate_wire::{Outcome, SIZE_CLASSES};
 
 use super::metrics::{Labels, Series, Value};
+use super::names::{self, Conventions};
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -87,6 +88,13 @@ pub struct Label {
     pub prometheus: &'static str,
     /// Its value for a series of calls, and the part of it that is read.
     pub(super) value: fn(&Labels, &'static str) -> String,
+}
+
+impl Family {
+    /// The labels that it has under these conventions.
+    pub(super) fn shown(&self, conventions: Conventions) -> impl Iterator<Item = &'static Label> {
+        self.labels.iter().copied().filter(move |label| conventions.shows(label.name))
+    }
 }
 
 type Read = fn(&Labels, &Series, &mut dyn FnMut(&'static str, Value));
@@ -340,7 +348,7 @@ pub static CLIENT_OPERATION_DURATION: Family = Family {
     unit: "s",
     help: "GenAI operation duration.",
     kind: Kind::Histogram,
-    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL, &ERROR_TYPE],
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL, &ERROR_TYPE],
     read: |labels, series, put| {
         if is_model_call(labels) {
             put("", Value::Histogram(series.duration.clone()));
@@ -355,7 +363,13 @@ pub static CLIENT_TOKEN_USAGE: Family = Family {
     unit: "{token}",
     help: "Number of input and output tokens used.",
     kind: Kind::Histogram,
-    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL, &GEN_AI_TOKEN_TYPE],
+    labels: &[
+        &GEN_AI_OPERATION,
+        &GEN_AI_PROVIDER,
+        &GEN_AI_SYSTEM,
+        &GEN_AI_MODEL,
+        &GEN_AI_TOKEN_TYPE,
+    ],
     read: |labels, series, put| {
         if is_model_call(labels) {
             put("input", Value::Histogram(series.input_usage.clone()));
@@ -371,7 +385,7 @@ pub static SERVER_TIME_TO_FIRST_TOKEN: Family = Family {
     unit: "s",
     help: "Time to generate the first token of a stream.",
     kind: Kind::Histogram,
-    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL],
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL],
     read: |labels, series, put| {
         if is_model_call(labels) {
             put("", Value::Histogram(series.time_to_first_token.clone()));
@@ -386,7 +400,7 @@ pub static SERVER_TIME_PER_OUTPUT_TOKEN: Family = Family {
     unit: "s",
     help: "Time per output token of a stream, after the first.",
     kind: Kind::Histogram,
-    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL],
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL],
     read: |labels, series, put| {
         if is_model_call(labels) {
             put("", Value::Histogram(series.time_per_output_token.clone()));
@@ -421,10 +435,13 @@ static GEN_AI_OPERATION: Label = Label {
     prometheus: "gen_ai_operation_name",
     value: OPERATION.value,
 };
-static GEN_AI_PROVIDER: Label = Label {
-    name: "gen_ai.provider.name",
-    prometheus: "gen_ai_provider_name",
-    value: PROVIDER.value,
+static GEN_AI_PROVIDER: Label =
+    Label { name: names::PROVIDER, prometheus: "gen_ai_provider_name", value: PROVIDER.value };
+// Of these two, the conventions that are followed show one or both.
+static GEN_AI_SYSTEM: Label = Label {
+    name: names::SYSTEM,
+    prometheus: "gen_ai_system",
+    value: |labels, _| names::system(&labels.provider).to_owned(),
 };
 static GEN_AI_MODEL: Label =
     Label { name: "gen_ai.request.model", prometheus: "gen_ai_request_model", value: MODEL.value };
@@ -455,4 +472,17 @@ fn error_type(labels: &Labels) -> String {
 
 fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_that_names_the_provider_names_it_under_all_conventions() {
+        for family in FAMILIES {
+            let has = |name: &str| family.labels.iter().any(|label| label.name == name);
+            assert_eq!(has(names::PROVIDER), has(names::SYSTEM), "{}", family.name);
+        }
+    }
 }

@@ -17,6 +17,7 @@ use tidegate_wire::{ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
 use tokio::time::Instant;
 
 use super::catalog::{self, FAMILIES, Family, MEDIA_KINDS};
+use super::names::Conventions;
 use crate::jobs::{JobLimits, Jobs};
 
 /// The label value for words that found no room.
@@ -57,6 +58,7 @@ const REASONS: usize = 32;
 #[derive(Debug)]
 pub struct Registry {
     started: Timestamp,
+    conventions: Conventions,
     models: Arc<Names>,
     regions: Arc<Names>,
     shards: Mutex<Vec<Arc<Mutex<Shard>>>>,
@@ -83,6 +85,8 @@ pub struct InFlight(Arc<AtomicI64>);
 pub struct Snapshot {
     /// When the counters began, at zero.
     pub started: Timestamp,
+    /// The conventions by which labels are named.
+    pub conventions: Conventions,
     /// Every metric that has at least one point.
     pub families: Vec<(&'static Family, Vec<Point>)>,
 }
@@ -90,7 +94,8 @@ pub struct Snapshot {
 /// One series of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// The values of the family's labels, in their order; an empty one is an absent one.
+    /// The values of the family's labels that are shown, in their order; an empty one is an absent
+    /// one.
     pub labels: Vec<String>,
     /// What was counted.
     pub value: Value,
@@ -199,6 +204,7 @@ impl Registry {
         let regions = Arc::new(Names::new(regions, REGIONS));
         Self {
             started: Timestamp::now(),
+            conventions: Conventions::default(),
             jobs: Arc::new(Jobs::new(JobLimits::default(), models.clone(), regions.clone())),
             models,
             regions,
@@ -216,6 +222,16 @@ impl Registry {
     /// The long-running jobs that were seen.
     pub fn jobs(&self) -> &Arc<Jobs> {
         &self.jobs
+    }
+
+    /// The same registry, with labels named by these conventions.
+    pub fn with_conventions(self, conventions: Conventions) -> Self {
+        Self { conventions, ..self }
+    }
+
+    /// The conventions by which labels are named.
+    pub fn conventions(&self) -> Conventions {
+        self.conventions
     }
 
     /// A shard for one more worker.
@@ -275,13 +291,15 @@ impl Registry {
                     if matches!(&value, Value::Histogram(counted) if counted.count() == 0) {
                         return;
                     }
-                    let labels = family.labels.iter().map(|label| (label.value)(labels, part));
+                    let labels =
+                        family.shown(self.conventions).map(|label| (label.value)(labels, part));
                     add(&mut points, family, labels.collect(), value);
                 });
             }
         }
         Snapshot {
             started: self.started,
+            conventions: self.conventions,
             families: FAMILIES
                 .iter()
                 .filter_map(|family| Some((*family, points.remove(family.prometheus)?)))

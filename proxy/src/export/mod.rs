@@ -6,8 +6,10 @@
 pub mod catalog;
 pub mod jsonl;
 pub mod metrics;
+pub mod names;
 pub mod otlp;
 pub mod prometheus;
+pub mod spans;
 
 use tidegate_wire::Record;
 
@@ -38,6 +40,7 @@ mod tests {
 
     use super::catalog::FAMILIES;
     use super::metrics::{Registry, lock};
+    use super::names::Conventions;
     use super::*;
 
     /// Samples by name and labels, as the text format tells them apart.
@@ -45,12 +48,20 @@ mod tests {
 
     #[test]
     fn prometheus_and_otlp_show_the_same_numbers() {
-        let registry = Arc::new(busy_registry());
+        for conventions in [Conventions::Latest, Conventions::V1_36, Conventions::Both] {
+            check_numbers(Arc::new(busy_registry().with_conventions(conventions)));
+        }
+    }
+
+    fn check_numbers(registry: Arc<Registry>) {
+        let conventions = registry.conventions();
         let text = prometheus::Prometheus::new(registry.clone()).text().expect("metrics encode");
         let request = otlp::encode(registry.snapshot(), &BTreeMap::new());
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
 
-        let (shown, pushed) = (parse(&text), flatten(metrics));
+        let (shown, pushed) = (parse(&text), flatten(metrics, conventions));
+        assert_eq!(text.contains("gen_ai_provider_name="), conventions != Conventions::V1_36);
+        assert_eq!(text.contains("gen_ai_system="), conventions != Conventions::Latest);
         assert_eq!(metrics.len(), FAMILIES.len(), "each metric has a value here");
         assert!(shown.len() > 200, "{} samples", shown.len());
         assert_eq!(shown, pushed);
@@ -145,7 +156,9 @@ mod tests {
     }
 
     /// What a collector makes of OTLP for Prometheus.
-    fn flatten(metrics: &[Metric]) -> Samples {
+    fn flatten(metrics: &[Metric], conventions: Conventions) -> Samples {
+        let labels =
+            |metric: &str, attributes: &[KeyValue]| labels(metric, attributes, conventions);
         let mut samples = Samples::new();
         for metric in metrics {
             let family = FAMILIES.iter().find(|family| family.name == metric.name);
@@ -184,9 +197,13 @@ mod tests {
         samples
     }
 
-    fn labels(metric: &str, attributes: &[KeyValue]) -> BTreeMap<String, String> {
+    fn labels(
+        metric: &str,
+        attributes: &[KeyValue],
+        conventions: Conventions,
+    ) -> BTreeMap<String, String> {
         let family = FAMILIES.iter().find(|family| family.name == metric);
-        let labels = family.expect("it is in the catalog").labels.iter();
+        let labels = family.expect("it is in the catalog").shown(conventions);
         let value = |name: &str| {
             let attribute = attributes.iter().find(|attribute| attribute.key == name)?;
             match attribute.value.as_ref()?.value.as_ref()? {

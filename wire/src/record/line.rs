@@ -287,6 +287,11 @@ mod tests {
             })),
             not_understood: Some("a".into()),
             upgrade: Some("a".into()),
+            // These have no keys.
+            is_sampled: None,
+            sent_s: None,
+            moments: Vec::new(),
+            content: None,
         }
     }
 

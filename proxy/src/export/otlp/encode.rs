@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::export::catalog::{self, Family, Kind};
 use crate::export::metrics::{Histogram, Point, Snapshot, Value};
+use crate::export::names::Conventions;
 
 /// A snapshot as one push.
 pub(crate) fn encode(
@@ -23,10 +24,11 @@ pub(crate) fn encode(
 ) -> ExportMetricsServiceRequest {
     let times = Times { started: nanoseconds(snapshot.started), now: now() };
     let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
+    let conventions = snapshot.conventions;
     let metrics = snapshot
         .families
         .into_iter()
-        .map(|(family, points)| encode_family(family, points, times))
+        .map(|(family, points)| encode_family(family, conventions, points, times))
         .collect();
     let scope = InstrumentationScope {
         name: "tidegate".into(),
@@ -50,9 +52,16 @@ struct Times {
     now: u64,
 }
 
-fn encode_family(family: &Family, points: Vec<Point>, times: Times) -> Metric {
+fn encode_family(
+    family: &Family,
+    conventions: Conventions,
+    points: Vec<Point>,
+    times: Times,
+) -> Metric {
     let temporality = AggregationTemporality::Cumulative.into();
-    let points = points.into_iter().map(|point| (attributes(family, point.labels), point.value));
+    let points = points
+        .into_iter()
+        .map(|point| (attributes(family, conventions, point.labels), point.value));
     let data = match family.kind {
         Kind::Counter => metric::Data::Sum(Sum {
             data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
@@ -113,10 +122,9 @@ fn histogram(attributes: Vec<KeyValue>, counted: &Histogram, times: Times) -> Hi
 }
 
 /// An empty label is an absent attribute.
-fn attributes(family: &Family, values: Vec<String>) -> Vec<KeyValue> {
+fn attributes(family: &Family, conventions: Conventions, values: Vec<String>) -> Vec<KeyValue> {
     family
-        .labels
-        .iter()
+        .shown(conventions)
         .zip(values)
         .filter(|(_, value)| !value.is_empty())
         .map(|(label, value)| attribute(label.name, value))
