@@ -115,6 +115,10 @@ impl WireHeaders for Fields {
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.get(name)
     }
+
+    fn each(&self, show: &mut dyn FnMut(&[u8], &[u8])) {
+        self.iter().for_each(|(name, value)| show(name, value));
+    }
 }
 
 // === impl RequestHead ===

@@ -8,6 +8,7 @@ pub mod json;
 
 mod dialect;
 mod facts;
+mod hints;
 mod host;
 mod nested;
 mod observer;
