@@ -63,9 +63,12 @@ fn heads(c: &mut Criterion) {
 /// What the head of an answer says of limits: a typical one of twenty fields, and one that names none.
 fn hints(c: &mut Criterion) {
     let mut group = c.benchmark_group("answer-head");
-    for (name, lines) in
-        [("openai", OPENAI_HEAD), ("anthropic", ANTHROPIC_HEAD), ("none", PLAIN_HEAD)]
-    {
+    for (name, lines) in [
+        ("openai", OPENAI_HEAD),
+        ("anthropic", ANTHROPIC_HEAD),
+        ("none", PLAIN_HEAD),
+        ("empty", ""),
+    ] {
         let fields = lines.lines().map(|line| {
             let (name, value) = line.split_once(": ").expect("a field");
             let name: http::HeaderName = name.parse().expect("a name");

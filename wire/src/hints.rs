@@ -3,7 +3,6 @@
 //! Every provider has names and units of its own. What cannot be told for sure is absent: a moment
 //! is only worth something beside the answer's own `date`, for no clock is read here.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use jiff::Timestamp;
@@ -17,12 +16,14 @@ const MAX_DIMENSIONS: usize = 16;
 const MAX_DIMENSION: usize = 40;
 /// Bytes of a field name behind `ratelimit`.
 const MAX_REST: usize = 64;
-/// The longest window that is believed, in seconds: a year. A larger number is no length of time.
-const LONGEST: f64 = 366.0 * 86_400.0;
+/// The longest window that is believed: a year. A larger number is no length of time.
+const LONGEST: u64 = 366 * 86_400 * SECOND;
 /// How far a window may have begun anew before the answer says so: clocks and seconds are coarse.
-const LATE: f64 = 60.0;
+const LATE: u64 = 60 * SECOND;
+/// In nanoseconds, as all times here: so sums of decimals are exact.
+const SECOND: u64 = 1_000_000_000;
 /// The dimension of fields that name none.
-const DEFAULT: &str = "default";
+const DEFAULT: &[u8] = b"default";
 
 /// One of the three figures of a dimension.
 #[derive(Clone, Copy)]
@@ -32,22 +33,19 @@ enum Figure {
     Reset,
 }
 
-const FIGURES: [(&str, Figure); 3] =
-    [("limit", Figure::Limit), ("remaining", Figure::Remaining), ("reset", Figure::Reset)];
-
 /// When the answer was made, by its own word; read only where a figure needs it.
 struct Made<'a> {
     headers: &'a dyn Headers,
-    at: OnceCell<Option<Timestamp>>,
+    at: OnceCell<Option<i128>>,
 }
 
 /// The rate limits that an answer names.
 pub(crate) fn rate_limits(headers: &dyn Headers) -> RateLimits {
     let mut limits = RateLimits::default();
-    let made = Made::new(headers);
+    let made = Made { headers, at: OnceCell::new() };
     headers.each(&mut |name, value| {
         if let Some(rest) = rest(name) {
-            field(rest, value, &made, &mut limits);
+            field(rest, value.trim_ascii(), &made, &mut limits);
         }
     });
     limits
@@ -62,12 +60,13 @@ pub(crate) fn retry_after(headers: &dyn Headers) -> Option<f64> {
     let milliseconds = value("retry-after-ms").and_then(figure).map(|value| value / 1000.0);
     milliseconds.or_else(|| {
         let text = value("retry-after")?;
-        figure(text).or_else(|| Made::new(headers).until(http_date(text)?))
+        let until = |moment| Some(Made { headers, at: OnceCell::new() }.until(moment)?.max(0));
+        figure(text).or_else(|| Some(until(http_date(text.as_bytes())?)? as f64 / SECOND as f64))
     })
 }
 
 /// What follows `ratelimit` in the name of a field, in the three spellings that providers have. Of
-/// most fields no more than the first letter is looked at.
+/// most fields no more than the first letters are looked at.
 fn rest(name: &[u8]) -> Option<&[u8]> {
     const WORD: &[u8] = b"ratelimit";
     let front: &[u8] = match name.first()? | 0x20 {
@@ -87,162 +86,260 @@ fn field(rest: &[u8], value: &[u8], made: &Made<'_>, limits: &mut RateLimits) {
     let Some(lower) = lower.get_mut(..rest.len()) else { return };
     lower.copy_from_slice(rest);
     lower.make_ascii_lowercase();
-    let (Ok(rest), Ok(value)) = (std::str::from_utf8(lower), std::str::from_utf8(value)) else {
-        return;
-    };
-    if rest.is_empty() {
-        list(value, made, limits);
-    } else if let Some((figure, dimension)) = meaning(rest) {
-        set(limits, &dimension, figure, value, made);
+    match &*lower {
+        [] => list(value, made, limits),
+        [b'-', words @ ..] => {
+            if let Some((figure, dimension)) = meaning(words) {
+                set(limits, dimension.unwrap_or(DEFAULT), figure, value, made);
+            }
+        }
+        // Mistral limits large requests beside all requests.
+        [b'b', b'y', b's', b'i', b'z', b'e', b'-', words @ ..] => match meaning(words) {
+            Some((figure, None)) => set(limits, b"bysize", figure, value, made),
+            Some((figure, Some(dimension))) => {
+                set(limits, &[b"bysize-", dimension].concat(), figure, value, made);
+            }
+            None => {}
+        },
+        _ => {}
     }
 }
 
-/// `-limit-requests`, `-requests-limit`, `-limit`, `bysize-remaining-minute`.
-fn meaning(rest: &str) -> Option<(Figure, Cow<'_, str>)> {
-    let (family, rest) = match rest.strip_prefix("bysize") {
-        Some(rest) => ("bysize", rest),
-        None => ("", rest),
-    };
-    let words = rest.strip_prefix('-')?;
-    let (figure, dimension) = FIGURES.into_iter().find_map(|(word, figure)| {
-        let dimension = match words.strip_prefix(word) {
-            Some("") => None,
-            Some(behind) => Some(behind.strip_prefix('-')?),
-            None => Some(words.strip_suffix(word)?.strip_suffix('-')?),
-        };
-        Some((figure, dimension))
-    })?;
-    let dimension = match (family, dimension) {
-        ("", dimension) => dimension.unwrap_or(DEFAULT).into(),
-        (family, None) => family.into(),
-        (family, Some(dimension)) => format!("{family}-{dimension}").into(),
-    };
-    Some((figure, dimension))
+/// `limit-requests`, `requests-limit`, `limit`.
+fn meaning(words: &[u8]) -> Option<(Figure, Option<&[u8]>)> {
+    const FIGURES: [(&[u8], Figure); 3] =
+        [(b"limit", Figure::Limit), (b"remaining", Figure::Remaining), (b"reset", Figure::Reset)];
+    FIGURES.into_iter().find_map(|(word, figure)| match words.strip_prefix(word) {
+        Some([]) => Some((figure, None)),
+        Some(behind) => Some((figure, Some(behind.strip_prefix(b"-")?))),
+        None => Some((figure, Some(words.strip_suffix(word)?.strip_suffix(b"-")?))),
+    })
 }
 
 /// The one field of the IETF's drafts: `limit=10, remaining=5, reset=30`, or `"name";r=5;t=30`.
-fn list(value: &str, made: &Made<'_>, limits: &mut RateLimits) {
+fn list(value: &[u8], made: &Made<'_>, limits: &mut RateLimits) {
     let mut dimension = DEFAULT;
-    for part in value.split([',', ';']).map(str::trim) {
-        let (key, value) = match part.split_once('=') {
-            Some((key, value)) => (key.trim(), value.trim()),
-            None => {
-                dimension = part.trim_matches('"');
+    for part in value.split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii) {
+        let mut sides = part.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
+        let figure = match (sides.next(), sides.next()) {
+            (Some(b"limit"), Some(value)) => (Figure::Limit, value),
+            (Some(b"remaining" | b"r"), Some(value)) => (Figure::Remaining, value),
+            (Some(b"reset" | b"t"), Some(value)) => (Figure::Reset, value),
+            (Some([b'"', name @ .., b'"']), None) => {
+                dimension = name;
                 continue;
             }
-        };
-        let figure = match key {
-            "limit" => Figure::Limit,
-            "remaining" | "r" => Figure::Remaining,
-            "reset" | "t" => Figure::Reset,
             _ => continue,
         };
-        set(limits, dimension, figure, value, made);
+        set(limits, dimension, figure.0, figure.1, made);
     }
 }
 
 /// Sets a figure, unless an earlier field has; what cannot be read names no dimension.
-fn set(limits: &mut RateLimits, dimension: &str, figure: Figure, value: &str, made: &Made<'_>) {
-    let value = value.trim();
-    let is_known = limits.0.iter().any(|limit| limit.dimension == dimension);
-    if !is_known && (limits.0.len() >= MAX_DIMENSIONS || !is_word(dimension)) {
-        return;
-    }
+fn set(limits: &mut RateLimits, dimension: &[u8], figure: Figure, value: &[u8], made: &Made<'_>) {
+    let Some(value) = figure.read(value, made) else { return };
+    let known = limits.0.iter().position(|limit| limit.dimension.as_bytes() == dimension);
+    let limit = match known {
+        Some(at) => &mut limits.0[at],
+        None if limits.0.len() < MAX_DIMENSIONS && is_word(dimension) => {
+            limits.entry(std::str::from_utf8(dimension).expect("a word is ASCII"))
+        }
+        None => return,
+    };
     match figure {
-        Figure::Limit => {
-            if let Some(limit) = whole(value) {
-                limits.entry(dimension).limit.get_or_insert(limit);
-            }
-        }
-        Figure::Remaining => {
-            if let Some(remaining) = whole(value) {
-                limits.entry(dimension).remaining.get_or_insert(remaining);
-            }
-        }
-        Figure::Reset => {
-            if let Some(reset) = reset(value, made) {
-                limits.entry(dimension).reset_s.get_or_insert(reset);
-            }
-        }
+        Figure::Limit => _ = limit.limit.get_or_insert(value),
+        Figure::Remaining => _ = limit.remaining.get_or_insert(value),
+        Figure::Reset => _ = limit.reset_s.get_or_insert(value as f64 / SECOND as f64),
     }
 }
 
 /// Whether this may stand in a key of a record.
-fn is_word(dimension: &str) -> bool {
-    let is_of_word = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-    (1..=MAX_DIMENSION).contains(&dimension.len()) && dimension.bytes().all(is_of_word)
+fn is_word(dimension: &[u8]) -> bool {
+    let is_of_word = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    (1..=MAX_DIMENSION).contains(&dimension.len()) && dimension.iter().all(is_of_word)
 }
 
-fn whole(text: &str) -> Option<u64> {
-    // The parser would take a sign.
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+// === impl Figure ===
+
+impl Figure {
+    /// A number, or nanoseconds.
+    fn read(self, value: &[u8], made: &Made<'_>) -> Option<u64> {
+        match self {
+            Self::Limit | Self::Remaining => whole(value),
+            Self::Reset => reset(value, made).filter(|time| *time <= LONGEST),
+        }
+    }
 }
 
-/// Seconds until a window begins anew: a number, a length of time with its units, or a moment.
-fn reset(text: &str, made: &Made<'_>) -> Option<f64> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let seconds = match is_number {
-        true => number(text.parse().ok()?, made),
-        false => length(text).or_else(|| made.until(text.parse().ok()?)),
-    };
-    seconds.filter(|seconds| (0.0..=LONGEST).contains(seconds))
-}
-
-/// A number of seconds, or a moment as seconds or milliseconds since 1970. In between it is nothing
-/// that can be told.
-fn number(number: f64, made: &Made<'_>) -> Option<f64> {
-    let moment = |seconds: f64| made.until(Timestamp::from_second(seconds as i64).ok()?);
-    match number {
-        0.0..=LONGEST => Some(number),
-        1e9..1e10 => moment(number),
-        1e12..1e13 => moment(number / 1000.0),
+fn whole(digits: &[u8]) -> Option<u64> {
+    let digit = |sum: u64, byte: &u8| match byte {
+        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
         _ => None,
+    };
+    (!digits.is_empty()).then(|| digits.iter().try_fold(0, digit))?
+}
+
+/// Until a window begins anew: a number, a length of time with its units, or a moment.
+fn reset(text: &[u8], made: &Made<'_>) -> Option<u64> {
+    match decimal(text) {
+        Some((number, [])) => number.seconds(made),
+        Some(_) => length(text).or_else(|| made.time_to(rfc_3339(text)?)),
+        None => None,
+    }
+}
+
+/// Digits, of which the last few stand behind the point.
+#[derive(Clone, Copy)]
+struct Decimal {
+    digits: u64,
+    /// Ten to the power of those behind the point.
+    scale: u64,
+}
+
+/// The decimal at the front of a text, and what follows.
+fn decimal(text: &[u8]) -> Option<(Decimal, &[u8])> {
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (front, rest) = text.split_at(digits(text));
+    let mut number = Decimal { digits: whole(front)?, scale: 1 };
+    let [b'.', behind @ ..] = rest else { return Some((number, rest)) };
+    let (behind, rest) = behind.split_at(digits(behind));
+    // What is smaller than a nanosecond is left out.
+    for byte in behind.iter().take(9) {
+        number.digits = number.digits.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+        number.scale *= 10;
+    }
+    Some((number, rest))
+}
+
+impl Decimal {
+    fn times(self, unit: u64) -> Option<u64> {
+        u64::try_from(u128::from(self.digits) * u128::from(unit) / u128::from(self.scale)).ok()
+    }
+
+    /// A number of seconds, or a moment as seconds or milliseconds since 1970. In between it is
+    /// nothing that can be told.
+    fn seconds(self, made: &Made<'_>) -> Option<u64> {
+        const EPOCH: u64 = 1_000_000_000;
+        match self.digits / self.scale {
+            0..EPOCH => self.times(SECOND),
+            EPOCH..10_000_000_000 => made.time_to(self.times(SECOND)?.into()),
+            1_000_000_000_000..10_000_000_000_000 => {
+                made.time_to(self.times(SECOND / 1000)?.into())
+            }
+            _ => None,
+        }
     }
 }
 
 /// `4ms`, `1m30s`, `7.66s`.
-fn length(text: &str) -> Option<f64> {
-    let (mut rest, mut sum) = (text, 0.0);
+fn length(text: &[u8]) -> Option<u64> {
+    let (mut rest, mut sum) = (text, 0_u64);
     while !rest.is_empty() {
-        let digits = rest.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
-        let (number, behind) = rest.split_at(digits);
-        let letters = behind.bytes().take_while(|byte| !byte.is_ascii_digit()).count();
+        let (number, behind) = decimal(rest)?;
+        let letters = behind.iter().take_while(|byte| !byte.is_ascii_digit()).count();
         let (unit, behind) = behind.split_at(letters);
         let unit = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
+            b"ns" => 1,
+            b"us" | b"\xc2\xb5s" | b"\xce\xbcs" => 1_000,
+            b"ms" => SECOND / 1000,
+            b"s" => SECOND,
+            b"m" => 60 * SECOND,
+            b"h" => 3_600 * SECOND,
+            b"d" => 86_400 * SECOND,
             _ => return None,
         };
-        let number: f64 = number.parse().ok()?;
-        // To divide by a thousand is exact where to multiply by a thousandth is not.
-        sum += if unit < 1.0 { number / (1.0 / unit) } else { number * unit };
+        sum = sum.checked_add(number.times(unit)?)?;
         rest = behind;
     }
-    (!text.is_empty()).then_some(sum)
+    Some(sum)
 }
 
-fn http_date(text: &str) -> Option<Timestamp> {
-    rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+/// A moment as RFC 3339 writes it. Whole seconds of UTC, which is what is sent, are read here, at a
+/// tenth of the cost.
+fn rfc_3339(text: &[u8]) -> Option<i128> {
+    if let [y @ .., b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'Z'] =
+        text
+        && y.len() == 4
+    {
+        return moment(
+            y,
+            whole(&[*m1, *m2])?,
+            &[*d1, *d2],
+            [&[*h1, *h2], &[*n1, *n2], &[*s1, *s2]],
+        );
+    }
+    let moment: Timestamp = std::str::from_utf8(text).ok()?.parse().ok()?;
+    Some(moment.as_nanosecond())
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, and what else mail allows.
+fn http_date(text: &[u8]) -> Option<i128> {
+    const MONTHS: [&[u8]; 12] = [
+        b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",
+        b"Dec",
+    ];
+    if let [
+        _,
+        _,
+        _,
+        b',',
+        b' ',
+        day @ ..,
+        b' ',
+        h1,
+        h2,
+        b':',
+        n1,
+        n2,
+        b':',
+        s1,
+        s2,
+        b' ',
+        b'G',
+        b'M',
+        b'T',
+    ] = text
+        && let [d1, d2, b' ', m1, m2, m3, b' ', year @ ..] = day
+        && let Some(month) = MONTHS.iter().position(|month| **month == [*m1, *m2, *m3])
+    {
+        let time: [&[u8]; 3] = [&[*h1, *h2], &[*n1, *n2], &[*s1, *s2]];
+        return moment(year, month as u64 + 1, &[*d1, *d2], time);
+    }
+    let text = std::str::from_utf8(text).ok()?;
+    let moment = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(moment.as_nanosecond())
+}
+
+/// Nanoseconds since 1970.
+fn moment(year: &[u8], month: u64, day: &[u8], time: [&[u8]; 3]) -> Option<i128> {
+    let [hour, minute, second] = time.map(whole);
+    let (year, day) = (whole(year)?, whole(day)?);
+    let date = jiff::civil::Date::new(
+        i16::try_from(year).ok()?,
+        i8::try_from(month).ok()?,
+        i8::try_from(day).ok()?,
+    );
+    let days = date.ok()?.duration_since(jiff::civil::date(1970, 1, 1)).as_secs();
+    let (hour, minute, second) = (hour?, minute?, second?);
+    // The 60th second is a leap second.
+    let is_time = hour < 24 && minute < 60 && second <= 60;
+    let seconds = i128::from(days) + i128::from(hour * 3_600 + minute * 60 + second);
+    is_time.then(|| seconds * i128::from(SECOND))
 }
 
 // === impl Made ===
 
-impl<'a> Made<'a> {
-    fn new(headers: &'a dyn Headers) -> Self {
-        Self { headers, at: OnceCell::new() }
+impl Made<'_> {
+    /// Nanoseconds from the answer to a moment; negative where that had passed.
+    fn until(&self, moment: i128) -> Option<i128> {
+        let read = || http_date(self.headers.value("date")?.trim_ascii());
+        Some(moment - (*self.at.get_or_init(read))?)
     }
 
-    /// Seconds from the answer to a moment. One that has just passed is now.
-    fn until(&self, moment: Timestamp) -> Option<f64> {
-        let read = || http_date(std::str::from_utf8(self.headers.value("date")?).ok()?.trim());
-        let made = (*self.at.get_or_init(read))?;
-        let seconds = (moment - made).total(jiff::Unit::Second).ok()?;
-        (seconds >= -LATE).then_some(seconds.max(0.0))
+    /// The same for a window; one that has just begun anew does so now.
+    fn time_to(&self, moment: i128) -> Option<u64> {
+        let time = self.until(moment).filter(|time| *time >= -i128::from(LATE))?;
+        u64::try_from(time.max(0)).ok()
     }
 }
 
@@ -368,12 +465,17 @@ mod tests {
             ("0.5", Some(0.5)),
             // Moments: seconds and milliseconds since 1970, and RFC 3339.
             ("1742031526", Some(30.0)),
-            ("1742031496500", Some(0.0)),
+            ("1742031496500", Some(0.5)),
             ("2025-03-15T09:38:15Z", Some(0.0)),
             ("2025-03-15T09:30:15Z", None),
             ("2035-03-15T09:30:15Z", None),
             ("99999999", None),
             ("99999999999", None),
+            ("99999999999999999999", None),
+            ("2025-03-15T09:38:17.5Z", Some(1.5)),
+            ("2025-03-15T10:38:17+01:00", Some(1.0)),
+            ("2025-02-30T09:38:17Z", None),
+            ("2025-03-15T24:38:17Z", None),
             ("1e3", None),
             ("inf", None),
             ("soon", None),
@@ -410,6 +512,8 @@ mod tests {
             (&[("retry-after", "2"), ("retry-after-ms", "x")], Some(2.0)),
             (&[DATE, ("retry-after", "Sat, 15 Mar 2025 09:39:16 GMT")], Some(60.0)),
             (&[DATE, ("retry-after", "Sat, 15 Mar 2025 09:38:10 GMT")], Some(0.0)),
+            (&[DATE, ("retry-after", "Sat, 15 Mar 2025 10:39:16 +0100")], Some(60.0)),
+            (&[DATE, ("retry-after", "Sat, 31 Feb 2025 09:39:16 GMT")], None),
             (&[("retry-after", "Sat, 15 Mar 2025 09:39:16 GMT")], None),
             (&[("retry-after", "-1")], None),
             (&[("retry-after", "nan")], None),
