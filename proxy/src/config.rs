@@ -7,6 +7,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Metrics by OTLP; the `OTEL_*` variables say the same.
     pub otlp: OtlpConfig,
+    /// A table of prices in place of the one that is built in; beside this file, unless it says where.
+    pub prices: Option<PathBuf>,
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
@@ -153,6 +156,7 @@ impl Default for Config {
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
+            prices: None,
         }
     }
 }
@@ -160,10 +164,12 @@ impl Default for Config {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
-        let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
-        let name = path.display().to_string();
-        Self::parse(&text).map_err(|error| within(error.message.replace("<input>", &name)))
+        let mut config = within_file(path, Self::parse)?;
+        if let (Some(prices), Some(folder)) = (&mut config.prices, path.parent()) {
+            *prices = folder.join(&*prices);
+            crate::prices(Some(prices))?;
+        }
+        Ok(config)
     }
 
     /// Reads and checks a text.
@@ -171,7 +177,7 @@ impl Config {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        let config: Self = parse_yaml(text)?;
         config.check()?;
         Ok(config)
     }
@@ -233,6 +239,22 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Reads a file, and names it where something is wrong with it.
+pub(crate) fn within_file<T>(
+    path: &Path,
+    read: impl FnOnce(&str) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError> {
+    let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
+    let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
+    let name = path.display().to_string();
+    read(&text).map_err(|error| within(error.message.replace("<input>", &name)))
+}
+
+/// Reads a text, and says where something is wrong with it.
+pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|error| explain(&error))
+}
 
 /// The reader's own words (with line and column), and the nearest key where one is unknown.
 fn explain(error: &serde_saphyr::Error) -> ConfigError {

@@ -18,6 +18,7 @@ mod http1;
 mod inbound;
 mod layer;
 mod listener;
+mod prices;
 mod pump;
 mod route;
 mod serve;
@@ -27,4 +28,5 @@ mod timer;
 mod upstream;
 
 pub use config::{Config, ConfigError};
+pub use prices::prices;
 pub use sidecar::{Sidecar, StartError};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use tidegate_wire::Record;
+use tidegate_wire::{Prices, Record};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -43,11 +43,14 @@ pub struct Options {
     pub exporters: Vec<Box<dyn Exporter>>,
     /// Where metrics are pushed.
     pub otlp: Option<Otlp>,
+    /// What calls cost.
+    pub prices: Arc<Prices>,
 }
 
 /// The recorders of all workers, and the threads of the exporters.
 pub struct Recorders {
     registry: Arc<Registry>,
+    prices: Arc<Prices>,
     queue: Option<Arc<Queue>>,
     drained: Option<mpsc::Receiver<()>>,
     background: Background,
@@ -57,6 +60,7 @@ pub struct Recorders {
 #[derive(Clone, Debug)]
 pub struct Recorder {
     shard: Arc<Mutex<Shard>>,
+    prices: Arc<Prices>,
     lane: Option<Lane>,
 }
 
@@ -105,8 +109,9 @@ impl Recorder {
         lock(&self.shard).open(model, upstream)
     }
 
-    /// Counts a call that has ended, and offers its record to the exporters.
-    pub fn close(&self, record: Record) {
+    /// Reckons what a call that has ended costs, counts it, and offers its record to the exporters.
+    pub fn close(&self, mut record: Record) {
+        self.prices.apply(&mut record);
         lock(&self.shard).add(&record);
         if let Some(lane) = &self.lane {
             lane.offer(record);
@@ -230,7 +235,7 @@ impl Recorders {
                 (Some(queue), Some(drained))
             }
         };
-        Ok(Self { registry, queue, drained, background })
+        Ok(Self { registry, prices: options.prices, queue, drained, background })
     }
 
     /// A recorder for one more worker.
@@ -240,7 +245,7 @@ impl Recorders {
             lock(&queue.lanes).push(waiting.clone());
             Lane { waiting, queue: queue.clone() }
         });
-        Recorder { shard: self.registry.shard(), lane }
+        Recorder { shard: self.registry.shard(), prices: self.prices.clone(), lane }
     }
 
     /// What has been counted so far.

@@ -55,6 +55,9 @@ pub enum StartError {
     /// OTLP is configured in a way that cannot work.
     #[error(transparent)]
     Otlp(#[from] crate::export::otlp::Error),
+    /// The table of prices cannot be used.
+    #[error(transparent)]
+    Prices(#[from] crate::config::ConfigError),
     /// Threads cannot be started.
     #[error("cannot start")]
     Threads(#[from] std::io::Error),
@@ -193,6 +196,7 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
         regions: regions.map(|region| region.as_str().into()).collect(),
         exporters,
         otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
+        prices: crate::prices(config.prices.as_deref())?,
     };
     Ok(Recorders::start(options)?)
 }

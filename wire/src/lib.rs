@@ -8,20 +8,24 @@ pub mod json;
 
 mod dialect;
 mod facts;
+mod glob;
 mod hints;
 mod host;
 mod nested;
 mod observer;
 mod outcome;
+mod price;
 mod record;
 mod reply;
 mod request;
 mod shape;
 mod words;
 
+pub use glob::glob;
 pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};
+pub use price::{Cost, DEFAULT_PRICES, Prices};
 pub use record::{
     Asked, Id, Job, JobOutcome, Media, RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
 };

@@ -23,6 +23,9 @@ pub static FAMILIES: &[&Family] = &[
     &OVERHEAD,
     &TOKENS,
     &USAGE_ABSENT,
+    &COST,
+    &UNPRICED_CALLS,
+    &UNPRICED_TOKENS,
     &CALLS_IN_FLIGHT,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
@@ -36,6 +39,9 @@ pub static FAMILIES: &[&Family] = &[
 /// The types of [`TOKENS`], in the order in which a series keeps them.
 pub(super) const TOKEN_TYPES: [&str; 5] =
     ["input", "output", "cache_read", "cache_creation", "reasoning"];
+
+/// The types of [`UNPRICED_TOKENS`], likewise.
+pub(super) const UNPRICED_TYPES: [&str; 2] = ["input", "output"];
 
 /// One metric.
 #[derive(Debug)]
@@ -174,6 +180,53 @@ pub static USAGE_ABSENT: Family = Family {
     kind: Kind::Counter,
     labels: &[&MODEL],
     read: |_, series, put| put("", Value::Counter(series.usage_absent)),
+};
+
+/// What calls cost.
+pub static COST: Family = Family {
+    name: "tidegate.cost.usd",
+    prometheus: "tidegate_cost_usd_total",
+    unit: "{USD}",
+    help: "Cost of calls by the price table, in US dollars; calls without a price are left out.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM],
+    read: |_, series, put| {
+        if let Some(cost) = series.cost {
+            put("", Value::Cost(cost));
+        }
+    },
+};
+
+/// Calls that the cost leaves out.
+pub static UNPRICED_CALLS: Family = Family {
+    name: "tidegate.unpriced.calls",
+    prometheus: "tidegate_unpriced_calls_total",
+    unit: "{call}",
+    help: "Calls that used something which the price table has no price for.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER],
+    read: |labels, series, put| {
+        if is_model_call(labels) {
+            put("", Value::Counter(series.unpriced));
+        }
+    },
+};
+
+/// Tokens that the cost leaves out.
+pub static UNPRICED_TOKENS: Family = Family {
+    name: "tidegate.unpriced.tokens",
+    prometheus: "tidegate_unpriced_tokens_total",
+    unit: "{token}",
+    help: "Tokens of calls that used something which the price table has no price for.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER, &TYPE],
+    read: |_, series, put| {
+        for (part, tokens) in UNPRICED_TYPES.into_iter().zip(series.unpriced_tokens) {
+            if series.unpriced > 0 {
+                put(part, Value::Counter(tokens));
+            }
+        }
+    },
 };
 
 /// Calls that have not ended yet.

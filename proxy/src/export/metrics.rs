@@ -44,6 +44,8 @@ pub const TOKENS: &[f64] = &[
     16777216.0, 67108864.0,
 ];
 
+/// Picodollars in a dollar.
+const PICODOLLARS: f64 = 1e12;
 /// Longer words never become label values.
 const WORD_BYTES: usize = 128;
 /// Series of one worker; beyond it, what callers choose counts as [`OTHER`].
@@ -98,6 +100,8 @@ pub struct Point {
 pub enum Value {
     /// A number that only grows.
     Counter(u64),
+    /// An amount of money that only grows, in picodollars: whole numbers add up the same in any order.
+    Cost(u64),
     /// A number that goes up and down.
     Gauge(i64),
     /// How often which size occurred.
@@ -135,6 +139,11 @@ pub(super) struct Series {
     pub(super) usage_absent: u64,
     /// By the types of [`catalog::TOKEN_TYPES`]; absent until one was stated.
     pub(super) tokens: [Option<u64>; 5],
+    /// In picodollars; absent until a call had a cost.
+    pub(super) cost: Option<u64>,
+    pub(super) unpriced: u64,
+    /// By the types of [`catalog::UNPRICED_TYPES`].
+    pub(super) unpriced_tokens: [u64; 2],
     pub(super) duration: Histogram,
     pub(super) time_to_first_token: Histogram,
     pub(super) time_per_output_token: Histogram,
@@ -265,6 +274,11 @@ impl Registry {
     }
 }
 
+/// An amount of money as exporters show it.
+pub(super) fn dollars(picodollars: u64) -> f64 {
+    picodollars as f64 / PICODOLLARS
+}
+
 type Points = BTreeMap<&'static str, BTreeMap<Vec<String>, Value>>;
 
 fn add(points: &mut Points, family: &Family, labels: Vec<String>, value: Value) {
@@ -350,6 +364,9 @@ impl Series {
             calls: 0,
             usage_absent: 0,
             tokens: [None; 5],
+            cost: None,
+            unpriced: 0,
+            unpriced_tokens: [0; 2],
             duration: Histogram::new(SECONDS),
             time_to_first_token: Histogram::new(SECONDS),
             time_per_output_token: Histogram::new(SECONDS_PER_TOKEN),
@@ -372,6 +389,7 @@ impl Series {
         for (sum, stated) in self.tokens.iter_mut().zip(tokens) {
             merge_stated(sum, stated);
         }
+        self.add_cost(record);
         self.duration.observe(record.duration_s);
         self.time_to_first_token.observe(record.time_to_first_token_s);
         self.time_per_output_token.observe(record.time_per_output_token_s);
@@ -380,11 +398,28 @@ impl Series {
         self.output_usage.observe(record.output_tokens.map(|tokens| tokens as f64));
     }
 
+    fn add_cost(&mut self, record: &Record) {
+        // Beyond 18 million dollars the number stands still.
+        merge_stated(&mut self.cost, record.cost_usd.map(|usd| (usd * PICODOLLARS).round() as u64));
+        if record.unpriced == Some(true) {
+            self.unpriced += 1;
+            let tokens = [record.input_tokens, record.output_tokens];
+            for (sum, stated) in self.unpriced_tokens.iter_mut().zip(tokens) {
+                *sum = sum.saturating_add(stated.unwrap_or(0));
+            }
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
         self.calls += other.calls;
         self.usage_absent += other.usage_absent;
         for (sum, stated) in self.tokens.iter_mut().zip(other.tokens) {
             merge_stated(sum, stated);
+        }
+        merge_stated(&mut self.cost, other.cost);
+        self.unpriced += other.unpriced;
+        for (sum, tokens) in self.unpriced_tokens.iter_mut().zip(other.unpriced_tokens) {
+            *sum = sum.saturating_add(tokens);
         }
         self.duration.merge(&other.duration);
         self.time_to_first_token.merge(&other.time_to_first_token);
@@ -404,10 +439,15 @@ fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
 
 /// Whether an answer lacks the token numbers that its operation should have had.
 fn lacks_usage(record: &Record) -> bool {
+    // Who makes images by an interface for text is not asked for tokens.
+    let makes_images = record.media.as_ref().is_some_and(|media| media.images_made.is_some());
     let generates = record.operation.as_deref().is_some_and(|operation| {
         matches!(operation, "chat" | "generate_content" | "text_completion" | "embeddings")
     });
-    generates && record.outcome == Some(Outcome::Completed) && record.usage_source.is_none()
+    generates
+        && !makes_images
+        && record.outcome == Some(Outcome::Completed)
+        && record.usage_source.is_none()
 }
 
 // === impl Histogram ===
@@ -465,7 +505,9 @@ impl Value {
     /// Adds another worker's part of the same series.
     fn merge(&mut self, other: &Self) {
         match (self, other) {
-            (Self::Counter(sum), Self::Counter(count)) => *sum = sum.saturating_add(*count),
+            (Self::Counter(sum), Self::Counter(count)) | (Self::Cost(sum), Self::Cost(count)) => {
+                *sum = sum.saturating_add(*count);
+            }
             (Self::Gauge(sum), Self::Gauge(count)) => *sum += count,
             (Self::Histogram(sum), Self::Histogram(counted)) => sum.merge(counted),
             _ => debug_assert!(false, "a family has one kind of value"),

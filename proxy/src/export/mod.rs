@@ -83,6 +83,8 @@ mod tests {
             usage_source: (!failed).then_some(UsageSource::Reported),
             input_tokens: (!failed).then_some(number as u64),
             output_tokens: (!failed).then_some(7),
+            cost_usd: number.is_multiple_of(2).then_some(size / 1e7 + 1e-6),
+            unpriced: (!number.is_multiple_of(2)).then_some(true),
             duration_s: Some(size / 8.0),
             time_to_first_token_s: Some(size / 16.0),
             time_per_output_token_s: Some(size / 64.0),
@@ -122,10 +124,12 @@ mod tests {
                 _ => &[],
             };
             for point in numbers {
-                let Some(number_data_point::Value::AsInt(value)) = point.value else {
-                    panic!("{name} has no number")
+                let value = match point.value {
+                    Some(number_data_point::Value::AsInt(value)) => value as f64,
+                    Some(number_data_point::Value::AsDouble(value)) => value,
+                    None => panic!("{name} has no number"),
                 };
-                put("", labels(&metric.name, &point.attributes), value as f64);
+                put("", labels(&metric.name, &point.attributes), value);
             }
             let Some(metric::Data::Histogram(histogram)) = &metric.data else { continue };
             for point in &histogram.data_points {

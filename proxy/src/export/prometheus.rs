@@ -8,7 +8,7 @@ use ::prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, 
 use ::prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::catalog::{FAMILIES, Family, Kind};
-use super::metrics::{self, Point, Registry, Value};
+use super::metrics::{self, Point, Registry, Value, dollars};
 
 /// The content type of [`Prometheus::text`].
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
@@ -84,6 +84,11 @@ fn encode_point(family: &Family, point: Point) -> Metric {
         Value::Counter(count) => {
             let mut counter = Counter::default();
             counter.set_value(count as f64);
+            metric.set_counter(counter);
+        }
+        Value::Cost(picodollars) => {
+            let mut counter = Counter::default();
+            counter.set_value(dollars(picodollars));
             metric.set_counter(counter);
         }
         Value::Gauge(value) => {

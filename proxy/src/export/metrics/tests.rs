@@ -1,5 +1,7 @@
 //! What is counted, and for whom.
 
+use tidegate_wire::UsageSource;
+
 use super::*;
 
 fn registry() -> Registry {
@@ -161,5 +163,65 @@ fn the_generated_name_of_each_metric_is_the_one_of_prometheus() {
         let total = if family.kind == catalog::Kind::Counter { "_total" } else { "" };
         let generated = family.name.replace('.', "_") + unit + total;
         assert_eq!(generated, family.prometheus);
+    }
+}
+
+#[test]
+fn costs_add_up_exactly_and_what_has_no_price_is_counted_apart() {
+    let registry = registry();
+    let shards = [registry.shard(), registry.shard()];
+    for shard in shards.iter().cycle().take(1000) {
+        let record = Record { cost_usd: Some(0.1e-6), ..answered("gemma", 200) };
+        lock(shard).add(&record);
+    }
+    let unpriced = Record { unpriced: Some(true), output_tokens: Some(2), ..answered("new", 200) };
+    lock(&shards[0]).add(&unpriced);
+
+    let cost = points(&registry, "tidegate_cost_usd_total");
+    assert_eq!(cost.len(), 1, "{cost:?}");
+    assert_eq!(cost[0].value, Value::Cost(100_000_000), "a thousand tenths of a millionth");
+    assert_eq!(dollars(100_000_000), 0.0001);
+    let calls: BTreeMap<_, _> = points(&registry, "tidegate_unpriced_calls_total")
+        .into_iter()
+        .map(|point| (point.labels[0].clone(), point.value))
+        .collect();
+    let expected = [("gemma".into(), Value::Counter(0)), ("new".into(), Value::Counter(1))];
+    assert_eq!(calls, BTreeMap::from(expected));
+    let tokens: Vec<_> = points(&registry, "tidegate_unpriced_tokens_total")
+        .into_iter()
+        .map(|point| (point.labels.join(" "), point.value))
+        .collect();
+    let expected = [("new openai input", 3), ("new openai output", 2)];
+    assert_eq!(tokens, expected.map(|(labels, tokens)| (labels.into(), Value::Counter(tokens))));
+}
+
+#[test]
+fn usage_is_missed_only_where_a_completed_call_should_have_stated_it() {
+    let silent = |operation: &str, outcome| Record {
+        operation: (!operation.is_empty()).then(|| operation.into()),
+        outcome: Some(outcome),
+        ..answered("gemma", 200)
+    };
+    for operation in ["chat", "generate_content", "text_completion", "embeddings"] {
+        for stream in [None, Some(false), Some(true)] {
+            let record = Record { stream, ..silent(operation, Outcome::Completed) };
+            assert!(lacks_usage(&record), "{record:?}");
+        }
+        for outcome in [Outcome::Failed, Outcome::Truncated, Outcome::Refused, Outcome::Abandoned] {
+            assert!(!lacks_usage(&silent(operation, outcome)), "{operation} {outcome:?}");
+        }
+        for source in [UsageSource::Reported, UsageSource::Partial] {
+            let stated =
+                Record { usage_source: Some(source), ..silent(operation, Outcome::Completed) };
+            assert!(!lacks_usage(&stated), "{operation} {source:?}");
+        }
+        let media = tidegate_wire::Media { images_made: Some(1), ..Default::default() };
+        let image = Record { media: Some(media.into()), ..silent(operation, Outcome::Completed) };
+        assert!(!lacks_usage(&image), "{operation}");
+    }
+    for operation in
+        ["", "count_tokens", "predict_long_running", "fetch_predict_operation", "rerank"]
+    {
+        assert!(!lacks_usage(&silent(operation, Outcome::Completed)), "{operation}");
     }
 }

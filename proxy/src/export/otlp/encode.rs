@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::export::catalog::{self, Family, Kind};
-use crate::export::metrics::{Histogram, Point, Snapshot, Value};
+use crate::export::metrics::{Histogram, Point, Snapshot, Value, dollars};
 
 /// A snapshot as one push.
 pub(crate) fn encode(
@@ -82,16 +82,19 @@ fn encode_family(family: &Family, points: Vec<Point>, times: Times) -> Metric {
 }
 
 fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPoint {
+    use number_data_point::Value::{AsDouble, AsInt};
+
     let value = match value {
-        Value::Counter(count) => i64::try_from(count).unwrap_or(i64::MAX),
-        Value::Gauge(value) => value,
+        Value::Counter(count) => AsInt(i64::try_from(count).unwrap_or(i64::MAX)),
+        Value::Cost(picodollars) => AsDouble(dollars(picodollars)),
+        Value::Gauge(value) => AsInt(value),
         Value::Histogram(_) => unreachable!("a family has one kind of value"),
     };
     NumberDataPoint {
         attributes,
         start_time_unix_nano: times.started,
         time_unix_nano: times.now,
-        value: Some(number_data_point::Value::AsInt(value)),
+        value: Some(value),
         ..Default::default()
     }
 }
