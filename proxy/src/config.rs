@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
 use crate::export::otlp::{Otlp, OtlpConfig};
+pub use crate::layer::include_usage::IncludeUsage;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -78,6 +79,9 @@ pub struct RouteConfig {
     pub strip_prefix: Option<String>,
     /// The name of an upstream.
     pub upstream: String,
+    /// Whether streams of OpenAI's interface are asked for their usage.
+    #[serde(default)]
+    pub include_usage: IncludeUsage,
 }
 
 /// What a call must be for a route to take it.
@@ -191,6 +195,7 @@ impl Config {
             matches: MatchConfig::default(),
             strip_prefix: None,
             upstream: DEFAULT.to_owned(),
+            include_usage: IncludeUsage::default(),
         }];
         self.check()?;
         Ok(self)

@@ -14,6 +14,7 @@ mod error;
 mod exchange;
 mod executor;
 mod head;
+mod hold;
 mod http1;
 mod inbound;
 mod layer;

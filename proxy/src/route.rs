@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
 use crate::config::{Config, MatchConfig};
 use crate::head::RequestHead;
+use crate::layer::include_usage::IncludeUsageLayer;
 use crate::stack::{Stack, stack};
 use crate::upstream::{Spec, Upstream};
 
@@ -54,7 +56,7 @@ pub(crate) enum Pick<'a> {
 
 impl Routes {
     /// The routes and their upstreams, as one worker owns them.
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, held: &Arc<AtomicU64>) -> Self {
         let upstreams: BTreeMap<&str, Rc<Upstream>> = config
             .upstreams
             .iter()
@@ -66,12 +68,14 @@ impl Routes {
             .collect();
         let routes = config.routes.iter().map(|route| {
             let upstream = &upstreams[route.upstream.as_str()];
+            let include_usage =
+                IncludeUsageLayer::new(route.include_usage, &config.timeouts, &config.limits, held);
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
-                stack: stack(upstream.clone()),
+                stack: stack(upstream.clone(), include_usage),
                 matches: Match::new(&route.matches),
             }
         });

@@ -237,7 +237,7 @@ fn start_worker(
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let worker = Rc::new(Worker {
-                routes: Routes::new(&shared.config),
+                routes: Routes::new(&shared.config, &shared.held),
                 recorder,
                 activity: mine,
                 timeouts: shared.config.timeouts.clone(),

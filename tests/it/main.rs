@@ -8,6 +8,7 @@ mod drain;
 mod endings;
 mod failures;
 mod http2;
+mod include_usage;
 mod messages;
 mod pressure;
 mod protocols;

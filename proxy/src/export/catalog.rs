@@ -29,6 +29,7 @@ pub static FAMILIES: &[&Family] = &[
     &CALLS_IN_FLIGHT,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
+    &WARNINGS,
     &BUILD_INFO,
     &CLIENT_OPERATION_DURATION,
     &CLIENT_TOKEN_USAGE,
@@ -262,6 +263,17 @@ pub static NOT_UNDERSTOOD: Family = Family {
     read: |_, _, _| {},
 };
 
+/// What will go wrong in silence.
+pub static WARNINGS: Family = Family {
+    name: "tidegate.warnings",
+    prometheus: "tidegate_warnings_total",
+    unit: "{warning}",
+    help: "Warnings in the records of calls: what will go wrong in silence.",
+    kind: Kind::Counter,
+    labels: &[&WARNING],
+    read: |_, _, _| {},
+};
+
 /// Which build this is.
 pub static BUILD_INFO: Family = Family {
     name: "tidegate.build_info",
@@ -351,6 +363,7 @@ static TYPE: Label = Label::same("type", |_, part| part.into());
 // These families are not read off series of calls: the registry names their values itself.
 static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
 static REASON: Label = Label::same("reason", |_, part| part.into());
+static WARNING: Label = Label::same("warning", |_, part| part.into());
 static BUILD_VERSION: Label = Label::same("version", |_, part| part.into());
 static BUILD_REVISION: Label = Label::same("revision", |_, part| part.into());
 

@@ -50,8 +50,8 @@ const PICODOLLARS: f64 = 1e12;
 const WORD_BYTES: usize = 128;
 /// Series of one worker; beyond it, what callers choose counts as [`OTHER`].
 const SERIES: usize = 2_000;
-/// Reasons why a call was not understood; the reader of bodies has fewer.
-const REASONS: usize = 32;
+/// Words of one kind that a worker counts; who writes them into records has fewer.
+const WORDS: usize = 32;
 
 /// All metrics of this process.
 #[derive(Debug)]
@@ -69,9 +69,14 @@ pub struct Shard {
     models: LocalNames,
     regions: LocalNames,
     series: FxHashMap<Labels, Series>,
-    not_understood: FxHashMap<Arc<str>, u64>,
+    not_understood: Words,
+    warnings: Words,
     in_flight: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Arc<AtomicI64>>>,
 }
+
+/// How often a record had which word of a small vocabulary.
+#[derive(Debug, Default)]
+struct Words(FxHashMap<Arc<str>, u64>);
 
 /// One call in flight, for as long as it is held.
 #[derive(Debug)]
@@ -210,7 +215,8 @@ impl Registry {
             models: LocalNames::new(self.models.clone()),
             regions: LocalNames::new(self.regions.clone()),
             series: FxHashMap::default(),
-            not_understood: FxHashMap::default(),
+            not_understood: Words::default(),
+            warnings: Words::default(),
             in_flight: FxHashMap::default(),
         }));
         lock(&self.shards).push(shard.clone());
@@ -234,9 +240,13 @@ impl Registry {
                     None => _ = series.insert(labels.clone(), counted.clone()),
                 }
             }
-            for (reason, count) in &shard.not_understood {
-                let labels = vec![reason.to_string()];
-                add(&mut points, &catalog::NOT_UNDERSTOOD, labels, Value::Counter(*count));
+            for (family, words) in [
+                (&catalog::NOT_UNDERSTOOD, &shard.not_understood),
+                (&catalog::WARNINGS, &shard.warnings),
+            ] {
+                for (word, count) in &words.0 {
+                    add(&mut points, family, vec![word.to_string()], Value::Counter(*count));
+                }
             }
             for (upstream, models) in &shard.in_flight {
                 for (model, count) in models {
@@ -317,8 +327,9 @@ impl Shard {
             }
         }
         if let Some(reason) = &record.not_understood {
-            self.count_not_understood(reason);
+            self.not_understood.count(reason);
         }
+        record.warnings.iter().for_each(|warning| self.warnings.count(warning));
     }
 
     /// Counts one call for as long as the guard is held.
@@ -338,14 +349,17 @@ impl Shard {
         count.fetch_add(1, Ordering::Relaxed);
         InFlight(count.clone())
     }
+}
 
-    fn count_not_understood(&mut self, reason: &Arc<str>) {
-        if let Some(count) = self.not_understood.get_mut(reason) {
+impl Words {
+    fn count(&mut self, word: &Arc<str>) {
+        let words = &mut self.0;
+        if let Some(count) = words.get_mut(word) {
             *count += 1;
-        } else if self.not_understood.len() < REASONS {
-            self.not_understood.insert(reason.clone(), 1);
+        } else if words.len() < WORDS {
+            words.insert(word.clone(), 1);
         } else {
-            *self.not_understood.entry(OTHER.into()).or_default() += 1;
+            *words.entry(OTHER.into()).or_default() += 1;
         }
     }
 }
@@ -378,7 +392,7 @@ impl Series {
 
     fn add(&mut self, record: &Record) {
         self.calls += 1;
-        self.usage_absent += u64::from(lacks_usage(record));
+        self.usage_absent += u64::from(record.lacks_usage());
         let tokens = [
             record.input_tokens,
             record.output_tokens,
@@ -435,19 +449,6 @@ fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
         // A provider that states nonsense must not bring a worker down.
         *sum = Some(sum.unwrap_or(0).saturating_add(stated));
     }
-}
-
-/// Whether an answer lacks the token numbers that its operation should have had.
-fn lacks_usage(record: &Record) -> bool {
-    // Who makes images by an interface for text is not asked for tokens.
-    let makes_images = record.media.as_ref().is_some_and(|media| media.images_made.is_some());
-    let generates = record.operation.as_deref().is_some_and(|operation| {
-        matches!(operation, "chat" | "generate_content" | "text_completion" | "embeddings")
-    });
-    generates
-        && !makes_images
-        && record.outcome == Some(Outcome::Completed)
-        && record.usage_source.is_none()
 }
 
 // === impl Histogram ===

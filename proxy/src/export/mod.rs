@@ -90,6 +90,7 @@ mod tests {
             time_per_output_token_s: Some(size / 64.0),
             overhead_s: Some(size / 65536.0),
             not_understood: failed.then(|| "json".into()),
+            warnings: vec!["word".into()],
             ..Record::default()
         }
     }

@@ -1,7 +1,5 @@
 //! What is counted, and for whom.
 
-use tidegate_wire::UsageSource;
-
 use super::*;
 
 fn registry() -> Registry {
@@ -193,35 +191,4 @@ fn costs_add_up_exactly_and_what_has_no_price_is_counted_apart() {
         .collect();
     let expected = [("new openai input", 3), ("new openai output", 2)];
     assert_eq!(tokens, expected.map(|(labels, tokens)| (labels.into(), Value::Counter(tokens))));
-}
-
-#[test]
-fn usage_is_missed_only_where_a_completed_call_should_have_stated_it() {
-    let silent = |operation: &str, outcome| Record {
-        operation: (!operation.is_empty()).then(|| operation.into()),
-        outcome: Some(outcome),
-        ..answered("gemma", 200)
-    };
-    for operation in ["chat", "generate_content", "text_completion", "embeddings"] {
-        for stream in [None, Some(false), Some(true)] {
-            let record = Record { stream, ..silent(operation, Outcome::Completed) };
-            assert!(lacks_usage(&record), "{record:?}");
-        }
-        for outcome in [Outcome::Failed, Outcome::Truncated, Outcome::Refused, Outcome::Abandoned] {
-            assert!(!lacks_usage(&silent(operation, outcome)), "{operation} {outcome:?}");
-        }
-        for source in [UsageSource::Reported, UsageSource::Partial] {
-            let stated =
-                Record { usage_source: Some(source), ..silent(operation, Outcome::Completed) };
-            assert!(!lacks_usage(&stated), "{operation} {source:?}");
-        }
-        let media = tidegate_wire::Media { images_made: Some(1), ..Default::default() };
-        let image = Record { media: Some(media.into()), ..silent(operation, Outcome::Completed) };
-        assert!(!lacks_usage(&image), "{operation}");
-    }
-    for operation in
-        ["", "count_tokens", "predict_long_running", "fetch_predict_operation", "rerank"]
-    {
-        assert!(!lacks_usage(&silent(operation, Outcome::Completed)), "{operation}");
-    }
 }
