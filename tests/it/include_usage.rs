@@ -56,6 +56,7 @@ fn a_stream_is_asked_for_its_usage_and_its_caller_sees_none_of_it() {
     }
     drop(caller);
     assert_eq!(upstream.connections(), 1, "connections are used again");
+    sidecar.wait_records(2);
     assert_eq!(sidecar.metric("tidegate_usage_absent_total"), 0.0);
     let records = sidecar.finish();
     assert_eq!(records.len(), 2);
@@ -221,6 +222,7 @@ fn a_body_that_cannot_be_held_or_changed_goes_on_as_it_is_and_is_counted() {
         let sent = upstream.requests().pop().expect("it was sent");
         assert!(call.ends_with(&sent.text()));
     }
+    sidecar.wait_records(2);
     assert_eq!(sidecar.metric("tidegate_warnings_total"), 2.0);
     for record in sidecar.finish() {
         assert_outcome(&record, "completed", None);

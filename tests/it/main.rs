@@ -11,6 +11,7 @@ mod http2;
 mod include_usage;
 mod messages;
 mod pressure;
+mod prices;
 mod protocols;
 mod refusals;
 mod routing;
