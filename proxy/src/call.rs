@@ -2,15 +2,17 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 
+use crate::error::Error;
 use crate::exchange::Notes;
 use crate::head::{RequestHead, ResponseHead};
 use crate::http1::body::{BodyError, Framed};
 use crate::http1::conn::Conn;
+use crate::layer::include_usage::Filtered;
 use crate::upstream::{Http1Reply, Http2Reply};
 
 /// A call that has a route.
@@ -30,6 +32,8 @@ pub(crate) enum RequestBody {
     Http1(Framed),
     /// On an HTTP/2 stream.
     Http2(Http2Body),
+    /// Taken off its connection, to be sent in another form.
+    Full(Bytes),
 }
 
 /// A request body by HTTP/2, with what was read ahead of it.
@@ -57,6 +61,8 @@ pub(crate) enum ReplyBody {
     Http2(Box<Http2Reply>),
     /// None: the connection to the upstream has changed to another protocol.
     Upgraded(Rc<Conn>),
+    /// On its way through a policy that takes something out.
+    Filtered(Box<Filtered>),
 }
 
 /// A call that failed, with the call itself where nothing of it was sent.
@@ -104,6 +110,30 @@ impl Http2Body {
         let data = frame.and_then(|frame| frame.into_data().ok());
         self.ahead.extend(data.clone());
         Poll::Ready(data.map(Ok))
+    }
+}
+
+// === impl ReplyBody ===
+
+impl ReplyBody {
+    /// The next piece of payload, or the trailers; `None` is the clean end, and comes once.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Http1(body) => match ready!(body.poll_payload(cx)) {
+                Ok(Some(payload)) => Poll::Ready(Some(Ok(Frame::data(payload)))),
+                Ok(None) => Poll::Ready(body.trailers().map(|map| Ok(Frame::trailers(map)))),
+                Err(error) => Poll::Ready(Some(Err(error))),
+            },
+            Self::Http2(body) => body.poll_frame(cx),
+            Self::Filtered(body) => body.poll_frame(cx),
+            // What follows is no body.
+            Self::Upgraded(_) => Poll::Ready(None),
+        }
     }
 }
 

@@ -7,11 +7,13 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
+pub use crate::layer::include_usage::IncludeUsage;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub semantic_conventions: Conventions,
     /// Whether spans carry what was said: prompts, answers, tools.
     pub capture_content: bool,
+    /// A table of prices in place of the one that is built in; beside this file, unless it says where.
+    pub prices: Option<PathBuf>,
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
@@ -80,6 +84,9 @@ pub struct RouteConfig {
     pub strip_prefix: Option<String>,
     /// The name of an upstream.
     pub upstream: String,
+    /// Whether streams of OpenAI's interface are asked for their usage.
+    #[serde(default)]
+    pub include_usage: IncludeUsage,
 }
 
 /// What a call must be for a route to take it.
@@ -168,6 +175,7 @@ impl Default for Config {
             otlp: OtlpConfig::default(),
             semantic_conventions: Conventions::default(),
             capture_content: false,
+            prices: None,
         }
     }
 }
@@ -175,10 +183,12 @@ impl Default for Config {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
-        let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
-        let name = path.display().to_string();
-        Self::parse(&text).map_err(|error| within(error.message.replace("<input>", &name)))
+        let mut config = within_file(path, Self::parse)?;
+        if let (Some(prices), Some(folder)) = (&mut config.prices, path.parent()) {
+            *prices = folder.join(&*prices);
+            crate::prices(Some(prices))?;
+        }
+        Ok(config)
     }
 
     /// Reads and checks a text.
@@ -186,7 +196,7 @@ impl Config {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        let config: Self = parse_yaml(text)?;
         config.check()?;
         Ok(config)
     }
@@ -200,6 +210,7 @@ impl Config {
             matches: MatchConfig::default(),
             strip_prefix: None,
             upstream: DEFAULT.to_owned(),
+            include_usage: IncludeUsage::default(),
         }];
         self.check()?;
         Ok(self)
@@ -252,6 +263,22 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Reads a file, and names it where something is wrong with it.
+pub(crate) fn within_file<T>(
+    path: &Path,
+    read: impl FnOnce(&str) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError> {
+    let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
+    let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
+    let name = path.display().to_string();
+    read(&text).map_err(|error| within(error.message.replace("<input>", &name)))
+}
+
+/// Reads a text, and says where something is wrong with it.
+pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|error| explain(&error))
+}
 
 /// The reader's own words (with line and column), and the nearest key where one is unknown.
 fn explain(error: &serde_saphyr::Error) -> ConfigError {

@@ -53,6 +53,8 @@ struct State {
     /// Payload bytes of the request that the observer has seen, and that have gone by.
     request_seen: u64,
     request_passed: u64,
+    /// What goes by is not what its caller sent, and says nothing new.
+    request_replaced: bool,
     response_bytes: u64,
     in_flight: Option<InFlight>,
     /// Whether it counts for a model, or for none yet.
@@ -147,6 +149,7 @@ impl Exchange {
             record,
             request_seen: 0,
             request_passed: 0,
+            request_replaced: false,
             response_bytes: 0,
             in_flight: None,
             has_model: false,
@@ -229,6 +232,10 @@ impl Notes {
     /// Request payload on its way to the upstream; what was seen ahead is not observed twice.
     pub(crate) fn request_chunk(&self, payload: &[u8]) {
         let mut state = self.state.borrow_mut();
+        if state.request_replaced {
+            state.request_passed += payload.len() as u64;
+            return;
+        }
         let already = (state.request_seen - state.request_passed).min(payload.len() as u64);
         state.request_passed += payload.len() as u64;
         let fresh = &payload[already as usize..];
@@ -244,6 +251,16 @@ impl Notes {
                 }
             }
         }
+    }
+
+    /// The whole request body, which goes to the upstream in another form.
+    pub(crate) fn request_replaced(&self, whole: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        let fresh = whole.get(state.request_seen as usize..).unwrap_or_default();
+        state.observer().request(fresh);
+        state.request_replaced = true;
+        drop(state);
+        self.request_ended();
     }
 
     /// The first byte of the request went to the upstream.

@@ -15,10 +15,12 @@ mod error;
 mod exchange;
 mod executor;
 mod head;
+mod hold;
 mod http1;
 mod inbound;
 mod layer;
 mod listener;
+mod prices;
 mod pump;
 mod route;
 mod serve;
@@ -29,4 +31,5 @@ mod tunnel;
 mod upstream;
 
 pub use config::{Config, ConfigError};
+pub use prices::prices;
 pub use sidecar::{Sidecar, StartError};

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use tidegate_wire::Record;
 use tidegate_wire::content::Budget;
+use tidegate_wire::{Prices, Record};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -58,11 +58,14 @@ pub struct Options {
     pub captures_content: bool,
     /// Whose names labels have.
     pub conventions: Conventions,
+    /// What calls cost.
+    pub prices: Arc<Prices>,
 }
 
 /// The recorders of all workers, and the threads of the exporters.
 pub struct Recorders {
     registry: Arc<Registry>,
+    prices: Arc<Prices>,
     queue: Option<Arc<Queue>>,
     drained: Option<mpsc::Receiver<()>>,
     content: Option<Budget>,
@@ -74,6 +77,7 @@ pub struct Recorders {
 pub struct Recorder {
     shard: Arc<Mutex<Shard>>,
     jobs: Arc<Jobs>,
+    prices: Arc<Prices>,
     lane: Option<Lane>,
     content: Option<Budget>,
 }
@@ -129,11 +133,12 @@ impl Recorder {
     }
 
     /// Counts a call that has ended, and offers its record to the exporters. What other calls of
-    /// the same long-running job have told is added to the record first.
+    /// the same long-running job have told, and what the call costs, is added to the record first.
     pub fn close(&self, mut record: Record) {
         if record.job.is_some() {
             self.jobs.see(&mut record, tokio::time::Instant::now());
         }
+        self.prices.apply(&mut record);
         lock(&self.shard).add(&record);
         if let Some(lane) = &self.lane {
             lane.offer(record);
@@ -263,7 +268,7 @@ impl Recorders {
             }
         };
         let content = options.captures_content.then(|| Budget::new(CONTENT_BYTES));
-        Ok(Self { registry, queue, drained, content, background })
+        Ok(Self { registry, prices: options.prices, queue, drained, content, background })
     }
 
     /// A recorder for one more worker.
@@ -276,6 +281,7 @@ impl Recorders {
         Recorder {
             shard: self.registry.shard(),
             jobs: self.registry.jobs().clone(),
+            prices: self.prices.clone(),
             lane,
             content: self.content.clone(),
         }

@@ -57,6 +57,9 @@ pub enum StartError {
     /// OTLP is configured in a way that cannot work.
     #[error(transparent)]
     Otlp(#[from] crate::export::otlp::Error),
+    /// The table of prices cannot be used.
+    #[error(transparent)]
+    Prices(#[from] crate::config::ConfigError),
     /// Threads cannot be started.
     #[error("cannot start")]
     Threads(#[from] std::io::Error),
@@ -206,6 +209,7 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
             && spans::captures_content(config.capture_content, variable),
         traces,
         conventions,
+        prices: crate::prices(config.prices.as_deref())?,
     };
     Ok(Recorders::start(options)?)
 }
@@ -246,7 +250,7 @@ fn start_worker(
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let worker = Rc::new(Worker {
-                routes: Routes::new(&shared.config),
+                routes: Routes::new(&shared.config, &shared.held),
                 recorder,
                 activity: mine,
                 timeouts: shared.config.timeouts.clone(),

@@ -37,6 +37,8 @@ pub(crate) fn known(path: &str) -> BTreeSet<String> {
 pub(crate) fn differences(exchange: &Value, record: &Value) -> Vec<(&'static str, String)> {
     let expected = &exchange["expect"];
     let mut wrong = expect::differences(expected, &exchange["operation"], record);
+    let limits = expect::limit_differences(exchange, record);
+    wrong.extend(limits.map(|what| ("rate_limit_headers", what)));
     let is_error = expected.get("error_type").is_some() || expected.get("error_code").is_some();
     let outcome = if is_error { "failed" } else { "completed" };
     if record["tidegate.outcome"] != outcome {

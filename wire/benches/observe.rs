@@ -10,7 +10,7 @@ use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
 
-criterion_group!(benches, replies, chunks, heads);
+criterion_group!(benches, replies, chunks, heads, hints);
 criterion_main!(benches);
 
 /// Whole calls, from the head of the request to the record.
@@ -60,6 +60,29 @@ fn heads(c: &mut Criterion) {
     });
 }
 
+/// What the head of an answer says of limits: a typical one of twenty fields, and one that names none.
+fn hints(c: &mut Criterion) {
+    let mut group = c.benchmark_group("answer-head");
+    for (name, lines) in [
+        ("openai", OPENAI_HEAD),
+        ("anthropic", ANTHROPIC_HEAD),
+        ("none", PLAIN_HEAD),
+        ("empty", ""),
+    ] {
+        let fields = lines.lines().map(|line| {
+            let (name, value) = line.split_once(": ").expect("a field");
+            let name: http::HeaderName = name.parse().expect("a name");
+            (name, value.parse::<http::HeaderValue>().expect("a value"))
+        });
+        let headers: HeaderMap = fields.collect();
+        let mut observer = observer("/v1/chat/completions");
+        group.bench_function(name, |b| {
+            b.iter(|| observer.head(200, black_box(&headers), Duration::ZERO));
+        });
+    }
+    group.finish();
+}
+
 fn observer(path: &str) -> Observer {
     Observer::new(Shape::read(&HeadView {
         method: "POST",
@@ -81,3 +104,66 @@ data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text
 "#;
 
 const GEMINI: &str = "data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \" tide\"}],\"role\": \"model\"},\"index\": 0}],\"usageMetadata\": {\"promptTokenCount\": 10,\"candidatesTokenCount\": 2,\"totalTokenCount\": 12,\"promptTokensDetails\": [{\"modality\": \"TEXT\",\"tokenCount\": 10}]},\"modelVersion\": \"gemini-large\",\"responseId\": \"AbCdEfGhIjKlMnOp\"}\r\n\r\n";
+
+const PLAIN_HEAD: &str = "date: Sat, 15 Mar 2025 09:38:16 GMT
+content-type: application/json
+transfer-encoding: chunked
+connection: keep-alive
+access-control-expose-headers: X-Request-ID
+server: edge
+vary: Origin
+x-request-id: req_0123456789abcdef
+x-envoy-upstream-service-time: 512
+x-content-type-options: nosniff
+strict-transport-security: max-age=31536000; includeSubDomains; preload
+cf-cache-status: DYNAMIC
+cf-ray: 0123456789abcdef-FRA
+alt-svc: h3=\":443\"
+cache-control: no-cache
+x-processing-time: 512
+x-version: 2020-10-01
+x-organization: example
+x-proxy: edge-1
+referrer-policy: no-referrer";
+
+const OPENAI_HEAD: &str = "date: Sat, 15 Mar 2025 09:38:16 GMT
+content-type: application/json
+transfer-encoding: chunked
+connection: keep-alive
+access-control-expose-headers: X-Request-ID
+openai-organization: example
+openai-processing-ms: 512
+openai-version: 2020-10-01
+x-ratelimit-limit-requests: 10000
+x-ratelimit-limit-tokens: 30000000
+x-ratelimit-remaining-requests: 9999
+x-ratelimit-remaining-tokens: 29999990
+x-ratelimit-reset-requests: 6ms
+x-ratelimit-reset-tokens: 0s
+x-request-id: req_0123456789abcdef
+strict-transport-security: max-age=31536000; includeSubDomains; preload
+cf-cache-status: DYNAMIC
+x-content-type-options: nosniff
+server: edge
+cf-ray: 0123456789abcdef-FRA";
+
+const ANTHROPIC_HEAD: &str = "date: Sat, 15 Mar 2025 09:38:16 GMT
+content-type: application/json
+transfer-encoding: chunked
+connection: keep-alive
+anthropic-ratelimit-requests-limit: 4000
+anthropic-ratelimit-requests-remaining: 3999
+anthropic-ratelimit-requests-reset: 2025-03-15T09:38:17Z
+anthropic-ratelimit-input-tokens-limit: 400000
+anthropic-ratelimit-input-tokens-remaining: 400000
+anthropic-ratelimit-input-tokens-reset: 2025-03-15T09:38:18Z
+anthropic-ratelimit-output-tokens-limit: 80000
+anthropic-ratelimit-output-tokens-remaining: 80000
+anthropic-ratelimit-output-tokens-reset: 2025-03-15T09:38:18Z
+anthropic-ratelimit-tokens-limit: 480000
+anthropic-ratelimit-tokens-remaining: 480000
+anthropic-ratelimit-tokens-reset: 2025-03-15T09:38:18Z
+request-id: req_0123456789abcdef
+via: 1.1 edge
+cf-ray: 0123456789abcdef-FRA
+server: edge";

@@ -10,11 +10,14 @@ pub mod json;
 mod coding;
 mod dialect;
 mod facts;
+mod glob;
+mod hints;
 mod host;
 mod job;
 mod nested;
 mod observer;
 mod outcome;
+mod price;
 mod record;
 mod reply;
 mod request;
@@ -23,9 +26,11 @@ mod size;
 mod times;
 mod words;
 
+pub use glob::glob;
 pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};
+pub use price::{Cost, DEFAULT_PRICES, Prices};
 pub use record::{
     Asked, Id, Job, JobOutcome, Media, Moment, RateLimit, RateLimits, Record, SpanId, TraceId,
     UsageSource,

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use crate::dialect::{Count, Usage};
 use crate::facts::{Facts, Fault, without_namespace};
+use crate::hints;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::times::Times;
 use crate::words::word;
-use crate::{Ending, ErrorOrigin, Headers, Outcome, Record, Shape, UsageSource, job, size};
+use crate::{
+    Ending, ErrorOrigin, Headers, Outcome, RateLimits, Record, Shape, UsageSource, job, size,
+};
 
 /// `error.type` of an error in band that names neither type nor code.
 const OTHER_ERROR: &str = "_OTHER";
@@ -38,6 +41,7 @@ struct Head {
     at: Duration,
     error_kind: Option<String>,
     retry_after: Option<f64>,
+    limits: RateLimits,
 }
 
 // === impl Observer ===
@@ -128,7 +132,8 @@ impl Observer {
         record.duration_s = Some(at.as_secs_f64());
         self.fill_request(record);
         self.request.fill(self.shape.guardrail.as_deref(), record);
-        if let Some(head) = &self.head {
+        if let Some(head) = &mut self.head {
+            record.limits = std::mem::take(&mut head.limits);
             record.status.get_or_insert(head.status);
             record.time_to_first_byte_s = Some(head.at.as_secs_f64());
         }
@@ -266,24 +271,16 @@ impl Observer {
 
 impl Head {
     fn read(status: u16, headers: &dyn Headers, at: Duration) -> Self {
-        let mut head = Self { status, at, error_kind: None, retry_after: None };
+        let limits = hints::rate_limits(headers);
+        let mut head = Self { status, at, error_kind: None, retry_after: None, limits };
         if status >= 400 {
             head.error_kind = headers
                 .value("x-amzn-errortype")
                 .map(|kind| String::from_utf8_lossy(without_namespace(kind)).into_owned());
-            head.retry_after = retry_after(headers);
+            head.retry_after = hints::retry_after(headers);
         }
         head
     }
-}
-
-/// How long to wait, where that is said in figures; a date would need a clock.
-fn retry_after(headers: &dyn Headers) -> Option<f64> {
-    let figure = |name| -> Option<f64> {
-        let value = std::str::from_utf8(headers.value(name)?).ok()?.trim().parse().ok()?;
-        Some(value).filter(|value: &f64| value.is_finite() && *value >= 0.0)
-    };
-    figure("retry-after-ms").map(|value| value / 1000.0).or_else(|| figure("retry-after"))
 }
 
 /// Whose fault it is: by the type where that is telling, else by the status.

@@ -279,6 +279,19 @@ pub struct Record {
     pub content: Option<Arc<Content>>,
 }
 
+impl Record {
+    /// Whether a completed call lacks the token numbers that its operation should have had.
+    pub fn lacks_usage(&self) -> bool {
+        let generates = self.operation.as_deref().is_some_and(|operation| {
+            matches!(operation, "chat" | "generate_content" | "text_completion" | "embeddings")
+        });
+        // Who makes images by an interface for text is not asked for tokens.
+        let makes_images = self.media.as_ref().is_some_and(|media| media.images_made.is_some());
+        let is_silent = self.usage_source.is_none() && self.counted_tokens.is_none();
+        generates && !makes_images && is_silent && self.outcome == Some(Outcome::Completed)
+    }
+}
+
 /// Where token numbers come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -413,6 +426,34 @@ mod tests {
         let text = serde_json::to_string(&record).expect("a record serialises");
         assert_eq!(serde_json::from_str::<Record>(&text).expect("and reads back"), record);
         assert!(text.contains(r#""time":"2026-11-21T10:00:00.123456Z""#), "{text}");
+    }
+
+    #[test]
+    fn usage_is_missed_only_where_a_completed_call_should_have_stated_it() {
+        let silent = |operation: &str, outcome| Record {
+            operation: (!operation.is_empty()).then(|| operation.into()),
+            outcome: Some(outcome),
+            ..Record::default()
+        };
+        for operation in ["chat", "generate_content", "text_completion", "embeddings"] {
+            let completed = || silent(operation, Outcome::Completed);
+            for stream in [None, Some(false), Some(true)] {
+                assert!(Record { stream, ..completed() }.lacks_usage(), "{operation} {stream:?}");
+            }
+            for outcome in Outcome::ALL.into_iter().filter(|one| *one != Outcome::Completed) {
+                assert!(!silent(operation, outcome).lacks_usage(), "{operation} {outcome:?}");
+            }
+            for source in [UsageSource::Reported, UsageSource::Partial] {
+                let stated = Record { usage_source: Some(source), ..completed() };
+                assert!(!stated.lacks_usage(), "{operation} {source:?}");
+            }
+            let media = Media { images_made: Some(1), ..Media::default() };
+            let image = Record { media: Some(media.into()), ..completed() };
+            assert!(!image.lacks_usage(), "{operation}");
+        }
+        for operation in ["", "count_tokens", "predict", "predict_long_running", "rerank"] {
+            assert!(!silent(operation, Outcome::Completed).lacks_usage(), "{operation}");
+        }
     }
 
     #[test]

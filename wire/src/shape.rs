@@ -27,11 +27,18 @@ pub struct HeadView<'a> {
 pub trait Headers {
     /// The first value of the field with this lower-case name.
     fn value(&self, name: &str) -> Option<&[u8]>;
+
+    /// Shows every field, its name in whatever case.
+    fn each(&self, show: &mut dyn FnMut(&[u8], &[u8]));
 }
 
 impl Headers for http::HeaderMap {
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.get(name).map(|value| value.as_bytes())
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&[u8], &[u8])) {
+        self.iter().for_each(|(name, value)| show(name.as_str().as_bytes(), value.as_bytes()));
     }
 }
 

@@ -32,9 +32,13 @@ pub static FAMILIES: &[&Family] = &[
     &JOBS_OPEN,
     &JOBS_FORGOTTEN,
     &VIDEO_SECONDS,
+    &COST,
+    &UNPRICED_CALLS,
+    &UNPRICED_TOKENS,
     &CALLS_IN_FLIGHT,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
+    &WARNINGS,
     &BUILD_INFO,
     &CLIENT_OPERATION_DURATION,
     &CLIENT_TOKEN_USAGE,
@@ -48,6 +52,9 @@ pub(super) const TOKEN_TYPES: [&str; 5] =
 
 /// The kinds of [`INPUT_MEDIA`], likewise.
 pub(super) const MEDIA_KINDS: [&str; 4] = ["image", "audio", "video", "document"];
+
+/// The types of [`UNPRICED_TOKENS`], likewise.
+pub(super) const UNPRICED_TYPES: [&str; 2] = ["input", "output"];
 
 /// One metric.
 #[derive(Debug)]
@@ -297,6 +304,53 @@ pub static VIDEO_SECONDS: Family = Family {
     read: |_, _, _| {},
 };
 
+/// What calls cost.
+pub static COST: Family = Family {
+    name: "tidegate.cost.usd",
+    prometheus: "tidegate_cost_usd_total",
+    unit: "{USD}",
+    help: "Cost of calls by the price table, in US dollars; calls without a price are left out.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM],
+    read: |_, series, put| {
+        if let Some(cost) = series.cost {
+            put("", Value::Cost(cost));
+        }
+    },
+};
+
+/// Calls that the cost leaves out.
+pub static UNPRICED_CALLS: Family = Family {
+    name: "tidegate.unpriced.calls",
+    prometheus: "tidegate_unpriced_calls_total",
+    unit: "{call}",
+    help: "Calls that used something which the price table has no price for.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER],
+    read: |labels, series, put| {
+        if is_model_call(labels) {
+            put("", Value::Counter(series.unpriced));
+        }
+    },
+};
+
+/// Tokens that the cost leaves out.
+pub static UNPRICED_TOKENS: Family = Family {
+    name: "tidegate.unpriced.tokens",
+    prometheus: "tidegate_unpriced_tokens_total",
+    unit: "{token}",
+    help: "Tokens of calls that used something which the price table has no price for.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER, &TYPE],
+    read: |_, series, put| {
+        for (part, tokens) in UNPRICED_TYPES.into_iter().zip(series.unpriced_tokens) {
+            if series.unpriced > 0 {
+                put(part, Value::Counter(tokens));
+            }
+        }
+    },
+};
+
 /// Calls that have not ended yet.
 pub static CALLS_IN_FLIGHT: Family = Family {
     name: "tidegate.calls.in_flight",
@@ -327,6 +381,17 @@ pub static NOT_UNDERSTOOD: Family = Family {
     help: "Calls whose body was forwarded, but could not be read.",
     kind: Kind::Counter,
     labels: &[&REASON],
+    read: |_, _, _| {},
+};
+
+/// What will go wrong in silence.
+pub static WARNINGS: Family = Family {
+    name: "tidegate.warnings",
+    prometheus: "tidegate_warnings_total",
+    unit: "{warning}",
+    help: "Warnings in the records of calls: what will go wrong in silence.",
+    kind: Kind::Counter,
+    labels: &[&WARNING],
     read: |_, _, _| {},
 };
 
@@ -427,6 +492,7 @@ static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into());
 // These families are not read off series of calls: the registry names their values itself.
 static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
 static REASON: Label = Label::same("reason", |_, part| part.into());
+static WARNING: Label = Label::same("warning", |_, part| part.into());
 static BUILD_VERSION: Label = Label::same("version", |_, part| part.into());
 static BUILD_REVISION: Label = Label::same("revision", |_, part| part.into());
 

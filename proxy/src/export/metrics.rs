@@ -47,12 +47,14 @@ pub const TOKENS: &[f64] = &[
     16777216.0, 67108864.0,
 ];
 
+/// Picodollars in a dollar.
+const PICODOLLARS: f64 = 1e12;
 /// Longer words never become label values.
 const WORD_BYTES: usize = 128;
 /// Series of one worker; beyond it, what callers choose counts as [`OTHER`].
 const SERIES: usize = 2_000;
-/// Reasons why a call was not understood; the reader of bodies has fewer.
-const REASONS: usize = 32;
+/// Words of one kind that a worker counts; who writes them into records has fewer.
+const WORDS: usize = 32;
 
 /// All metrics of this process.
 #[derive(Debug)]
@@ -72,9 +74,14 @@ pub struct Shard {
     models: LocalNames,
     regions: LocalNames,
     series: FxHashMap<Labels, Series>,
-    not_understood: FxHashMap<Arc<str>, u64>,
+    not_understood: Words,
+    warnings: Words,
     in_flight: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Arc<AtomicI64>>>,
 }
+
+/// How often a record had which word of a small vocabulary.
+#[derive(Debug, Default)]
+struct Words(FxHashMap<Arc<str>, u64>);
 
 /// One call in flight, for as long as it is held.
 #[derive(Debug)]
@@ -108,6 +115,8 @@ pub enum Value {
     Counter(u64),
     /// A time that only grows: whole numbers add up the same in any order.
     Milliseconds(u64),
+    /// An amount of money that only grows, in picodollars: whole numbers add up the same in any order.
+    Cost(u64),
     /// A number that goes up and down.
     Gauge(i64),
     /// How often which size occurred.
@@ -145,6 +154,11 @@ pub(super) struct Series {
     pub(super) usage_absent: u64,
     /// By the types of [`catalog::TOKEN_TYPES`]; absent until one was stated.
     pub(super) tokens: [Option<u64>; 5],
+    /// In picodollars; absent until a call had a cost.
+    pub(super) cost: Option<u64>,
+    pub(super) unpriced: u64,
+    /// By the types of [`catalog::UNPRICED_TYPES`].
+    pub(super) unpriced_tokens: [u64; 2],
     pub(super) duration: Histogram,
     pub(super) time_to_first_token: Histogram,
     pub(super) time_per_output_token: Histogram,
@@ -240,7 +254,8 @@ impl Registry {
             models: LocalNames::new(self.models.clone()),
             regions: LocalNames::new(self.regions.clone()),
             series: FxHashMap::default(),
-            not_understood: FxHashMap::default(),
+            not_understood: Words::default(),
+            warnings: Words::default(),
             in_flight: FxHashMap::default(),
         }));
         lock(&self.shards).push(shard.clone());
@@ -264,9 +279,13 @@ impl Registry {
                     None => _ = series.insert(labels.clone(), counted.clone()),
                 }
             }
-            for (reason, count) in &shard.not_understood {
-                let labels = vec![reason.to_string()];
-                add(&mut points, &catalog::NOT_UNDERSTOOD, labels, Value::Counter(*count));
+            for (family, words) in [
+                (&catalog::NOT_UNDERSTOOD, &shard.not_understood),
+                (&catalog::WARNINGS, &shard.warnings),
+            ] {
+                for (word, count) in &words.0 {
+                    add(&mut points, family, vec![word.to_string()], Value::Counter(*count));
+                }
             }
             for (upstream, models) in &shard.in_flight {
                 for (model, count) in models {
@@ -309,6 +328,11 @@ impl Registry {
     }
 }
 
+/// An amount of money as exporters show it.
+pub(super) fn dollars(picodollars: u64) -> f64 {
+    picodollars as f64 / PICODOLLARS
+}
+
 type Points = BTreeMap<&'static str, BTreeMap<Vec<String>, Value>>;
 
 fn add(points: &mut Points, family: &Family, labels: Vec<String>, value: Value) {
@@ -348,8 +372,9 @@ impl Shard {
             }
         }
         if let Some(reason) = &record.not_understood {
-            self.count_not_understood(reason);
+            self.not_understood.count(reason);
         }
+        record.warnings.iter().for_each(|warning| self.warnings.count(warning));
     }
 
     /// Counts one call for as long as the guard is held.
@@ -369,14 +394,17 @@ impl Shard {
         count.fetch_add(1, Ordering::Relaxed);
         InFlight(count.clone())
     }
+}
 
-    fn count_not_understood(&mut self, reason: &Arc<str>) {
-        if let Some(count) = self.not_understood.get_mut(reason) {
+impl Words {
+    fn count(&mut self, word: &Arc<str>) {
+        let words = &mut self.0;
+        if let Some(count) = words.get_mut(word) {
             *count += 1;
-        } else if self.not_understood.len() < REASONS {
-            self.not_understood.insert(reason.clone(), 1);
+        } else if words.len() < WORDS {
+            words.insert(word.clone(), 1);
         } else {
-            *self.not_understood.entry(OTHER.into()).or_default() += 1;
+            *words.entry(OTHER.into()).or_default() += 1;
         }
     }
 }
@@ -395,6 +423,9 @@ impl Series {
             calls: 0,
             usage_absent: 0,
             tokens: [None; 5],
+            cost: None,
+            unpriced: 0,
+            unpriced_tokens: [0; 2],
             duration: Histogram::new(SECONDS),
             time_to_first_token: Histogram::new(SECONDS),
             time_per_output_token: Histogram::new(SECONDS_PER_TOKEN),
@@ -408,7 +439,7 @@ impl Series {
 
     fn add(&mut self, record: &Record) {
         self.calls += 1;
-        self.usage_absent += u64::from(lacks_usage(record));
+        self.usage_absent += u64::from(record.lacks_usage());
         let tokens = [
             record.input_tokens,
             record.output_tokens,
@@ -419,6 +450,7 @@ impl Series {
         for (sum, stated) in self.tokens.iter_mut().zip(tokens) {
             merge_stated(sum, stated);
         }
+        self.add_cost(record);
         self.duration.observe(record.duration_s);
         self.time_to_first_token.observe(record.time_to_first_token_s);
         self.time_per_output_token.observe(record.time_per_output_token_s);
@@ -447,11 +479,28 @@ impl Series {
         }
     }
 
+    fn add_cost(&mut self, record: &Record) {
+        // Beyond 18 million dollars the number stands still.
+        merge_stated(&mut self.cost, record.cost_usd.map(|usd| (usd * PICODOLLARS).round() as u64));
+        if record.unpriced == Some(true) {
+            self.unpriced += 1;
+            let tokens = [record.input_tokens, record.output_tokens];
+            for (sum, stated) in self.unpriced_tokens.iter_mut().zip(tokens) {
+                *sum = sum.saturating_add(stated.unwrap_or(0));
+            }
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
         self.calls += other.calls;
         self.usage_absent += other.usage_absent;
         for (sum, stated) in self.tokens.iter_mut().zip(other.tokens) {
             merge_stated(sum, stated);
+        }
+        merge_stated(&mut self.cost, other.cost);
+        self.unpriced += other.unpriced;
+        for (sum, tokens) in self.unpriced_tokens.iter_mut().zip(other.unpriced_tokens) {
+            *sum = sum.saturating_add(tokens);
         }
         self.duration.merge(&other.duration);
         self.time_to_first_token.merge(&other.time_to_first_token);
@@ -478,14 +527,6 @@ fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
         // A provider that states nonsense must not bring a worker down.
         *sum = Some(sum.unwrap_or(0).saturating_add(stated));
     }
-}
-
-/// Whether an answer lacks the token numbers that its operation should have had.
-fn lacks_usage(record: &Record) -> bool {
-    let generates = record.operation.as_deref().is_some_and(|operation| {
-        matches!(operation, "chat" | "generate_content" | "text_completion" | "embeddings")
-    });
-    generates && record.outcome == Some(Outcome::Completed) && record.usage_source.is_none()
 }
 
 // === impl Histogram ===
@@ -543,8 +584,9 @@ impl Value {
     /// Adds another worker's part of the same series.
     fn merge(&mut self, other: &Self) {
         match (self, other) {
-            (Self::Counter(sum), Self::Counter(count)) => *sum = sum.saturating_add(*count),
-            (Self::Milliseconds(sum), Self::Milliseconds(time)) => *sum = sum.saturating_add(*time),
+            (Self::Counter(sum), Self::Counter(count))
+            | (Self::Milliseconds(sum), Self::Milliseconds(count))
+            | (Self::Cost(sum), Self::Cost(count)) => *sum = sum.saturating_add(*count),
             (Self::Gauge(sum), Self::Gauge(count)) => *sum += count,
             (Self::Histogram(sum), Self::Histogram(counted)) => sum.merge(counted),
             _ => debug_assert!(false, "a family has one kind of value"),

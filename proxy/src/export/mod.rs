@@ -131,11 +131,14 @@ mod tests {
             output_tokens: (!failed).then_some(7),
             size_class: (!failed).then(|| "up_to_4k".into()),
             media: Some(Box::new(Media { images: Some(1), audios: Some(2), ..Media::default() })),
+            cost_usd: number.is_multiple_of(2).then_some(size / 1e7 + 1e-6),
+            unpriced: (!number.is_multiple_of(2)).then_some(true),
             duration_s: Some(size / 8.0),
             time_to_first_token_s: Some(size / 16.0),
             time_per_output_token_s: Some(size / 64.0),
             overhead_s: Some(size / 65536.0),
             not_understood: failed.then(|| "json".into()),
+            warnings: vec!["word".into()],
             ..Record::default()
         }
     }

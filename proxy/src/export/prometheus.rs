@@ -8,7 +8,7 @@ use ::prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, 
 use ::prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::catalog::{FAMILIES, Family, Kind};
-use super::metrics::{self, Point, Registry, Value};
+use super::metrics::{self, Point, Registry, Value, dollars};
 use super::names::Conventions;
 
 /// The content type of [`Prometheus::text`].
@@ -94,6 +94,11 @@ fn encode_point(family: &Family, conventions: Conventions, point: Point) -> Metr
         Value::Milliseconds(time) => {
             let mut counter = Counter::default();
             counter.set_value(time as f64 / 1e3);
+            metric.set_counter(counter);
+        }
+        Value::Cost(picodollars) => {
+            let mut counter = Counter::default();
+            counter.set_value(dollars(picodollars));
             metric.set_counter(counter);
         }
         Value::Gauge(value) => {

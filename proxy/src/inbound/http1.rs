@@ -251,10 +251,12 @@ fn body_as(head: &ResponseHead, body: &ReplyBody, terms: &Terms) -> BodyAs {
             BodyAs::UntilClose
         }
         ReplyBody::Http1(_) if !chunked && !sized => BodyAs::UntilClose,
-        ReplyBody::Http2(_) if !sized && terms.version == http::Version::HTTP_10 => {
+        ReplyBody::Http2(_) | ReplyBody::Filtered(_)
+            if !sized && terms.version == http::Version::HTTP_10 =>
+        {
             BodyAs::UntilClose
         }
-        ReplyBody::Http2(_) if !sized => BodyAs::Chunked,
+        ReplyBody::Http2(_) | ReplyBody::Filtered(_) if !sized => BodyAs::Chunked,
         _ => BodyAs::Framed,
     }
 }
@@ -318,13 +320,15 @@ impl Source for UpstreamBody {
                 Some(payload) => Piece::Data(payload),
                 None => body.trailers().map_or(Piece::End, Piece::Trailers),
             },
-            ReplyBody::Http2(body) => match ready!(body.poll_frame(cx)).transpose()? {
-                None => Piece::End,
-                Some(frame) => match frame.into_data() {
-                    Ok(data) => Piece::Data(data),
-                    Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
-                },
-            },
+            body @ (ReplyBody::Http2(_) | ReplyBody::Filtered(_)) => {
+                match ready!(body.poll_frame(cx)).transpose()? {
+                    None => Piece::End,
+                    Some(frame) => match frame.into_data() {
+                        Ok(data) => Piece::Data(data),
+                        Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
+                    },
+                }
+            }
             // It is no body; see `change`.
             ReplyBody::Upgraded(_) => Piece::End,
         };

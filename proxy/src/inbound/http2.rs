@@ -246,6 +246,15 @@ impl Answer {
             ReplyBody::Http2(body) => ready!(body.poll_frame(cx)).transpose()?,
             // Nobody asks for it over HTTP/2.
             ReplyBody::Upgraded(_) => None,
+            ReplyBody::Filtered(body) => {
+                let frame = ready!(body.poll_frame(cx)).transpose()?;
+                // Nobody asks for what comes after the trailers.
+                if frame.as_ref().is_some_and(Frame::is_trailers) {
+                    self.ended = true;
+                    self.exchange.notes().handed_over();
+                }
+                frame
+            }
         };
         Poll::Ready(Ok(frame))
     }

@@ -44,6 +44,7 @@ impl Test {
         Some(match point.value {
             Value::Counter(count) => count as f64,
             Value::Milliseconds(time) => time as f64 / 1e3,
+            Value::Cost(picodollars) => picodollars as f64 / 1e12,
             Value::Gauge(value) => value as f64,
             Value::Histogram(counted) => counted.sum(),
         })

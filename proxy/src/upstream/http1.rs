@@ -287,6 +287,11 @@ impl Source for CallerBody {
         let notes = &self.notes;
         let piece = match &mut self.body {
             RequestBody::Empty => Piece::End,
+            RequestBody::Full(bytes) if bytes.is_empty() => Piece::End,
+            RequestBody::Full(bytes) => {
+                notes.request_chunk(bytes);
+                Piece::Data(std::mem::take(bytes))
+            }
             RequestBody::Http1(framed) => {
                 match ready!(framed.poll_raw(cx, scratch, |payload| notes.request_chunk(payload))) {
                     Ok(0) => Piece::End,

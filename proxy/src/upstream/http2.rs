@@ -428,6 +428,10 @@ impl Ascent {
         let polled = match &mut *body {
             None => return Poll::Ready(Some(Err(Error::CallerLeft))),
             Some(RequestBody::Empty) => Poll::Ready(None),
+            Some(RequestBody::Full(bytes)) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
             Some(RequestBody::Http1(framed)) => framed
                 .poll_payload(cx)
                 .map(|payload| payload.transpose())
@@ -494,6 +498,7 @@ impl Body for Upload {
             // Let go of, not ended.
             None => return false,
             Some(RequestBody::Empty) => true,
+            Some(RequestBody::Full(bytes)) => bytes.is_empty(),
             Some(RequestBody::Http1(framed)) => framed.is_done(),
             Some(RequestBody::Http2(body)) => {
                 body.ahead.is_empty() && body.incoming.is_end_stream()
