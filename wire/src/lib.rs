@@ -5,10 +5,13 @@
 
 pub mod frame;
 pub mod json;
+pub mod proto;
 
 mod dialect;
 mod facts;
+mod grpc;
 mod host;
+mod http_body;
 mod nested;
 mod observer;
 mod outcome;

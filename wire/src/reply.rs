@@ -8,8 +8,10 @@ use flate2::write::GzDecoder;
 use crate::Headers;
 use crate::dialect::{Field, Reading};
 use crate::facts::{Facts, Tokens};
-use crate::frame::{Framing, NotUnderstood, Pieces};
-use crate::json::{self, Reader};
+use crate::frame::{Framing, Grpc, NotUnderstood, Pieces};
+use crate::grpc::{self, Messages};
+use crate::http_body::HttpBody;
+use crate::{json, proto};
 
 /// What a body may decode to, whatever its length.
 const MAX_DECODED: u64 = 256 << 20;
@@ -34,6 +36,11 @@ enum Coding {
         /// How much has come.
         encoded: u64,
     },
+    /// In the messages of a gRPC call.
+    HttpBody {
+        messages: Box<HttpBody>,
+        plain: Box<Plain>,
+    },
 }
 
 /// The body without its coding.
@@ -47,10 +54,10 @@ struct Plain {
     decoded: u64,
 }
 
-/// The JSON texts of a reply.
+/// The JSON texts or protobuf messages of a reply.
 #[derive(Debug)]
 struct Text {
-    reader: Reader<Field>,
+    reader: Reader,
     facts: Facts,
     /// The text at hand is broken: its rest is passed over.
     is_broken: bool,
@@ -61,18 +68,49 @@ struct Text {
     not_understood: Option<NotUnderstood>,
 }
 
+/// What a text is written in.
+#[derive(Debug)]
+enum Reader {
+    Json(json::Reader<Field>),
+    Proto(proto::Reader<Field>),
+}
+
 // === impl Reply ===
 
 impl Reply {
-    pub(crate) fn new(reading: &'static Reading, headers: &dyn Headers, tokens: Tokens) -> Self {
+    /// A reply with this head; `messages` is how it reads where it comes by gRPC.
+    pub(crate) fn new(
+        reading: &'static Reading,
+        messages: Option<Messages>,
+        headers: &dyn Headers,
+        tokens: Tokens,
+    ) -> Self {
         let mut facts = Facts::new(reading, tokens);
         for (name, count) in reading.count_headers {
             if let Some(value) = headers.value(name).and_then(number) {
                 facts.counts.set(*count, value);
             }
         }
-        let framing = Framing::announced(headers.value("content-type"));
-        let plain = Plain::new(framing, Text::new(reading, facts));
+        let content_type = headers.value("content-type");
+        let json = Reader::Json(json::Reader::new(&reading.paths));
+        // What is not gRPC is an answer from somewhere on the way: an error, most likely.
+        if let Some(messages) = messages.filter(|_| grpc::is_grpc(content_type)) {
+            let encoding = headers.value("grpc-encoding");
+            let coding = match messages {
+                Messages::Fields(table) => {
+                    let reader = Reader::Proto(proto::Reader::new(table));
+                    let framing = Framing::Grpc(Box::new(Grpc::new(encoding)));
+                    Coding::Identity(Box::new(Plain::new(framing, Text::new(reader, facts))))
+                }
+                Messages::HttpBody => {
+                    let plain = Plain::new(Framing::announced(None), Text::new(json, facts));
+                    let messages = Box::new(HttpBody::new(encoding));
+                    Coding::HttpBody { messages, plain: Box::new(plain) }
+                }
+            };
+            return Self { coding };
+        }
+        let plain = Plain::new(Framing::announced(content_type), Text::new(json, facts));
         Self { coding: Coding::new(headers.value("content-encoding"), plain) }
     }
 
@@ -89,6 +127,11 @@ impl Reply {
                     decoder.get_mut().give_up(reason);
                 }
             }
+            Coding::HttpBody { messages, plain } => {
+                if let Err(reason) = messages.feed(bytes, |body| plain.feed(body)) {
+                    plain.give_up(reason);
+                }
+            }
         }
     }
 
@@ -100,6 +143,9 @@ impl Reply {
             decoder.get_mut().text.is_cut = decoder.try_finish().is_err();
         }
         self.plain_mut().end();
+        if let Coding::HttpBody { messages, plain } = &mut self.coding {
+            plain.text.is_cut |= !messages.between();
+        }
     }
 
     /// Whether this is framed as streams are.
@@ -140,6 +186,7 @@ impl Reply {
         match &self.coding {
             Coding::Identity(plain) => plain,
             Coding::Gzip { decoder, .. } => decoder.get_ref(),
+            Coding::HttpBody { plain, .. } => plain,
         }
     }
 
@@ -147,6 +194,7 @@ impl Reply {
         match &mut self.coding {
             Coding::Identity(plain) => plain,
             Coding::Gzip { decoder, .. } => decoder.get_mut(),
+            Coding::HttpBody { plain, .. } => plain,
         }
     }
 }
@@ -236,23 +284,38 @@ impl io::Write for Plain {
 // === impl Text ===
 
 impl Text {
-    fn new(reading: &'static Reading, facts: Facts) -> Self {
-        Self {
-            reader: Reader::new(&reading.paths),
-            facts,
-            is_broken: false,
-            at_end: false,
-            is_cut: false,
-            not_understood: None,
+    fn new(reader: Reader, facts: Facts) -> Self {
+        Self { reader, facts, is_broken: false, at_end: false, is_cut: false, not_understood: None }
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn feed(&mut self, bytes: &[u8], facts: &mut Facts) -> Result<(), NotUnderstood> {
+        match self {
+            Self::Json(reader) => reader.feed(bytes, facts).map_err(not_json),
+            Self::Proto(reader) => reader.feed(bytes, facts).map_err(not_protobuf),
         }
     }
 
-    fn broken(&mut self, error: json::Error) {
-        self.not_understood.get_or_insert(match error {
-            json::Error::Malformed => NotUnderstood::NotJson,
-            json::Error::TooDeep => NotUnderstood::TooDeep,
-        });
+    fn end(&mut self, facts: &mut Facts) -> Result<(), NotUnderstood> {
+        match self {
+            Self::Json(reader) => reader.end(facts).map_err(not_json),
+            Self::Proto(reader) => reader.end(facts).map_err(not_protobuf),
+        }
     }
+}
+
+fn not_json(error: json::Error) -> NotUnderstood {
+    match error {
+        json::Error::Malformed => NotUnderstood::NotJson,
+        json::Error::TooDeep => NotUnderstood::TooDeep,
+    }
+}
+
+fn not_protobuf(_: proto::Malformed) -> NotUnderstood {
+    NotUnderstood::NotProtobuf
 }
 
 impl Pieces for Text {
@@ -262,7 +325,7 @@ impl Pieces for Text {
         }
         if let Err(error) = self.reader.feed(bytes, &mut self.facts) {
             self.is_broken = true;
-            self.broken(error);
+            self.not_understood.get_or_insert(error);
         }
     }
 
@@ -271,7 +334,7 @@ impl Pieces for Text {
         let was_broken = std::mem::take(&mut self.is_broken);
         match ended {
             Err(_) if self.at_end && !was_broken => self.is_cut = true,
-            Err(error) if !was_broken => self.broken(error),
+            Err(error) if !was_broken => drop(self.not_understood.get_or_insert(error)),
             _ => {}
         }
         self.facts.piece_ended();

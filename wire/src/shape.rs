@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::dialect::{Asks, Call, DIALECTS, Path, Reading};
+use crate::dialect::{self, Asks, Call, DIALECTS, Path, Reading};
+use crate::grpc::{self, Method};
 use crate::host::Host;
 use crate::words::word;
 
@@ -74,6 +75,8 @@ pub struct Shape {
     pub(crate) asks: Asks,
     /// How the reply reads; absent where nobody knows.
     pub(crate) reading: Option<&'static Reading>,
+    /// How its messages read; absent where this is no gRPC.
+    pub(crate) grpc: Option<Method>,
 }
 
 impl Dialect {
@@ -94,9 +97,33 @@ impl Shape {
     pub fn read(head: &HeadView<'_>) -> Self {
         let host = Host::read(head.host.unwrap_or(""));
         let path = Path::new(head.path);
+        if head.method == "POST" && grpc::is_grpc(head.headers.value("content-type")) {
+            return Self::grpc(head, &host, &path);
+        }
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
             return Self::unknown(head, &host);
         };
+        Self::known(call, head, &host)
+    }
+
+    /// A call by gRPC, whose path names a service and its method.
+    fn grpc(head: &HeadView<'_>, host: &Host<'_>, path: &Path<'_>) -> Self {
+        match dialect::grpc::recognise(head, path) {
+            Some((call, method)) => Self { grpc: Some(method), ..Self::known(call, head, host) },
+            None => Self {
+                asks: Asks::default(),
+                grpc: Some(Method::default()),
+                ..Self::unknown(head, host)
+            },
+        }
+    }
+
+    /// Whether this is a call by gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc.is_some()
+    }
+
+    fn known(call: Call, head: &HeadView<'_>, host: &Host<'_>) -> Self {
         let region = match host.region {
             Some(region) => Some(word(region)),
             None => call.region.as_deref().or_else(|| signed_region(head, &call)).map(word),
@@ -111,6 +138,7 @@ impl Shape {
             stream: call.stream,
             asks: if may_be_json(head) { call.asks } else { Asks::default() },
             reading: Some(call.reading),
+            grpc: None,
         }
     }
 
@@ -127,6 +155,7 @@ impl Shape {
             stream: None,
             asks,
             reading: None,
+            grpc: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{Asks, Call, Counts, Field, Path, Reading, Usage, anthropic, decoded}
 use crate::json::{Table, Want};
 use crate::{Dialect, HeadView};
 
-static GENERATE: Reading = Reading {
+pub(super) static GENERATE: Reading = Reading {
     paths: LazyLock::new(|| Table::new(&[GENERATE_PATHS, ERROR_PATHS].concat())),
     nested: None,
     usage,
@@ -20,7 +20,7 @@ static GENERATE: Reading = Reading {
 };
 
 /// Counting, embedding, predicting, long-running operations: one reply, nothing to stream.
-static OTHER: Reading = Reading {
+pub(super) static OTHER: Reading = Reading {
     paths: LazyLock::new(|| Table::new(&[OTHER_PATHS, USAGE_PATHS, ERROR_PATHS].concat())),
     nested: None,
     usage,

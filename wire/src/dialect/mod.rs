@@ -7,6 +7,7 @@ mod anthropic;
 mod bedrock;
 mod generate;
 mod google;
+pub(crate) mod grpc;
 mod openai;
 mod path;
 
@@ -223,7 +224,7 @@ impl Counts {
 }
 
 /// Percent-decodes one path segment.
-fn decoded(segment: &str) -> Cow<'_, str> {
+pub(crate) fn decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
     }
