@@ -167,6 +167,11 @@ impl Notes {
         self.state.borrow_mut().observer().shape().dialect
     }
 
+    /// Whether the caller speaks gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.state.borrow_mut().observer().shape().is_grpc()
+    }
+
     /// Writes into the record what only the carrier knows.
     pub(crate) fn record<R>(&self, write: impl FnOnce(&mut Record) -> R) -> R {
         write(&mut self.state.borrow_mut().record)
@@ -230,6 +235,11 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         state.response_bytes += payload.len() as u64;
         state.observer().chunk(payload, at - self.opened);
+    }
+
+    /// The fields behind the response payload.
+    pub(crate) fn response_trailers(&self, trailers: &http::HeaderMap) {
+        self.state.borrow_mut().observer().trailers(trailers);
     }
 
     /// The first byte of the response went to the caller.

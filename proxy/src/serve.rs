@@ -63,7 +63,10 @@ impl Worker {
             Err(Error::CallerLeft) => Err(Error::CallerLeft),
             Err(error) => {
                 notes.failed(&error);
-                Ok(error.reply(notes.dialect()))
+                Ok(match notes.is_grpc() {
+                    true => error.grpc_reply(notes),
+                    false => error.reply(notes.dialect()),
+                })
             }
         }
     }

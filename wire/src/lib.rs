@@ -21,6 +21,7 @@ mod request;
 mod shape;
 mod words;
 
+pub use grpc::is_grpc;
 pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};

@@ -86,6 +86,12 @@ impl Observer {
         self.request.model().or(self.shape.model.as_deref()).or(named)
     }
 
+    /// The location that the call names, as far as it has been read.
+    pub fn location(&self) -> Option<&str> {
+        let named = self.grpc.as_ref().and_then(|grpc| grpc.named.location.as_deref());
+        named.or(self.shape.region.as_deref())
+    }
+
     /// The response head (the final one, not a 1xx).
     pub fn head(&mut self, status: u16, headers: &dyn Headers, at: Duration) {
         self.head = Some(Head::read(status, headers, at));

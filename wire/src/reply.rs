@@ -94,7 +94,7 @@ impl Reply {
         let content_type = headers.value("content-type");
         let json = Reader::Json(json::Reader::new(&reading.paths));
         // What is not gRPC is an answer from somewhere on the way: an error, most likely.
-        if let Some(messages) = messages.filter(|_| grpc::is_grpc(content_type)) {
+        if let Some(messages) = messages.filter(|_| grpc::is_grpc(headers)) {
             let encoding = headers.value("grpc-encoding");
             let coding = match messages {
                 Messages::Fields(table) => {

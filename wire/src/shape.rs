@@ -97,7 +97,7 @@ impl Shape {
     pub fn read(head: &HeadView<'_>) -> Self {
         let host = Host::read(head.host.unwrap_or(""));
         let path = Path::new(head.path);
-        if head.method == "POST" && grpc::is_grpc(head.headers.value("content-type")) {
+        if head.method == "POST" && grpc::is_grpc(head.headers) {
             return Self::grpc(head, &host, &path);
         }
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {

@@ -332,6 +332,9 @@ impl Body for Upload {
             Some(frame) => frame.data_ref().into_iter().for_each(|data| notes.request_chunk(data)),
             None => notes.request_ended(),
         }
+        if frame.as_ref().is_some_and(Frame::is_trailers) {
+            notes.request_ended();
+        }
         Poll::Ready(frame.map(Ok))
     }
 
@@ -355,6 +358,11 @@ impl Body for Upload {
 // === impl Http2Reply ===
 
 impl Http2Reply {
+    /// Whether the head was all there is.
+    pub(crate) fn is_bodiless(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
     /// The next piece of payload, or the trailers; `None` is the clean end.
     pub(crate) fn poll_frame(
         &mut self,
@@ -372,6 +380,8 @@ impl Http2Reply {
                 self.timer.set(now + self.idle);
                 if let Some(data) = frame.data_ref() {
                     self.notes.response_chunk(data, now);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.notes.response_trailers(trailers);
                 }
             }
             // A caller that breaks off its request has the stream reset, which is not the upstream's

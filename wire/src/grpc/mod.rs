@@ -62,10 +62,11 @@ struct Message {
 #[derive(Debug, Default)]
 struct Name(Option<Resource>);
 
-/// Whether a content type is gRPC's. That of gRPC-Web is not: its trailers stand in its body.
-pub(crate) fn is_grpc(content_type: Option<&[u8]>) -> bool {
+/// Whether the head of a message says that it is gRPC's. That of gRPC-Web does not: its trailers
+/// stand in its body.
+pub fn is_grpc(headers: &dyn Headers) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    content_type.is_some_and(|kind| {
+    headers.value("content-type").is_some_and(|kind| {
         let start = kind.get(..GRPC.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
             && matches!(kind.get(GRPC.len()), None | Some(b'+' | b';' | b' '))
@@ -153,6 +154,8 @@ impl Sink<()> for Name {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     #[test]
@@ -166,8 +169,10 @@ mod tests {
             ("application/json", false),
             ("", false),
         ] {
-            assert_eq!(is_grpc(Some(kind.as_bytes())), holds, "{kind}");
+            let kind = kind.parse().expect("a value");
+            let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, kind)]);
+            assert_eq!(is_grpc(&headers), holds, "{headers:?}");
         }
-        assert!(!is_grpc(None));
+        assert!(!is_grpc(&HeaderMap::new()));
     }
 }
