@@ -123,7 +123,10 @@ impl Error {
     /// the record too.
     pub(crate) fn grpc_reply(&self, notes: &Notes) -> Reply {
         let code = grpc_status(self.status());
-        notes.record(|record| record.grpc_status = Some(code));
+        notes.record(|record| {
+            record.status = Some(200);
+            record.grpc_status = Some(code);
+        });
         let mut map = http::HeaderMap::new();
         let mut set = |name: &'static str, value: &str| {
             map.insert(name, value.parse().expect("printable ASCII is a header value"));
