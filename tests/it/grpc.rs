@@ -375,3 +375,14 @@ async fn the_head_says_which_location_is_called() {
         assert_eq!(record["gcp.project_id"], "p");
     }
 }
+
+#[test]
+fn a_caller_by_http_1_1_gets_an_answer_that_it_can_read() {
+    let url = format!("http://{}", nowhere());
+    let sidecar = Launch::new().arg("--upstream").arg(&url).start();
+    let request = post(STREAM, "").replace("application/json", "application/grpc");
+    let reply = sidecar.call(request);
+    assert_eq!((reply.status(), reply.end), (502, End::Clean));
+    assert!(reply.json()["error"]["message"].is_string());
+    assert_outcome(&sidecar.finish_with_one(), "failed", Some("upstream"));
+}

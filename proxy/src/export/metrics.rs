@@ -281,7 +281,8 @@ fn add(points: &mut Points, family: &Family, labels: Vec<String>, value: Value) 
 impl Shard {
     /// Counts one call that has ended.
     pub fn add(&mut self, record: &Record) {
-        let answered = record.status.is_some_and(|status| (200..300).contains(&status));
+        let answered = record.status.is_some_and(|status| (200..300).contains(&status))
+            && record.grpc_status.is_none_or(|status| status == 0);
         let model = match record.request_model.as_deref() {
             Some(model) => self.models.value(model, answered),
             None => UNKNOWN,

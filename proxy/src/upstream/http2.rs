@@ -30,6 +30,12 @@ use crate::timer::Timer;
 /// Streams that one connection carries at a time.
 const MAX_STREAMS: u32 = 100;
 
+/// How often a connection that carries calls, but no bytes, is looked at.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// gRPC's servers take more than two pings within five minutes of silence for abuse, and close the
+/// connection with all that is on it (github.com/grpc/grpc, `doc/keepalive.md`).
+const GRPC_KEEP_ALIVE: Duration = Duration::from_secs(310);
+
 /// A connection that is shared by the calls of one worker.
 #[derive(Debug)]
 pub(crate) struct Http2Connection {
@@ -84,9 +90,10 @@ pub(crate) fn seat(pool: &Pool) -> Option<Seat> {
 
 /// Makes a connection of a stream on which HTTP/2 was agreed, and takes its first seat.
 pub(crate) async fn open(pool: &Pool, stream: Stream) -> Result<Seat, hyper::Error> {
+    let keep_alive = if pool.origin.needs_http2 { GRPC_KEEP_ALIVE } else { KEEP_ALIVE };
     let sender = match stream {
-        Stream::Tcp(tcp) => handshake(TokioIo::new(tcp)).await?,
-        Stream::Tls(tls) => handshake(TokioIo::new(*tls)).await?,
+        Stream::Tcp(tcp) => handshake(TokioIo::new(tcp), keep_alive).await?,
+        Stream::Tls(tls) => handshake(TokioIo::new(*tls), keep_alive).await?,
     };
     let connection = Rc::new(Http2Connection {
         sender,
@@ -97,7 +104,7 @@ pub(crate) async fn open(pool: &Pool, stream: Stream) -> Result<Seat, hyper::Err
     Ok(connection.seat().expect("a new connection has room"))
 }
 
-async fn handshake<T>(io: T) -> Result<SendRequest<Upload>, hyper::Error>
+async fn handshake<T>(io: T, keep_alive: Duration) -> Result<SendRequest<Upload>, hyper::Error>
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
@@ -105,7 +112,7 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_interval(keep_alive)
         .keep_alive_timeout(Duration::from_secs(20))
         .handshake(io)
         .await?;
