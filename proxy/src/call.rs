@@ -39,7 +39,7 @@ pub(crate) enum RequestBody {
 /// A request body by HTTP/2, with what was read ahead of it.
 #[derive(Debug)]
 pub(crate) struct Http2Body {
-    pub(crate) ahead: std::collections::VecDeque<Bytes>,
+    pub(crate) ahead: std::collections::VecDeque<Frame<Bytes>>,
     pub(crate) incoming: hyper::body::Incoming,
 }
 
@@ -72,6 +72,15 @@ pub(crate) struct Failure {
     pub(crate) unsent: Option<Call>,
 }
 
+// === impl Call ===
+
+impl Call {
+    /// Whether this is a gRPC call, which only HTTP/2 carries.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.head.version == http::Version::HTTP_2 && self.notes.is_grpc()
+    }
+}
+
 // === impl Http2Body ===
 
 impl Http2Body {
@@ -79,9 +88,9 @@ impl Http2Body {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.ahead.pop_front() {
-            Some(bytes) => Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => self.poll_incoming(cx),
         }
     }
@@ -89,7 +98,7 @@ impl Http2Body {
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         Poll::Ready(match frame {
             // hyper takes a stream that was reset without an error for one that has ended.
@@ -107,8 +116,8 @@ impl Http2Body {
     ) -> Poll<Option<Result<Bytes, BodyError>>> {
         let frame = std::task::ready!(self.poll_incoming(cx)).transpose()?;
         // Trailers end a body; a body that is nothing else says nothing of its model.
-        let data = frame.and_then(|frame| frame.into_data().ok());
-        self.ahead.extend(data.clone());
+        let data = frame.as_ref().and_then(|frame| frame.data_ref().cloned());
+        self.ahead.extend(frame);
         Poll::Ready(data.map(Ok))
     }
 }

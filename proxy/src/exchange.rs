@@ -200,6 +200,11 @@ impl Notes {
         self.state.borrow_mut().observer().shape().dialect
     }
 
+    /// Whether the caller speaks gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.state.borrow_mut().observer().shape().is_grpc()
+    }
+
     /// Writes into the record what only the carrier knows.
     pub(crate) fn record<R>(&self, write: impl FnOnce(&mut Record) -> R) -> R {
         write(&mut self.state.borrow_mut().record)
@@ -312,6 +317,11 @@ impl Notes {
     pub(crate) fn tunnel_idle(&self) {
         self.broken("upgraded_idle_timeout");
         self.record(|record| record.error_origin = Some(ErrorOrigin::Sidecar));
+    }
+
+    /// The fields behind the response payload.
+    pub(crate) fn response_trailers(&self, trailers: &http::HeaderMap) {
+        self.state.borrow_mut().observer().trailers(trailers);
     }
 
     /// The first byte of the response went to the caller.

@@ -59,12 +59,16 @@ impl Worker {
         exchange: &Exchange,
     ) -> Result<Reply, Error> {
         let notes = exchange.notes();
+        let is_grpc = request.head.version == http::Version::HTTP_2 && notes.is_grpc();
         match self.forward(request, notes).await {
             Ok(reply) => Ok(reply),
             Err(Error::CallerLeft) => Err(Error::CallerLeft),
             Err(error) => {
                 notes.failed(&error);
-                Ok(error.reply(notes.dialect()))
+                Ok(match is_grpc {
+                    true => error.grpc_reply(notes),
+                    false => error.reply(notes.dialect()),
+                })
             }
         }
     }

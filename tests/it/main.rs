@@ -7,6 +7,7 @@ mod demo;
 mod drain;
 mod endings;
 mod failures;
+mod grpc;
 mod http2;
 mod include_usage;
 mod jobs;

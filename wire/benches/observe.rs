@@ -9,8 +9,12 @@ use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
 
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
+#[path = "../../tests/support/grpc_messages.rs"]
+mod grpc_messages;
+#[path = "../../tests/support/protobuf.rs"]
+mod protobuf;
 
-criterion_group!(benches, replies, chunks, heads, hints);
+criterion_group!(benches, replies, chunks, messages, heads, hints);
 criterion_main!(benches);
 
 /// Whole calls, from the head of the request to the record.
@@ -42,6 +46,31 @@ fn chunks(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(chunk.len() as u64));
         group.bench_function(name, |b| {
             b.iter(|| observer.chunk(black_box(chunk.as_bytes()), Duration::ZERO));
+        });
+    }
+    group.finish();
+}
+
+/// One message in the middle of a gRPC stream.
+fn messages(c: &mut Criterion) {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    let mut observer = Observer::new(Shape::read(&HeadView {
+        method: "POST",
+        host: Some("localhost"),
+        path: "/google.cloud.aiplatform.v1.PredictionService/StreamGenerateContent",
+        query: None,
+        headers: &headers,
+    }));
+    observer.head(200, &headers, Duration::ZERO);
+    let mut group = c.benchmark_group("message");
+    for (name, message) in [
+        ("gemini", grpc_messages::message(grpc_messages::token(" tide"))),
+        ("gemini-usage", grpc_messages::message(grpc_messages::last(1, 10, 2))),
+    ] {
+        group.throughput(Throughput::Bytes(message.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| observer.chunk(black_box(&message), Duration::ZERO));
         });
     }
     group.finish();

@@ -6,13 +6,16 @@
 pub mod content;
 pub mod frame;
 pub mod json;
+pub mod proto;
 
 mod coding;
 mod dialect;
 mod facts;
 mod glob;
+mod grpc;
 mod hints;
 mod host;
+mod http_body;
 mod job;
 mod nested;
 mod observer;
@@ -27,6 +30,7 @@ mod times;
 mod words;
 
 pub use glob::glob;
+pub use grpc::is_grpc;
 pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};

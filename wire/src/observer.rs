@@ -1,9 +1,12 @@
 //! One call as it goes by: chunks and times in, the keys of a record out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dialect::grpc::predict;
 use crate::dialect::{Count, Usage};
 use crate::facts::{Facts, Fault, without_namespace};
+use crate::grpc::{Ongoing, Status};
 use crate::hints;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -31,6 +34,8 @@ pub struct Observer {
     request: Request,
     head: Option<Head>,
     reply: Option<Reply>,
+    /// What makes a gRPC call one.
+    grpc: Option<Box<Ongoing>>,
     keeps_token_times: bool,
 }
 
@@ -50,7 +55,8 @@ impl Observer {
     /// An observer for a call of this shape.
     pub fn new(shape: Shape) -> Self {
         let request = Request::new(&shape);
-        Self { shape, request, head: None, reply: None, keeps_token_times: false }
+        let grpc = shape.grpc.map(|method| Box::new(Ongoing::new(method)));
+        Self { shape, request, head: None, reply: None, grpc, keeps_token_times: false }
     }
 
     /// What the head said.
@@ -61,21 +67,36 @@ impl Observer {
     /// A piece of the request body (without transfer coding).
     pub fn request(&mut self, bytes: &[u8]) {
         self.request.chunk(bytes);
+        if let Some(grpc) = &mut self.grpc {
+            grpc.request(bytes);
+        }
     }
 
     /// Whether more of the request body could still say something; once false, it stays so.
     pub fn reads_request(&self) -> bool {
-        self.request.reads()
+        self.request.reads() || self.names_resource()
+    }
+
+    /// Whether the first message of a gRPC call may still say whom it is for.
+    fn names_resource(&self) -> bool {
+        self.grpc.as_ref().is_some_and(|grpc| grpc.reads())
     }
 
     /// Whether routing may still learn the model from more of the request body.
     pub fn awaits_model(&self) -> bool {
-        self.request.awaits_model() && self.shape.model.is_none()
+        (self.request.awaits_model() || self.names_resource()) && self.shape.model.is_none()
     }
 
     /// The model as requested, once it is known.
     pub fn model(&self) -> Option<&str> {
-        self.request.model().or(self.shape.model.as_deref())
+        let named = self.grpc.as_ref().and_then(|grpc| grpc.named.model.as_deref());
+        self.request.model().or(self.shape.model.as_deref()).or(named)
+    }
+
+    /// The location that the call names, as far as it has been read.
+    pub fn location(&self) -> Option<&str> {
+        let named = self.grpc.as_ref().and_then(|grpc| grpc.named.location.as_deref());
+        named.or(self.shape.region.as_deref())
     }
 
     /// The response head (the final one, not a 1xx).
@@ -84,6 +105,8 @@ impl Observer {
         if self.shape.reading.is_none() {
             self.shape.recognise_reply(headers);
         }
+        self.trailers(headers);
+        let messages = self.shape.grpc.and_then(|method| method.reply);
         // What follows a change of protocol is no HTTP body.
         let reading = self.shape.reading.filter(|_| status != SWITCHING);
         self.reply = reading.map(|reading| {
@@ -91,7 +114,7 @@ impl Observer {
             if self.keeps_token_times {
                 times.keep();
             }
-            Reply::new(reading, headers, times)
+            Reply::new(reading, messages, headers, times)
         });
     }
 
@@ -99,6 +122,13 @@ impl Observer {
     pub fn chunk(&mut self, bytes: &[u8], at: Duration) {
         if let Some(reply) = &mut self.reply {
             reply.chunk(bytes, at);
+        }
+    }
+
+    /// The fields behind the response body.
+    pub fn trailers(&mut self, trailers: &dyn Headers) {
+        if let Some(grpc) = &mut self.grpc {
+            grpc.trailers(trailers);
         }
     }
 
@@ -155,14 +185,15 @@ impl Observer {
     /// The first cause wins: an error that the reply states came before whatever ended it.
     fn outcome(&self, ending: Ending) -> Outcome {
         let has_failed = self.head.as_ref().is_some_and(|head| head.status >= 400)
-            || self.facts().is_some_and(|facts| facts.error.is_some());
+            || self.facts().is_some_and(|facts| facts.error.is_some())
+            || self.grpc_status().is_some_and(Status::is_error);
         match ending {
             Ending::Refused => Outcome::Refused,
             Ending::NoAnswer => Outcome::Failed,
             _ if has_failed => Outcome::Failed,
             Ending::CallerLeft => Outcome::Abandoned,
             Ending::Broken => Outcome::Truncated,
-            Ending::Clean if self.is_cut_short() => Outcome::Truncated,
+            Ending::Clean if self.is_cut_short() || self.lacks_status() => Outcome::Truncated,
             Ending::Clean => Outcome::Completed,
         }
     }
@@ -174,6 +205,15 @@ impl Observer {
         let is_open = reading.has_end && !facts.is_over();
         let needs_end = reply.is_stream() || self.is_stream() && reply.is_blank();
         reply.is_cut() || reply.is_read() && (needs_end && is_open || facts.goes_on && !facts.ended)
+    }
+
+    /// Whether this is a gRPC call whose server has not said how it ended.
+    fn lacks_status(&self) -> bool {
+        self.shape.is_grpc() && self.grpc_status().is_none()
+    }
+
+    fn grpc_status(&self) -> Option<&Status> {
+        self.grpc.as_ref()?.status.as_ref()
     }
 
     fn is_stream(&self) -> bool {
@@ -191,13 +231,26 @@ impl Observer {
 
     fn fill_request(&self, record: &mut Record) {
         let shape = &self.shape;
-        fill(&mut record.operation, || shape.operation.clone());
+        fill(&mut record.operation, || self.operation());
         fill(&mut record.provider, || shape.provider.clone());
         fill(&mut record.region, || shape.region.clone());
         fill(&mut record.project, || shape.project.clone());
+        if let Some(grpc) = &self.grpc {
+            fill(&mut record.region, || grpc.named.location.as_deref().map(word));
+            fill(&mut record.project, || grpc.named.project.clone());
+            fill(&mut record.grpc_status, || grpc.status.map(|status| status.code));
+        }
         fill(&mut record.request_model, || self.model().map(str::to_owned));
         let came_as_stream = self.is_stream().then_some(true);
         fill(&mut record.stream, || self.asked_stream().or(came_as_stream));
+    }
+
+    fn operation(&self) -> Option<Arc<str>> {
+        let operation = self.shape.operation.clone();
+        match operation.as_deref() {
+            Some("predict") if self.shape.is_grpc() => Some(word(predict(self.model()))),
+            _ => operation,
+        }
     }
 
     fn fill_reply(&self, reply: &Reply, outcome: Outcome, record: &mut Record) {
@@ -252,6 +305,13 @@ impl Observer {
 
     /// What the reply says of its own failure.
     fn fill_fault(&self, record: &mut Record) {
+        if let Some(status) = self.grpc_status().filter(|status| status.is_error()) {
+            fill(&mut record.error_type, || Some(status.name()));
+            fill(&mut record.error_code, || Some(status.code.to_string()));
+            fill(&mut record.error_origin, || Some(status.origin()));
+            fill(&mut record.retry_after_s, || status.retry_after);
+            return;
+        }
         let Some(head) = &self.head else { return };
         let body = self.facts().map(Facts::fault).unwrap_or_default();
         let fault = Fault { kind: head.error_kind.clone().or(body.kind), code: body.code };

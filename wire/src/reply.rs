@@ -6,9 +6,11 @@ use crate::Headers;
 use crate::coding::{Coding, Decoder};
 use crate::dialect::{Field, Reading};
 use crate::facts::Facts;
-use crate::frame::{Framing, NotUnderstood, Pieces};
-use crate::json::{self, Reader};
+use crate::frame::{Framing, Grpc, NotUnderstood, Pieces};
+use crate::grpc::{self, Messages};
+use crate::http_body::HttpBody;
 use crate::times::Times;
+use crate::{json, proto};
 
 /// What a body may decode to, whatever its length.
 const MAX_DECODED: u64 = 256 << 20;
@@ -21,7 +23,16 @@ const MAX_RATIO: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Reply {
     plain: Box<Plain>,
-    encoded: Option<Encoded>,
+    wrapping: Option<Wrapping>,
+}
+
+/// What a body comes in.
+#[derive(Debug)]
+enum Wrapping {
+    /// A content encoding.
+    Encoded(Encoded),
+    /// The messages of a gRPC call that carry a body as HTTP would.
+    HttpBody(Box<HttpBody>),
 }
 
 /// What undoes the encoding of a body.
@@ -43,10 +54,10 @@ struct Plain {
     given_up: bool,
 }
 
-/// The JSON texts of a reply.
+/// The JSON texts or protobuf messages of a reply.
 #[derive(Debug)]
 struct Text {
-    reader: Reader<Field>,
+    reader: Reader,
     facts: Facts,
     /// The text at hand is broken: its rest is passed over.
     is_broken: bool,
@@ -57,27 +68,64 @@ struct Text {
     not_understood: Option<NotUnderstood>,
 }
 
+/// What a text is written in.
+#[derive(Debug)]
+enum Reader {
+    Json(json::Reader<Field>),
+    Proto(proto::Reader<Field>),
+}
+
 // === impl Reply ===
 
 impl Reply {
-    pub(crate) fn new(reading: &'static Reading, headers: &dyn Headers, times: Times) -> Self {
+    /// A reply with this head; `messages` is how it reads where it comes by gRPC.
+    pub(crate) fn new(
+        reading: &'static Reading,
+        messages: Option<Messages>,
+        headers: &dyn Headers,
+        times: Times,
+    ) -> Self {
         let mut facts = Facts::new(reading, times);
         for (name, count) in reading.count_headers {
             if let Some(value) = headers.value(name).and_then(number) {
                 facts.counts.set(*count, value);
             }
         }
+        let json = Reader::Json(json::Reader::new(&reading.paths));
+        // What is not gRPC is an answer from somewhere on the way: an error, most likely.
+        if let Some(messages) = messages.filter(|_| grpc::is_grpc(headers)) {
+            return Self::by_grpc(messages, headers, json, facts);
+        }
         let framing = Framing::announced(headers.value("content-type"));
-        let mut plain = Box::new(Plain::new(framing, Text::new(reading, facts)));
-        let encoded = match Coding::read(headers.value("content-encoding")) {
+        let mut plain = Box::new(Plain::new(framing, Text::new(json, facts)));
+        let wrapping = match Coding::read(headers.value("content-encoding")) {
             Coding::Identity => None,
-            Coding::Encoded(decoder) => Some(Encoded { decoder, length: 0, decoded: 0 }),
+            Coding::Encoded(decoder) => {
+                Some(Wrapping::Encoded(Encoded { decoder, length: 0, decoded: 0 }))
+            }
             Coding::Unknown => {
                 plain.give_up(NotUnderstood::Encoded);
                 None
             }
         };
-        Self { plain, encoded }
+        Self { plain, wrapping }
+    }
+
+    fn by_grpc(messages: Messages, headers: &dyn Headers, json: Reader, facts: Facts) -> Self {
+        let encoding = headers.value("grpc-encoding");
+        match messages {
+            Messages::Fields(table) => {
+                let reader = Reader::Proto(proto::Reader::new(table));
+                let framing = Framing::Grpc(Box::new(Grpc::new(encoding)));
+                let plain = Box::new(Plain::new(framing, Text::new(reader, facts)));
+                Self { plain, wrapping: None }
+            }
+            Messages::HttpBody => {
+                let plain = Box::new(Plain::new(Framing::announced(None), Text::new(json, facts)));
+                let messages = Box::new(HttpBody::new(encoding));
+                Self { plain, wrapping: Some(Wrapping::HttpBody(messages)) }
+            }
+        }
     }
 
     /// Reads on.
@@ -86,24 +134,30 @@ impl Reply {
             return;
         }
         self.facts_mut().came(at);
-        match &mut self.encoded {
-            _ if self.plain.given_up => {}
-            None => self.plain.feed(bytes),
-            Some(encoded) => {
-                if let Err(reason) = encoded.decode(bytes, &mut self.plain) {
-                    self.plain.give_up(reason);
-                }
+        if self.plain.given_up {
+            return;
+        }
+        let read = match &mut self.wrapping {
+            None => return self.plain.feed(bytes),
+            Some(Wrapping::Encoded(encoded)) => encoded.decode(bytes, &mut self.plain),
+            Some(Wrapping::HttpBody(messages)) => {
+                messages.feed(bytes, |body| self.plain.feed(body))
             }
+        };
+        if let Err(reason) = read {
+            self.plain.give_up(reason);
         }
     }
 
     /// No more comes.
     pub(crate) fn end(&mut self) {
-        if let Some(encoded) = &mut self.encoded
-            && encoded.length > 0
-            && !self.plain.given_up
-        {
-            self.plain.text.is_cut = !encoded.decoder.end();
+        let is_whole = match &mut self.wrapping {
+            Some(Wrapping::Encoded(encoded)) => encoded.end(),
+            Some(Wrapping::HttpBody(messages)) => messages.between(),
+            None => true,
+        };
+        if !self.plain.given_up {
+            self.plain.text.is_cut |= !is_whole;
         }
         self.plain.end();
     }
@@ -146,6 +200,11 @@ impl Reply {
 // === impl Encoded ===
 
 impl Encoded {
+    /// No more comes. Whether it has come to its end.
+    fn end(&mut self) -> bool {
+        self.length == 0 || self.decoder.end()
+    }
+
     /// Decodes what came, as long as that stays in proportion.
     fn decode(&mut self, bytes: &[u8], plain: &mut Plain) -> Result<(), NotUnderstood> {
         self.length += bytes.len() as u64;
@@ -200,23 +259,38 @@ impl Plain {
 // === impl Text ===
 
 impl Text {
-    fn new(reading: &'static Reading, facts: Facts) -> Self {
-        Self {
-            reader: Reader::new(&reading.paths),
-            facts,
-            is_broken: false,
-            at_end: false,
-            is_cut: false,
-            not_understood: None,
+    fn new(reader: Reader, facts: Facts) -> Self {
+        Self { reader, facts, is_broken: false, at_end: false, is_cut: false, not_understood: None }
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn feed(&mut self, bytes: &[u8], facts: &mut Facts) -> Result<(), NotUnderstood> {
+        match self {
+            Self::Json(reader) => reader.feed(bytes, facts).map_err(not_json),
+            Self::Proto(reader) => reader.feed(bytes, facts).map_err(not_protobuf),
         }
     }
 
-    fn broken(&mut self, error: json::Error) {
-        self.not_understood.get_or_insert(match error {
-            json::Error::Malformed => NotUnderstood::NotJson,
-            json::Error::TooDeep => NotUnderstood::TooDeep,
-        });
+    fn end(&mut self, facts: &mut Facts) -> Result<(), NotUnderstood> {
+        match self {
+            Self::Json(reader) => reader.end(facts).map_err(not_json),
+            Self::Proto(reader) => reader.end(facts).map_err(not_protobuf),
+        }
     }
+}
+
+fn not_json(error: json::Error) -> NotUnderstood {
+    match error {
+        json::Error::Malformed => NotUnderstood::NotJson,
+        json::Error::TooDeep => NotUnderstood::TooDeep,
+    }
+}
+
+fn not_protobuf(_: proto::Malformed) -> NotUnderstood {
+    NotUnderstood::NotProtobuf
 }
 
 impl Pieces for Text {
@@ -226,7 +300,7 @@ impl Pieces for Text {
         }
         if let Err(error) = self.reader.feed(bytes, &mut self.facts) {
             self.is_broken = true;
-            self.broken(error);
+            self.not_understood.get_or_insert(error);
         }
     }
 
@@ -235,7 +309,7 @@ impl Pieces for Text {
         let was_broken = std::mem::take(&mut self.is_broken);
         match ended {
             Err(_) if self.at_end && !was_broken => self.is_cut = true,
-            Err(error) if !was_broken => self.broken(error),
+            Err(error) if !was_broken => drop(self.not_understood.get_or_insert(error)),
             _ => {}
         }
         self.facts.piece_ended();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::dialect::{Asks, Call, DIALECTS, Path, Reading, recognise_reply};
+use crate::dialect::{self, Asks, Call, DIALECTS, Path, Reading, recognise_reply};
+use crate::grpc::{self, Method};
 use crate::host::Host;
 use crate::job;
 use crate::request::{Asking, UNKNOWN, asking};
@@ -91,6 +92,8 @@ pub struct Shape {
     pub(crate) job: Option<String>,
     /// How the reply reads; absent where nobody knows.
     pub(crate) reading: Option<&'static Reading>,
+    /// How its messages read; absent where this is no gRPC.
+    pub(crate) grpc: Option<Method>,
 }
 
 impl Dialect {
@@ -111,9 +114,39 @@ impl Shape {
     pub fn read(head: &HeadView<'_>) -> Self {
         let host = Host::read(head.host.unwrap_or(""));
         let path = Path::new(head.path);
+        if head.method == "POST" && grpc::is_grpc(head.headers) {
+            return Self::grpc(head, &host, &path);
+        }
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
             return Self::unknown(head, &host);
         };
+        Self::known(call, head, &host, &path)
+    }
+
+    /// A call by gRPC, whose path names a service and its method.
+    fn grpc(head: &HeadView<'_>, host: &Host<'_>, path: &Path<'_>) -> Self {
+        match dialect::grpc::recognise(head, path) {
+            Some((call, method)) => Self {
+                // Its messages are no JSON.
+                asking: None,
+                grpc: Some(method),
+                ..Self::known(call, head, host, path)
+            },
+            None => Self {
+                asks: Asks::default(),
+                asking: None,
+                grpc: Some(Method::default()),
+                ..Self::unknown(head, host)
+            },
+        }
+    }
+
+    /// Whether this is a call by gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc.is_some()
+    }
+
+    fn known(call: Call, head: &HeadView<'_>, host: &Host<'_>, path: &Path<'_>) -> Self {
         let signed = signed_region(head);
         let region = match host.region {
             Some(region) => Some(word(region)),
@@ -126,7 +159,7 @@ impl Shape {
             dialect: call.dialect,
             asking: asking(&call, head).filter(|_| is_json),
             guardrail: guardrail(head, &call),
-            job: job::named(&path),
+            job: job::named(path),
             operation: Some(word(call.operation)),
             provider: provider.map(word),
             model: call.model,
@@ -136,6 +169,7 @@ impl Shape {
             streams_unasked: call.streams_unasked,
             asks: if is_json { call.asks } else { Asks::default() },
             reading: Some(call.reading),
+            grpc: None,
         }
     }
 
@@ -165,6 +199,7 @@ impl Shape {
             guardrail: None,
             job: None,
             reading: None,
+            grpc: None,
         }
     }
 }

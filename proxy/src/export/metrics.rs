@@ -350,7 +350,8 @@ impl Shard {
     /// Counts one call that has ended.
     pub fn add(&mut self, record: &Record) {
         // An upstream that changes to another protocol has taken the call, too.
-        let answered = record.status.is_some_and(|status| matches!(status, 101 | 200..300));
+        let answered = record.status.is_some_and(|status| matches!(status, 101 | 200..300))
+            && record.grpc_status.is_none_or(|status| status == 0);
         let model = match record.request_model.as_deref() {
             Some(model) => self.models.value(model, answered),
             None => UNKNOWN,

@@ -214,7 +214,8 @@ impl Ahead {
         };
         let mut payload = Vec::new();
         if let RequestBody::Http2(body) = body {
-            body.ahead.iter().for_each(|bytes| payload.extend_from_slice(bytes));
+            let data = body.ahead.iter().filter_map(|frame| frame.data_ref());
+            data.for_each(|bytes| payload.extend_from_slice(bytes));
         }
         let is_http11 = head.version == http::Version::HTTP_11;
         let expects_continue = is_http11 && head.fields.get("expect").is_some();

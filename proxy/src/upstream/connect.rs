@@ -71,6 +71,9 @@ async fn dial(
     let tls = timed(notes, Wait::Tls, connector.connect(name, tcp)).await;
     let tls = tls.map_err(|error| no_tls(error.into()))?;
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    if origin.needs_http2 && !http2 {
+        return Err(Error::NoHttp2 { upstream: upstream.clone() });
+    }
     Ok(Connected { stream: Stream::Tls(Box::new(tls)), http2 })
 }
 

@@ -37,6 +37,12 @@ const UNKNOWN: usize = usize::MAX - 1;
 /// How often a call is sent, at most, where connections close before they have taken it.
 const MAX_UNSENT: usize = 4;
 
+/// How often a connection that carries calls, but no bytes, is looked at.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// gRPC's servers take more than two pings within five minutes of silence for abuse, and close the
+/// connection with all that is on it (github.com/grpc/grpc, `doc/keepalive.md`).
+const GRPC_KEEP_ALIVE: Duration = Duration::from_secs(310);
+
 /// A connection that is shared by the calls of one worker.
 pub(crate) struct Http2Connection {
     sender: SendRequest<Upload>,
@@ -122,6 +128,7 @@ async fn handshake<T>(pool: &Pool, io: T) -> Result<Http2Connection, hyper::Erro
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
+    let keep_alive = if pool.origin.needs_http2 { GRPC_KEEP_ALIVE } else { KEEP_ALIVE };
     let (changed, is_known) = (pool.line.changed.clone(), Rc::new(Cell::new(false)));
     let io = Watched { io, changed: changed.clone(), is_known: is_known.clone() };
     let (sender, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
@@ -129,7 +136,7 @@ where
         .initial_max_send_streams(UNKNOWN)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_interval(keep_alive)
         .keep_alive_timeout(Duration::from_secs(20))
         .handshake(io)
         .await?;
@@ -490,6 +497,9 @@ impl Body for Upload {
             Some(frame) => frame.data_ref().into_iter().for_each(|data| notes.request_chunk(data)),
             None => notes.request_ended(),
         }
+        if frame.as_ref().is_some_and(Frame::is_trailers) {
+            notes.request_ended();
+        }
         Poll::Ready(frame.map(Ok))
     }
 
@@ -514,6 +524,11 @@ impl Body for Upload {
 // === impl Http2Reply ===
 
 impl Http2Reply {
+    /// Whether the head was all there is.
+    pub(crate) fn is_bodiless(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
     /// The next piece of payload, or the trailers; `None` is the clean end.
     pub(crate) fn poll_frame(
         &mut self,
@@ -541,6 +556,8 @@ impl Http2Reply {
         self.timer.set(now + self.idle);
         if let Some(data) = frame.data_ref() {
             self.notes.response_chunk(data, now);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.notes.response_trailers(trailers);
         }
         Poll::Ready(Some(Ok(frame)))
     }

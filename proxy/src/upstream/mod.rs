@@ -48,6 +48,8 @@ pub(crate) struct Upstream {
     keep_alive: Duration,
     /// The servers at each location (`""` where there is but one), in the order of the addresses.
     pools: RefCell<FxHashMap<Box<str>, Servers>>,
+    /// The same servers for calls by gRPC: where the others go out by HTTP/1.1, these may not.
+    grpc_pools: RefCell<FxHashMap<Box<str>, Servers>>,
     turn: Cell<usize>,
 }
 
@@ -85,25 +87,29 @@ impl Upstream {
             max_http2: limits.http2_connections.get() as usize,
             keep_alive: timeouts.upstream_keep_alive.0,
             pools: RefCell::default(),
+            grpc_pools: RefCell::default(),
             turn: Cell::new(0),
         }
     }
 
     /// Closes connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
-        self.pools.borrow().values().flatten().for_each(|pool| pool.sweep());
+        for pools in [&self.pools, &self.grpc_pools] {
+            pools.borrow().values().flatten().for_each(|pool| pool.sweep());
+        }
     }
 
-    /// The server whose turn it is, at the location that the path names.
-    fn pool(&self, path: &str) -> Result<Rc<Pool>, Error> {
-        let location =
-            self.spec.is_templated().then(|| spec::location_in(path).unwrap_or("global"));
+    /// The server whose turn it is, at the location that the call names.
+    fn pool(&self, call: &Call) -> Result<Rc<Pool>, Error> {
+        let is_grpc = call.is_grpc();
+        let location = self.spec.is_templated().then(|| location(call, is_grpc));
+        let location = location.as_deref();
         if let Some(location) = location {
             self.spec.allows(location)?;
         }
         let turn = self.turn.get();
         self.turn.set((turn + 1) % self.spec.addresses());
-        let mut pools = self.pools.borrow_mut();
+        let mut pools = if is_grpc { &self.grpc_pools } else { &self.pools }.borrow_mut();
         if let Some(servers) = pools.get(location.unwrap_or_default()) {
             return Ok(servers[turn].clone());
         }
@@ -112,6 +118,7 @@ impl Upstream {
         }
         let server = |address| {
             let origin = self.spec.origin(address, location);
+            let origin = if is_grpc { origin.for_grpc() } else { origin };
             Rc::new(Pool::new(origin, self.max_idle, self.max_http2, self.keep_alive))
         };
         let servers: Servers = (0..self.spec.addresses()).map(server).collect();
@@ -121,7 +128,7 @@ impl Upstream {
     }
 
     async fn send(&self, call: Call) -> Result<Reply, Failure> {
-        let pool = self.pool(call.head.target.path())?;
+        let pool = self.pool(&call)?;
         call.notes.attempt(&pool.origin);
         let name = &self.spec.name;
         let connection = match call.head.upgrades {
@@ -138,6 +145,15 @@ impl Upstream {
             Err(error) => Err(Failure { error, unsent: Some(call) }),
         }
     }
+}
+
+/// The location that a call names: in its path, or by gRPC elsewhere.
+fn location(call: &Call, is_grpc: bool) -> String {
+    let in_path = spec::location_in(call.head.target.path()).map(str::to_owned);
+    let elsewhere = || call.notes.observer(|observer| observer.location().map(str::to_owned));
+    in_path
+        .or_else(|| if is_grpc { elsewhere() } else { None })
+        .unwrap_or_else(|| "global".to_owned())
 }
 
 /// What a call goes out on.

@@ -34,6 +34,8 @@ pub(crate) enum Speaks {
     Http1,
     /// HTTP/2 at once.
     Http2,
+    /// Either, as the first bytes say.
+    Either,
     /// What is agreed on in the handshake.
     Tls(Arc<rustls::ServerConfig>),
 }
@@ -103,6 +105,14 @@ where
     let _ = match speaks {
         Speaks::Http1 => http1.serve_connection(TokioIo::new(tcp), service).with_upgrades().await,
         Speaks::Http2 => http2.serve_connection(TokioIo::new(tcp), service).await,
+        Speaks::Either => {
+            let mut start = [0; 3];
+            while tcp.peek(&mut start).await.is_ok_and(|length| (1..3).contains(&length)) {}
+            match &start {
+                b"PRI" => http2.serve_connection(TokioIo::new(tcp), service).await,
+                _ => http1.serve_connection(TokioIo::new(tcp), service).await,
+            }
+        }
         Speaks::Tls(config) => {
             let Ok(tls) = TlsAcceptor::from(config).accept(tcp).await else { return };
             let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");

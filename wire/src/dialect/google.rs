@@ -12,7 +12,7 @@ use crate::job::JobFact;
 use crate::json::{Table, Want};
 use crate::{Dialect, HeadView};
 
-static GENERATE: Reading = Reading {
+pub(super) static GENERATE: Reading = Reading {
     paths: LazyLock::new(|| Table::new(&[GENERATE_PATHS, ERROR_PATHS].concat())),
     nested: None,
     usage,
@@ -21,7 +21,7 @@ static GENERATE: Reading = Reading {
 };
 
 /// Counting, embedding, predicting: one reply, nothing to stream.
-static OTHER: Reading = Reading {
+pub(super) static OTHER: Reading = Reading {
     paths: LazyLock::new(|| Table::new(&[OTHER_PATHS, USAGE_PATHS, ERROR_PATHS].concat())),
     nested: None,
     usage,

@@ -8,6 +8,7 @@ mod bedrock;
 mod cohere;
 mod generate;
 mod google;
+pub(crate) mod grpc;
 mod ollama;
 mod openai;
 mod path;

@@ -80,6 +80,22 @@ fn a_million_made_up_models_add_no_series() {
 }
 
 #[test]
+fn a_model_that_grpc_does_not_find_becomes_no_label() {
+    let registry = registry();
+    let not_found = Record { grpc_status: Some(5), ..answered("made-up", 200) };
+    let found = Record { grpc_status: Some(0), ..answered("gemini", 200) };
+    let shard = registry.shard();
+    lock(&shard).add(&not_found);
+    lock(&shard).add(&found);
+    let mut models: Vec<_> = points(&registry, "tidegate_calls_total")
+        .into_iter()
+        .map(|p| p.labels[0].clone())
+        .collect();
+    models.sort();
+    assert_eq!(models, ["gemini", "other"]);
+}
+
+#[test]
 fn only_so_many_models_that_answer_become_label_values() {
     let registry = registry();
     let (one, other) = (registry.shard(), registry.shard());
