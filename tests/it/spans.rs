@@ -25,8 +25,7 @@ fn canary_call(stream: bool) -> String {
 fn model() -> Upstream {
     let event = |text: &str| TOKEN.replace("hi", text);
     let (begin, end) = CANARY_OF_MODEL.split_at(6);
-    let stream: String =
-        [&event(begin), &event(end), FINISH, DONE].map(|event| chunk(event)).concat();
+    let stream: String = [&event(begin), &event(end), FINISH, DONE].map(chunk).concat();
     Upstream::new(move |mut peer| {
         while let Some(request) = peer.request() {
             match String::from_utf8_lossy(&request.body).contains(r#""stream":true"#) {

@@ -11,6 +11,7 @@ mod kept;
 mod mend;
 mod message;
 mod openai;
+mod prompt;
 
 use std::fmt;
 use std::io::Read;
@@ -181,6 +182,11 @@ struct Collected {
 impl Collected {
     /// One or several JSON texts, of which the last may be cut off.
     fn json(&mut self, bytes: &[u8]) {
+        // Some servers end each text of a stream with a NUL, which no JSON has.
+        bytes.split(|byte| *byte == 0).for_each(|texts| self.texts(texts));
+    }
+
+    fn texts(&mut self, bytes: &[u8]) {
         let mut texts = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
         let whole: Vec<_> = texts.by_ref().map_while(Result::ok).collect();
         let rest = &bytes[texts.byte_offset()..];
@@ -246,7 +252,7 @@ impl Interface {
             "invoke" | "invoke-with-response-stream" if path.contains("amazon.nova") => {
                 &bedrock::CONVERSE
             }
-            "invoke" | "invoke-with-response-stream" => &openai::CHAT,
+            "invoke" | "invoke-with-response-stream" | "generate" => &prompt::PROMPT,
             _ => return None,
         })
     }

@@ -450,6 +450,43 @@ fn event_stream(path: &str, payloads: &[Value]) -> Vec<Value> {
 }
 
 #[test]
+fn a_prompt_without_a_conversation_is_read_and_so_is_its_answer() {
+    let asked = |path: &str, body: Value| asked(path, &body).input[0].parts.clone();
+    let why = [Part::Text("Why?".into())];
+    assert_eq!(asked("/generate", json!({ "prompt": "Why?" })), why);
+    assert_eq!(asked("/generate", json!({ "instances": [{ "prompt": "Why?" }] })), why);
+    assert_eq!(asked("/model/amazon.titan-text/invoke", json!({ "inputText": "Why?" })), why);
+    let chat = json!({ "messages": [{ "role": "user", "content": "Why?" }] });
+    assert_eq!(asked("/model/openai.gpt-oss/invoke", chat), why);
+
+    for (path, reply) in [
+        ("/generate", json!({ "text": ["So."] })),
+        ("/v1/generate", json!({ "output": "So." })),
+        ("/generate", json!({ "predictions": ["So."] })),
+        ("/model/cohere.command/invoke", json!({ "generations": [{ "text": "So." }] })),
+        ("/model/meta.llama/invoke", json!({ "generation": "So." })),
+        ("/model/mistral.mistral/invoke", json!({ "outputs": [{ "text": "So." }] })),
+        (
+            "/model/openai.gpt-oss/invoke",
+            json!({ "choices": [{ "message": { "content": "So." } }] }),
+        ),
+    ] {
+        assert_eq!(answered(path, &reply)[0]["parts"][0]["content"], "So.", "{path}: {reply}");
+    }
+    let titan = json!({ "results": [{ "outputText": "So.", "completionReason": "LENGTH" }] });
+    let so = json!([{ "type": "text", "content": "So." }]);
+    assert_eq!(answered("/model/amazon.titan-text/invoke", &titan), answer(so, "LENGTH"));
+
+    let pieces = [json!({ "generation": "So" }), json!({ "generation": "." })];
+    let path = "/model/meta.llama/invoke-with-response-stream";
+    assert_eq!(event_stream(path, &pieces)[0]["parts"][0]["content"], "So.");
+    // Here each event has all that there is so far.
+    let stream = b"{\"text\": [\"So\"]}\0{\"text\": [\"So.\"]}\0";
+    let output = call("/generate", b"{}", "application/json", stream).output;
+    assert_eq!(show(&output)[0]["parts"], json!([{ "type": "text", "content": "So." }]));
+}
+
+#[test]
 fn a_body_that_is_too_long_says_its_beginning_and_that_there_was_more() {
     let long = "x".repeat(MAX_BODY);
     let request = json!({ "messages": [

@@ -590,18 +590,6 @@ fn what_waits_is_bounded_in_bytes() {
     assert!(exporter.queue.offer(vec![0; 1 << 20]), "room that was made is used");
 }
 
-/// Says what it costs to make a span of a record: `cargo test --release -- --ignored cost`.
-#[test]
-#[ignore = "a measurement, no check"]
-fn the_cost_of_a_span() {
-    const TIMES: u32 = 200_000;
-    let (mut encoder, record) = (Encoder::new(Conventions::Latest), record());
-    let begin = Instant::now();
-    let bytes = (0..TIMES).map(|_| encoder.span(&record).len()).sum::<usize>();
-    let (each, size) = (begin.elapsed() / TIMES, bytes / TIMES as usize);
-    println!("{} ns and {size} bytes a span", each.as_nanos());
-}
-
 async fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
