@@ -67,6 +67,15 @@ pub(crate) fn head_length(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     }
 }
 
+/// Length of the empty lines in front of a request: a caller may send some (RFC 9112, section 2.2).
+pub(crate) fn empty_lines(mut ahead: &[u8]) -> usize {
+    let length = ahead.len();
+    while let Some(rest) = ahead.strip_prefix(b"\r\n") {
+        ahead = rest;
+    }
+    length - ahead.len()
+}
+
 /// The bytes of the head at the front of what was read, if it is whole.
 pub(crate) fn take_head(ahead: &[u8]) -> Result<Option<Bytes>, HeadError> {
     Ok(head_length(ahead)?.map(|length| Bytes::copy_from_slice(&ahead[..length])))
