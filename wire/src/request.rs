@@ -73,12 +73,16 @@ impl Request {
 }
 
 impl Sink<Field> for Said {
+    /// What is said first holds: nobody may have waited for more.
     fn value(&mut self, field: Field, value: Scalar<'_>) {
         match (field, value) {
+            _ if self.is_whole => {}
             (Field::Model, Scalar::Text(model)) if !model.is_empty() => {
-                self.model = Some(String::from_utf8_lossy(model).into_owned());
+                self.model.get_or_insert_with(|| String::from_utf8_lossy(model).into_owned());
             }
-            (Field::Stream, Scalar::Bool(stream)) => self.stream = Some(stream),
+            (Field::Stream, Scalar::Bool(stream)) => {
+                self.stream.get_or_insert(stream);
+            }
             _ => {}
         }
     }
