@@ -57,12 +57,13 @@ pub(crate) struct Parsed<H> {
 /// Length of the head at the front of `bytes`, its last empty line included; `None` while it is cut.
 pub(crate) fn head_length(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     match memmem::find(bytes, b"\r\n\r\n") {
+        // Whole or not, the same first bytes are refused; an empty line may yet be in front.
+        _ if bytes.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) && bytes != b"\r" => {
+            Err(HeadError::NotHttp)
+        }
         Some(at) if at + 4 <= MAX_HEAD => Ok(Some(at + 4)),
         Some(_) => Err(HeadError::TooLarge),
         None if bytes.len() > MAX_HEAD => Err(HeadError::TooLarge),
-        None if bytes.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) => {
-            Err(HeadError::NotHttp)
-        }
         None => check_line_ends(bytes).map(|()| None),
     }
 }
