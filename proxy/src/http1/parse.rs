@@ -399,6 +399,15 @@ mod tests {
     }
 
     #[test]
+    fn first_bytes_are_read_alike_whole_or_in_parts() {
+        assert_eq!(head_length(b"1GE"), Err(HeadError::NotHttp));
+        assert_eq!(head_length(b"1GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::NotHttp));
+        assert_eq!(head_length(b"\r"), Ok(None));
+        assert_eq!(empty_lines(b"\r\n\r\nGET"), 4);
+        assert_eq!(empty_lines(b"\r"), 0);
+    }
+
+    #[test]
     fn http_1_0_closes_unless_asked_and_never_chunks() {
         let parsed = parse("GET / HTTP/1.0\r\nHost: a\r\n\r\n").expect("legal");
         assert!(!parsed.keep_alive);
