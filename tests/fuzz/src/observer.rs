@@ -13,9 +13,10 @@ use crate::frames;
 use crate::input::{Input, cut};
 
 pub(crate) const STATUSES: &[u16] = &[200, 400, 401, 404, 429, 500, 503, 529];
+const SSE: &str = "text/event-stream";
 pub(crate) const CONTENT_TYPES: &[&str] = &[
     "application/json",
-    "text/event-stream",
+    SSE,
     "application/vnd.amazon.eventstream",
     "",
     "text/html",
@@ -119,6 +120,9 @@ fn observe(kind: &Kind, data: &[u8]) {
     assert_eq!(call.record(&reply, &request, call.ending), whole, "cut");
     let (reply, request) = (cut(0, &call.reply), cut(0, call.request));
     assert_eq!(call.record(&reply, &request, call.ending), whole, "byte by byte");
+    if let Some(reply) = call.with_other_line_ends() {
+        assert_eq!(call.record(&[&reply], &[call.request], call.ending), whole, "CRLF");
+    }
     check(&whole, call.ending);
     for ending in [Ending::Broken, Ending::CallerLeft] {
         check(&call.record(&[&call.reply], &[call.request], ending), ending);
@@ -177,6 +181,15 @@ impl<'a> Call<'a> {
             observer.head(self.status, &self.headers, Duration::from_millis(1));
         }
         observer
+    }
+
+    /// The same server-sent events in lines that end in CRLF.
+    fn with_other_line_ends(&self) -> Option<Vec<u8>> {
+        let is_stream = self.headers.get("content-type").is_some_and(|kind| kind == SSE);
+        let starts = self.reply.starts_with(b"data:") || self.reply.starts_with(b"event:");
+        let is_plain = !self.reply.contains(&b'\r');
+        let lines: Vec<_> = self.reply.split(|byte| *byte == b'\n').collect();
+        (is_stream && starts && is_plain).then(|| lines.join(b"\r\n".as_slice()))
     }
 
     /// Whatever comes when, times are in order.
