@@ -6,6 +6,8 @@
 pub mod admin;
 pub mod config;
 pub mod export;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod jobs;
 pub mod recorder;
 

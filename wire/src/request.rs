@@ -256,8 +256,9 @@ impl Said {
 
     fn text(&mut self, ask: Ask, text: &[u8]) {
         match ask {
+            // What is said first holds: nobody may have waited for more.
             Ask::Model if self.takes_model => {
-                self.model = Some(String::from_utf8_lossy(text).into_owned())
+                self.model.get_or_insert_with(|| String::from_utf8_lossy(text).into_owned());
             }
             Ask::Stop => keep(&mut self.asked().stop_sequences, text),
             Ask::Encoding => keep(&mut self.asked().encoding_formats, text),
@@ -315,6 +316,11 @@ impl Said {
 // === impl Finder ===
 
 impl Finder<'_> {
+    /// Whether the document has ended: what follows it belongs to nothing.
+    fn is_over(&self) -> bool {
+        self.said.is_whole
+    }
+
     /// The piece at hand is whole.
     fn piece_ended(&mut self) {
         let size = self.piece.end(&mut self.said.media);
@@ -324,6 +330,9 @@ impl Finder<'_> {
 
 impl Sink<Ask> for Finder<'_> {
     fn value(&mut self, ask: Ask, value: Scalar<'_>) {
+        if self.is_over() {
+            return;
+        }
         match (ask, value) {
             (Ask::PartType, Scalar::Text(text)) => {
                 if let Some(kind) = Kind::of_part(text) {
@@ -335,12 +344,15 @@ impl Sink<Ask> for Finder<'_> {
             (_, Scalar::Text(b"")) => {}
             (_, Scalar::Text(text)) => self.said.text(ask, text),
             (_, Scalar::Number(text)) => self.said.number(ask, text),
-            (Ask::Stream, Scalar::Bool(stream)) => self.said.stream = Some(stream),
+            (Ask::Stream, Scalar::Bool(stream)) => _ = self.said.stream.get_or_insert(stream),
             _ => {}
         }
     }
 
     fn seen(&mut self, ask: Ask) {
+        if self.is_over() {
+            return;
+        }
         match ask {
             Ask::Message => {
                 let messages = &mut self.said.asked().messages;
@@ -355,6 +367,9 @@ impl Sink<Ask> for Finder<'_> {
     }
 
     fn fragment(&mut self, ask: Ask, bytes: &[u8]) {
+        if self.is_over() {
+            return;
+        }
         match ask {
             Ask::Data => self.piece.data(bytes),
             Ask::Frame => {
@@ -380,12 +395,15 @@ impl Sink<Ask> for Finder<'_> {
     }
 
     fn ended(&mut self, ask: Ask) {
-        if let Ask::Item(_) | Ask::FrameText = ask {
+        if let (false, Ask::Item(_) | Ask::FrameText) = (self.is_over(), ask) {
             self.piece_ended();
         }
     }
 
     fn closed(&mut self, ask: Ask, _: u32) {
+        if self.is_over() {
+            return;
+        }
         match ask {
             Ask::Part => self.piece_ended(),
             Ask::Object(kind) => {

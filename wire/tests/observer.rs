@@ -102,6 +102,18 @@ fn a_request_that_names_no_model_keeps_nobody_waiting() {
 }
 
 #[test]
+fn what_a_request_says_first_holds_wherever_it_is_cut() {
+    let body = r#"{"model":"a","model":"b","stream":true,"stream":false}{"model":"c"}"#;
+    for at in 0..body.len() {
+        let mut observer = chat(&body[..at]);
+        observer.request(&body.as_bytes()[at..]);
+        let record = finish(observer, Ending::CallerLeft, ms(1));
+        assert_eq!(record.request_model.as_deref(), Some("a"), "cut at {at}");
+        assert_eq!(record.stream, Some(true), "cut at {at}");
+    }
+}
+
+#[test]
 fn a_request_that_is_no_json_keeps_nobody_waiting() {
     let observer = chat("--boundary\r\n");
     assert!(!observer.reads_request() && !observer.awaits_model());

@@ -59,14 +59,24 @@ pub(crate) struct Parsed<H> {
 /// Length of the head at the front of `bytes`, its last empty line included; `None` while it is cut.
 pub(crate) fn head_length(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     match memmem::find(bytes, b"\r\n\r\n") {
+        // Whole or not, the same first bytes are refused; an empty line may yet be in front.
+        _ if bytes.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) && bytes != b"\r" => {
+            Err(HeadError::NotHttp)
+        }
         Some(at) if at + 4 <= MAX_HEAD => Ok(Some(at + 4)),
         Some(_) => Err(HeadError::TooLarge),
         None if bytes.len() > MAX_HEAD => Err(HeadError::TooLarge),
-        None if bytes.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) => {
-            Err(HeadError::NotHttp)
-        }
         None => check_line_ends(bytes).map(|()| None),
     }
+}
+
+/// Length of the empty lines in front of a request: a caller may send some (RFC 9112, section 2.2).
+pub(crate) fn empty_lines(mut ahead: &[u8]) -> usize {
+    let length = ahead.len();
+    while let Some(rest) = ahead.strip_prefix(b"\r\n") {
+        ahead = rest;
+    }
+    length - ahead.len()
 }
 
 /// The bytes of the head at the front of what was read, if it is whole.
@@ -401,6 +411,15 @@ mod tests {
         assert_eq!(head_length(b"GET / HTTP/1.1\nHost: a\n\n"), Err(HeadError::LineEnd));
         assert_eq!(head_length(&[b'a'; MAX_HEAD + 1]), Err(HeadError::TooLarge));
         assert_eq!(head_length(b"GET / HT"), Ok(None));
+    }
+
+    #[test]
+    fn first_bytes_are_read_alike_whole_or_in_parts() {
+        assert_eq!(head_length(b"1GE"), Err(HeadError::NotHttp));
+        assert_eq!(head_length(b"1GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::NotHttp));
+        assert_eq!(head_length(b"\r"), Ok(None));
+        assert_eq!(empty_lines(b"\r\n\r\nGET"), 4);
+        assert_eq!(empty_lines(b"\r"), 0);
     }
 
     #[test]

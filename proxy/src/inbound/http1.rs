@@ -63,7 +63,7 @@ async fn read_head(
     timer.set(Instant::now() + worker.timeouts.keep_alive.0);
     poll_fn(|cx| {
         loop {
-            skip_empty_lines(conn);
+            conn.consume(conn.peek(parse::empty_lines));
             if let Some(block) = conn.peek(parse::take_head)? {
                 conn.consume(block.len());
                 return Poll::Ready(parse::request(block).map(Some).map_err(Error::Head));
@@ -83,13 +83,6 @@ async fn read_head(
         Poll::Ready(if begun { Err(Error::HeadTimeout { limit_s }) } else { Ok(None) })
     })
     .await
-}
-
-/// A caller may send an empty line before a request (RFC 9112, section 2.2).
-fn skip_empty_lines(conn: &Conn) {
-    while conn.peek(|ahead| ahead.starts_with(b"\r\n")) {
-        conn.consume(2);
-    }
 }
 
 async fn serve_call(

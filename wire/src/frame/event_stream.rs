@@ -93,7 +93,10 @@ impl EventStream {
 
     fn collect(&mut self, bytes: &[u8], pieces: &mut impl Pieces) -> Result<usize, NotUnderstood> {
         let Some(prelude) = Prelude::read(&self.collected)? else {
-            return Ok(self.take(bytes, PRELUDE));
+            let used = self.take(bytes, PRELUDE);
+            // A wrong one is seen at its last byte, even if nothing comes after it.
+            Prelude::read(&self.collected)?;
+            return Ok(used);
         };
         let wanted = if prelude.is_collected() { prelude.total } else { PRELUDE + prelude.headers };
         let used = self.take(bytes, wanted);
