@@ -457,6 +457,11 @@ fn a_small_picture_and_a_long_video_are_warned_of() {
             json!({"instances": [{"parameters": {"videoLength": 10, "initImage": png(64, 64)}}]}),
             vec!["image_under_512px", "video_over_8s"],
         ),
+        (
+            &"/async-invoke".to_owned(),
+            json!({"modelInput": {"videoGenerationConfig": {"durationSeconds": 12}}}),
+            vec![],
+        ),
         (&format!("{VERTEX}/imagen-4:predict"), image(png(1, 1)), vec![]),
         (
             &GEMINI.to_owned(),

@@ -9,6 +9,7 @@ mod generate;
 mod google;
 mod openai;
 mod path;
+mod videos;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -20,12 +21,13 @@ use crate::{Dialect, HeadView};
 pub(crate) use path::Path;
 
 /// All dialects, the ones with the most telling paths first.
-pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 5] = [
+pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 6] = [
     bedrock::recognise,
     google::recognise,
     anthropic::recognise,
     generate::recognise,
     openai::recognise,
+    videos::recognise,
 ];
 
 /// A call as a dialect recognised it.
