@@ -212,7 +212,8 @@ fn counts_of<'a>(counts: &'a mut BTreeMap<Who, Counts>, who: &Who) -> &'a mut Co
 }
 
 fn is_submit(record: &Record) -> bool {
-    matches!(record.operation.as_deref(), Some("predict_long_running" | "async_invoke"))
+    let submits = ["predict_long_running", "async_invoke", "generate_video"];
+    record.operation.as_deref().is_some_and(|operation| submits.contains(&operation))
 }
 
 // === impl Known ===
@@ -256,8 +257,9 @@ impl Known {
             counts.end(End::Done(outcome), self.duration);
         }
         job.duration_s = job.duration_s.or(self.duration);
-        if let (true, JobOutcome::Succeeded, Some(length)) = (is_first, outcome, self.video_length)
-        {
+        // Some state the length again.
+        let length = self.video_length.or(job.video_length_s);
+        if let (true, JobOutcome::Succeeded, Some(length)) = (is_first, outcome, length) {
             let media = record.media.get_or_insert_default();
             let made = media.videos_made.or(self.video_count).unwrap_or(1);
             let seconds = length * made as f64;

@@ -12,19 +12,24 @@ criterion_main!(benches);
 
 const CHAT: &str = "/v1/chat/completions";
 const GEMINI: &str = "/v1beta/models/gemini-large:generateContent";
+const EMBEDDINGS: &str = "/v1/embeddings";
 const VEO: &str = "/v1/projects/p/locations/l/publishers/google/models/veo-3:predictLongRunning";
 
 /// Pieces in which a body comes.
 const CHUNK: usize = 16 << 10;
 
-/// A chat of about 1 KiB, from the head of the request to the record.
+/// A chat of about 1 KiB and an array of numbers, from the head of the request to the record.
 fn typical(c: &mut Criterion) {
     let mut group = c.benchmark_group("request");
-    for (name, body) in [("chat-1k", chat()), ("chat-1k-stream", streaming_chat())] {
+    for (name, path, body) in [
+        ("chat-1k", CHAT, chat()),
+        ("chat-1k-stream", CHAT, streaming_chat()),
+        ("token-ids-64k", EMBEDDINGS, token_ids(64 << 10)),
+    ] {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(name, |b| {
             b.iter(|| {
-                let mut observer = observer(CHAT);
+                let mut observer = observer(path);
                 observer.request(black_box(body.as_bytes()));
                 let mut record = Record::default();
                 observer.finish(Ending::Clean, Duration::ZERO, &mut record);
@@ -89,6 +94,11 @@ fn chat() -> String {
 
 fn streaming_chat() -> String {
     chat().replace(r#""model":"gpt-large","#, r#""model":"gpt-large","stream":true,"#)
+}
+
+/// A text that its caller has cut into tokens.
+fn token_ids(length: usize) -> String {
+    format!(r#"{{"input":[{}15],"model":"embedding-large"}}"#, "10842, ".repeat(length / 7))
 }
 
 fn openai(image: &str) -> String {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::dialect::{Path, decoded};
 use crate::json::Scalar;
-use crate::request::VideoAsked;
+use crate::request::{VideoAsked, seconds};
 use crate::{Job, JobOutcome, Outcome, Record};
 
 /// What a path of an answer says of a job.
@@ -31,6 +31,8 @@ pub(crate) enum JobFact {
     Video,
     /// How many videos were withheld.
     Filtered,
+    /// The length of the video, in seconds.
+    Length,
 }
 
 /// What an answer has said of a job.
@@ -43,6 +45,7 @@ pub(crate) struct JobFacts {
     updated: Option<Timestamp>,
     videos: Option<u64>,
     filtered: u64,
+    length: Option<f64>,
     has_failed: bool,
 }
 
@@ -57,9 +60,12 @@ impl JobFacts {
             }
             (JobFact::Done, Scalar::Bool(done)) => self.done = Some(done),
             (JobFact::Status, Scalar::Text(status)) => self.status(status),
-            (JobFact::Created, Scalar::Text(time)) => self.created = timestamp(time),
-            (JobFact::Ended, Scalar::Text(time)) => self.ended = timestamp(time),
-            (JobFact::Updated, Scalar::Text(time)) => self.updated = timestamp(time),
+            (JobFact::Created, time) => self.created = timestamp(time),
+            (JobFact::Ended, time) => self.ended = timestamp(time),
+            (JobFact::Updated, time) => self.updated = timestamp(time),
+            (JobFact::Length, Scalar::Text(length) | Scalar::Number(length)) => {
+                self.length = seconds(length);
+            }
             (JobFact::Filtered, _) => self.filtered = value.count().unwrap_or(0),
             _ => {}
         }
@@ -79,9 +85,9 @@ impl JobFacts {
 
     fn status(&mut self, status: &[u8]) {
         (self.done, self.has_failed) = match status {
-            b"InProgress" => (Some(false), false),
-            b"Completed" => (Some(true), false),
-            b"Failed" => (Some(true), true),
+            b"InProgress" | b"in_progress" | b"queued" => (Some(false), false),
+            b"Completed" | b"completed" => (Some(true), false),
+            b"Failed" | b"failed" => (Some(true), true),
             _ => return,
         };
     }
@@ -126,7 +132,7 @@ pub(crate) fn fill(
         ended,
         duration_s: facts.created.zip(ended).and_then(|(created, ended)| span(created, ended)),
         polls: None,
-        video_length_s: video.length,
+        video_length_s: video.length.or(facts.length),
         video_count: video.count,
     }));
 }
@@ -143,8 +149,13 @@ fn span(created: Timestamp, ended: Timestamp) -> Option<f64> {
     Some(ended.duration_since(created).as_secs_f64()).filter(|seconds| *seconds >= 0.0)
 }
 
-fn timestamp(text: &[u8]) -> Option<Timestamp> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+/// A moment, as RFC 3339 writes it or in seconds since 1970.
+fn timestamp(time: Scalar<'_>) -> Option<Timestamp> {
+    match time {
+        Scalar::Text(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        Scalar::Number(_) => Timestamp::from_second(time.count()?.try_into().ok()?).ok(),
+        Scalar::Bool(_) | Scalar::Null => None,
+    }
 }
 
 /// The job that a path asks for: the name that its submit was answered with.
@@ -153,6 +164,7 @@ pub(crate) fn named(path: &Path<'_>) -> Option<String> {
     match path.segments() {
         [.., "async-invoke", arn] => Some(decoded(arn).into_owned()),
         [.., "async-invoke", arn, id] => Some(decoded(&format!("{arn}/{id}")).into_owned()),
+        [.., "videos", id] => Some(decoded(id).into_owned()),
         segments @ [.., "operations", _] => {
             let root = ROOTS.iter().find_map(|root| segments.iter().position(|name| name == root));
             let name: Vec<Cow<'_, str>> =

@@ -12,7 +12,7 @@ mod table;
 pub use scalar::Scalar;
 pub use table::{Table, Want};
 
-use scan::{quote_or_escape, whole_text};
+use scan::{quote_or_bracket, quote_or_escape, whole_text};
 use table::{DEAD, ITEMS, ROOT};
 
 /// Of a string or number, this much is kept; the rest of a string is cut off.
@@ -287,7 +287,9 @@ impl<F: Copy> Reader<F> {
                 at += self.skip_text(&bytes[at..]);
                 continue;
             }
-            match bytes[at] {
+            at += quote_or_bracket(&bytes[at..]);
+            let Some(&byte) = bytes.get(at) else { break };
+            match byte {
                 b'"' => self.quoted = true,
                 open @ (b'{' | b'[') => self.push(open == b'{')?,
                 close @ (b'}' | b']') => {

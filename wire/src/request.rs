@@ -15,6 +15,7 @@ use crate::json::{Reader, Scalar, Sink};
 use crate::words::word;
 use crate::{Asked, Media, Record, Shape};
 
+use tables::VEO;
 pub(crate) use tables::{Asking, UNKNOWN, asking};
 
 use media::{Kind, Piece};
@@ -55,6 +56,8 @@ pub(crate) enum Ask {
     Guardrail,
     /// What the answer is to be: a type, a modality or a MIME type.
     Format,
+    /// The end of a schema that the answer is to follow.
+    Schema,
     /// There is a message.
     Message,
     /// There is a tool.
@@ -135,6 +138,8 @@ struct Said {
     has_small_picture: bool,
     /// The head names no model, or the body knows better.
     takes_model: bool,
+    /// Veo makes no long videos.
+    is_for_veo: bool,
     is_whole: bool,
 }
 
@@ -168,7 +173,8 @@ struct Finder<'a> {
 impl Request {
     pub(crate) fn new(shape: &Shape) -> Self {
         let takes_model = shape.asks.model || shape.model.is_none();
-        let said = Said { takes_model, ..Said::default() };
+        let is_for_veo = shape.asking.is_some_and(|asking| std::ptr::eq(asking, &VEO));
+        let said = Said { takes_model, is_for_veo, ..Said::default() };
         Self { asks: shape.asks, asking: shape.asking, pass: None, said }
     }
 
@@ -307,7 +313,7 @@ impl Said {
 
     fn warnings(&self) -> impl Iterator<Item = Arc<str>> + use<> {
         let length = self.video.as_deref().and_then(|video| video.length);
-        let is_long = length.is_some_and(|length| length > MAX_LENGTH);
+        let is_long = self.is_for_veo && length.is_some_and(|length| length > MAX_LENGTH);
         let small = self.has_small_picture.then(|| word("image_under_512px"));
         small.into_iter().chain(is_long.then(|| word("video_over_8s")))
     }
@@ -406,6 +412,7 @@ impl Sink<Ask> for Finder<'_> {
         }
         match ask {
             Ask::Part => self.piece_ended(),
+            Ask::Schema => self.said.output = self.said.output.max(Some(Output::Json)),
             Ask::Object(kind) => {
                 self.piece.is(kind);
                 self.piece_ended();
@@ -484,6 +491,6 @@ fn integer(text: &[u8]) -> Option<i64> {
 }
 
 /// Seconds, which may be written with their unit.
-fn seconds(text: &[u8]) -> Option<f64> {
+pub(crate) fn seconds(text: &[u8]) -> Option<f64> {
     real(text.strip_suffix(b"s").unwrap_or(text)).filter(|seconds| *seconds > 0.0)
 }

@@ -425,6 +425,41 @@ fn where_a_request_is_cut_changes_nothing() {
 }
 
 #[test]
+fn no_wrong_byte_makes_it_panic_or_depend_on_where_it_is_cut() {
+    let bodies = [
+        (
+            CHAT,
+            json!({"model": "m", "stop": ["a"], "messages": [{"content": [{"type": "image_url", "image_url": {"url": format!("data:image/png;base64,{FIVE}")}}]}]}),
+        ),
+        (
+            MESSAGES,
+            json!({"max_tokens": 9, "messages": [{"content": [{"type": "document", "source": {"type": "text", "data": "a\u{fc}\n"}}]}]}),
+        ),
+        (
+            GEMINI,
+            json!({"contents": [{"parts": [{"inlineData": {"data": FIVE, "mimeType": "image/png"}}]}], "tools": [{"functionDeclarations": [{}]}]}),
+        ),
+        (
+            "/v1/projects/p/locations/l/publishers/google/models/veo:predictLongRunning",
+            json!({"instances": [{"image": {"bytesBase64Encoded": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAAAAAA"}}], "parameters": {"durationSeconds": "9s", "sampleCount": 2}}),
+        ),
+    ];
+    for (path, body) in bodies {
+        let body = body.to_string().into_bytes();
+        for at in 0..body.len() {
+            for wrong in [0, b'"', b'{', b']', b'\\', b'=', b',', 0xFF] {
+                let mut body = body.clone();
+                body[at] = wrong;
+                let whole = observe(path, &body);
+                let mut observer = observer(path);
+                body.chunks(3).for_each(|piece| observer.request(piece));
+                assert_eq!(finish(observer), whole, "{}", String::from_utf8_lossy(&body));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_small_picture_and_a_long_video_are_warned_of() {
     let png = |width: u32, height: u32| {
         use base64::Engine;
@@ -456,6 +491,11 @@ fn a_small_picture_and_a_long_video_are_warned_of() {
             &at_once,
             json!({"instances": [{"parameters": {"videoLength": 10, "initImage": png(64, 64)}}]}),
             vec!["image_under_512px", "video_over_8s"],
+        ),
+        (
+            &"/async-invoke".to_owned(),
+            json!({"modelInput": {"videoGenerationConfig": {"durationSeconds": 12}}}),
+            vec![],
         ),
         (&format!("{VERTEX}/imagen-4:predict"), image(png(1, 1)), vec![]),
         (

@@ -155,6 +155,14 @@ fn no_seconds_are_made_up_for_a_job_that_failed_or_whose_submit_went_elsewhere()
 }
 
 #[test]
+fn a_length_that_the_poll_states_is_good_where_the_submit_went_elsewhere() {
+    let test = Test::new();
+    let mut record = done("a");
+    record.job.as_mut().expect("a job").video_length_s = Some(12.0);
+    assert_eq!(video_seconds(&test.see(record, 60)), Some(12.0));
+}
+
+#[test]
 fn a_second_look_at_the_end_counts_no_second_job() {
     let test = Test::new();
     test.see(submit("a"), 2);

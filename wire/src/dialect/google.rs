@@ -214,11 +214,9 @@ fn operation(dialect: Dialect, model: Option<&str>) -> Call {
     new(dialect, "fetch_predict_operation", model, Some(false), &OPERATION)
 }
 
-/// `v1`, `v1beta`, `v1alpha`, ...
+/// `v1beta`, `v1alpha`; other services have operations at `v1`.
 fn is_version(segment: &str) -> bool {
-    segment
-        .strip_prefix('v')
-        .is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
+    ["v1beta", "v1alpha"].iter().any(|version| segment.starts_with(version))
 }
 
 fn new(

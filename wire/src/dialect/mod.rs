@@ -13,6 +13,7 @@ mod ollama;
 mod openai;
 mod path;
 mod realtime;
+mod videos;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -25,7 +26,7 @@ pub(crate) use generate::recognise_reply;
 pub(crate) use path::Path;
 
 /// All dialects, the ones with the most telling paths first.
-pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 8] = [
+pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 9] = [
     bedrock::recognise,
     google::recognise,
     anthropic::recognise,
@@ -34,6 +35,7 @@ pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 8] = 
     cohere::recognise,
     openai::recognise,
     realtime::recognise,
+    videos::recognise,
 ];
 
 /// A call as a dialect recognised it.

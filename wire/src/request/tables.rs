@@ -35,7 +35,8 @@ static GENERATE_CONTENT: Asking =
 static EMBED_CONTENT: Asking = LazyLock::new(|| Table::new(GOOGLE_EMBEDDING_PATHS));
 static PREDICT: Asking =
     LazyLock::new(|| Table::new(&[PARAMETERS_PATHS, INSTANCE_PATHS, INSTANCE_MEDIA].concat()));
-static VIDEO: Asking = LazyLock::new(|| Table::new(&[VIDEO_PATHS, VIDEO_MEDIA].concat()));
+/// Veo alone: it has limits of its own.
+pub(crate) static VEO: Asking = LazyLock::new(|| Table::new(&[VIDEO_PATHS, VIDEO_MEDIA].concat()));
 static OPERATION: Asking = LazyLock::new(|| Table::new(&[("operationName", Want::Value, JobName)]));
 static CONVERSE: Asking = LazyLock::new(|| Table::new(&[CONVERSE_PATHS, CONVERSE_MEDIA].concat()));
 static INVOKE: Asking = LazyLock::new(|| {
@@ -54,6 +55,11 @@ static INVOKE: Asking = LazyLock::new(|| {
     )
 });
 static ASYNC_INVOKE: Asking = LazyLock::new(|| Table::new(ASYNC_PATHS));
+/// Interfaces that have no word of their own in `match: { dialect: ... }`: Cohere's.
+static OTHER: Asking = LazyLock::new(|| {
+    Table::new(&[MODEL, SAMPLING, OPENAI_PATHS, OPENAI_MEDIA, FAMILY_PATHS].concat())
+});
+static MADE_VIDEO: Asking = LazyLock::new(|| Table::new(&[MODEL, MADE_VIDEO_PATHS].concat()));
 static SIMPLE: Asking = LazyLock::new(|| {
     Table::new(&[MODEL, SAMPLING, INSTANCE_PATHS, SIMPLE_PATHS, OLLAMA_MEDIA].concat())
 });
@@ -324,6 +330,9 @@ const VIDEO_MEDIA: &Paths = &[
     ("instances[*].parameters.initImage.bytesBase64Encoded", Want::Fragments, Frame),
 ];
 
+/// Sora.
+const MADE_VIDEO_PATHS: &Paths = &[("seconds", Want::Value, VideoLength)];
+
 /// Converse, and Nova by InvokeModel.
 const CONVERSE_PATHS: &Paths = &[
     ("messages[*]", Want::Seen, Message),
@@ -423,6 +432,8 @@ const SIMPLE_PATHS: &Paths = &[
     ("options.stop", Want::Value, Stop),
     ("options.stop[*]", Want::Value, Stop),
     ("format", Want::Value, Format),
+    ("format", Want::Closed, Schema),
+    ("dimensions", Want::Value, Dimensions),
     ("sampling_params.max_new_tokens", Want::Value, MaxTokens),
     ("sampling_params.temperature", Want::Value, Temperature),
     ("sampling_params.top_p", Want::Value, TopP),
@@ -446,12 +457,17 @@ pub(crate) fn asking(call: &Call, head: &HeadView<'_>) -> Option<&'static Asking
     }
     match (call.dialect, call.operation) {
         (Dialect::OpenAi, "embeddings") => Some(&EMBEDDINGS),
+        (Dialect::OpenAi, "generate_video") => Some(&MADE_VIDEO),
         (Dialect::OpenAi, _) => Some(&OPENAI),
         (Dialect::Anthropic, _) => Some(&ANTHROPIC),
         (Dialect::Bedrock, operation) => bedrock(operation, head.path),
-        (Dialect::Gemini | Dialect::Vertex, operation) => google(operation, call.model.as_deref()),
+        (Dialect::Gemini | Dialect::Vertex, operation) => {
+            let model = call.model.as_deref();
+            // The verb alone: `rawPredict` and the like have a capital.
+            if head.path.ends_with("predict") { predict(model) } else { google(operation, model) }
+        }
         (Dialect::Generate, _) => Some(&SIMPLE),
-        (Dialect::Other, _) => Some(&UNKNOWN),
+        (Dialect::Other, _) => Some(&OTHER),
     }
 }
 
@@ -459,9 +475,7 @@ fn google(operation: &str, model: Option<&str>) -> Option<&'static Asking> {
     match operation {
         "generate_content" => Some(&GENERATE_CONTENT),
         "chat" | "raw_predict" => Some(&VERTEX_CHAT),
-        "predict_long_running" => Some(&VIDEO),
-        "predict" if model.is_some_and(|model| model.contains("veo")) => Some(&VIDEO),
-        "predict" => Some(&PREDICT),
+        "predict_long_running" => Some(&VEO),
         "embeddings" => Some(&EMBED_CONTENT),
         "fetch_predict_operation" => Some(&OPERATION),
         // A count is asked for with either body.
@@ -469,6 +483,15 @@ fn google(operation: &str, model: Option<&str>) -> Option<&'static Asking> {
         "count_tokens" => Some(&GENERATE_CONTENT),
         _ => None,
     }
+}
+
+fn predict(model: Option<&str>) -> Option<&'static Asking> {
+    let is = |family: &str| model.is_some_and(|model| model.contains(family));
+    Some(match () {
+        () if is("veo") => &VEO,
+        () if is("embed") => &EMBED_CONTENT,
+        () => &PREDICT,
+    })
 }
 
 fn bedrock(operation: &str, path: &str) -> Option<&'static Asking> {
