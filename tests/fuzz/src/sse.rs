@@ -28,32 +28,64 @@ fn events(parts: &[&[u8]]) -> Pieces {
 }
 
 fn naive(text: &[u8]) -> Pieces {
-    let mut pieces = Pieces::default();
-    let mut has_data = false;
+    let mut naive = Naive::default();
     let (lines, last) = lines(text);
-    for line in lines {
-        if line.is_empty() {
-            if std::mem::take(&mut has_data) {
-                pieces.end();
-            }
-            continue;
-        }
-        match field(&line) {
-            Some((b"data", value)) => data(value, &mut has_data, &mut pieces),
-            Some((b"event", value)) => pieces.name(&value[..value.len().min(NAME_BYTES)]),
-            _ => {}
-        }
+    for line in &lines {
+        naive.line(line);
     }
     // Of a line that nothing ends, data counts, if any of it has come.
-    if last.iter().position(|byte| *byte == b':').is_some_and(|colon| colon + 1 < last.len())
-        && let Some((b"data", value)) = field(&last)
-    {
-        data(value, &mut has_data, &mut pieces);
+    let colon = last.iter().position(|byte| *byte == b':');
+    let has_value = colon.is_some_and(|colon| colon + 1 < last.len() && &last[..colon] == b"data");
+    if has_value || naive.takes_bare(&last) {
+        naive.line(&last);
     }
-    if has_data {
-        pieces.end();
+    naive.dispatch();
+    naive.pieces
+}
+
+/// A reader that is given whole lines.
+#[derive(Default)]
+struct Naive {
+    pieces: Pieces,
+    has_data: bool,
+    /// The data at hand is JSON without a field.
+    is_bare: bool,
+}
+
+impl Naive {
+    fn line(&mut self, line: &[u8]) {
+        if line.is_empty() {
+            self.dispatch();
+        } else if self.takes_bare(line) {
+            if !self.is_bare {
+                self.dispatch();
+            }
+            self.is_bare = true;
+            data(line, &mut self.has_data, &mut self.pieces);
+        } else {
+            match field(line) {
+                Some((b"data", value)) => data(value, &mut self.has_data, &mut self.pieces),
+                Some((b"event", value)) => self.pieces.name(&value[..value.len().min(NAME_BYTES)]),
+                _ => {}
+            }
+        }
     }
-    pieces
+
+    /// Whether a line is JSON, as gateways put their errors into streams.
+    fn takes_bare(&self, line: &[u8]) -> bool {
+        match line.first() {
+            Some(b'{') => true,
+            Some(b' ' | b'\t' | b'"' | b'}' | b'[' | b']') => self.is_bare,
+            _ => false,
+        }
+    }
+
+    fn dispatch(&mut self) {
+        self.is_bare = false;
+        if std::mem::take(&mut self.has_data) {
+            self.pieces.end();
+        }
+    }
 }
 
 /// The lines that end, and what is left.
