@@ -99,13 +99,15 @@ impl Reply {
 
     /// No more comes.
     pub(crate) fn end(&mut self) {
+        self.plain.end();
+        let text = &mut self.plain.text;
         if let Some(encoded) = &mut self.encoded
             && encoded.length > 0
             && !self.plain.given_up
         {
-            self.plain.text.is_cut = !encoded.decoder.end();
+            // Some servers end a stream, but not its encoding.
+            text.is_cut |= !encoded.decoder.end() && !text.facts.ended;
         }
-        self.plain.end();
     }
 
     /// Whether this is framed as streams are.

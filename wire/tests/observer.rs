@@ -25,13 +25,20 @@ fn tokens_are_stamped_and_roles_are_not() {
     observer.chunk(b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":5}}\n\n", ms(100));
     observer.chunk(b"data: [DONE]\n\n", ms(110));
     assert_eq!(observer.token_times(), [ms(30), ms(50), ms(90)]);
+    assert_eq!(observer.token_gaps().collect::<Vec<_>>(), [ms(20), ms(40)]);
 
     let record = finish(observer, Ending::Clean, ms(120));
     assert_eq!(record.time_to_first_byte_s, Some(0.010));
+    assert_eq!(record.time_to_first_body_byte_s, Some(0.020));
+    assert_eq!(record.time_to_first_event_s, Some(0.020));
     assert_eq!(record.time_to_first_token_s, Some(0.030));
     assert_eq!(record.time_to_first_visible_token_s, Some(0.050));
     assert_eq!(record.time_to_last_token_s, Some(0.090));
     assert_eq!(record.time_per_output_token_s, Some(0.015));
+    assert_eq!((record.token_chunks, record.stalls), (Some(3), Some(0)));
+    assert_eq!(record.gap_max_s, Some(0.040));
+    let median = record.gap_p50_s.expect("there are gaps");
+    assert!((median / 0.020 - 1.0).abs() <= 0.05, "{median}");
     assert_eq!(record.duration_s, Some(0.120));
 }
 
@@ -55,6 +62,8 @@ fn a_call_that_does_not_stream_has_no_token_times() {
     assert!(observer.token_times().is_empty());
     let record = finish(observer, Ending::Clean, ms(30));
     assert_eq!((record.stream, record.time_to_first_token_s), (Some(false), None));
+    assert_eq!((record.time_to_first_body_byte_s, record.time_to_first_event_s), (None, None));
+    assert_eq!((record.token_chunks, record.gap_max_s, record.stalls), (None, None, None));
     assert_eq!(record.outcome, Some(Outcome::Completed));
 }
 
