@@ -105,7 +105,7 @@ fn reply(folder: &Path) -> Vec<u8> {
 }
 
 /// A message of an AWS event stream.
-fn message(message: &Value) -> Vec<u8> {
+pub(crate) fn message(message: &Value) -> Vec<u8> {
     let mut headers = Vec::new();
     for (name, value) in message["headers"].as_object().expect("headers") {
         let value = value.as_str().expect("header values are strings");

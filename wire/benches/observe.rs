@@ -3,18 +3,25 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::HeaderMap;
+use serde_json::{Value, json};
 use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
 
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
+#[path = "../../tests/support/flushing.rs"]
+mod flushing;
 #[path = "../../tests/support/grpc_messages.rs"]
 mod grpc_messages;
 #[path = "../../tests/support/protobuf.rs"]
 mod protobuf;
 
-criterion_group!(benches, replies, chunks, messages, heads, hints);
+use flushing::flushing;
+
+criterion_group!(benches, chunks, messages, encodings, heads, replies);
 criterion_main!(benches);
 
 /// Whole calls, from the head of the request to the record.
@@ -33,22 +40,90 @@ fn replies(c: &mut Criterion) {
     group.finish();
 }
 
-/// One chunk in the middle of a stream.
+/// One chunk in the middle of a stream, by dialect and framing.
 fn chunks(c: &mut Criterion) {
     let mut group = c.benchmark_group("chunk");
-    for (name, path, chunk) in [
-        ("openai", "/v1/chat/completions", OPENAI),
-        ("anthropic", "/v1/messages", ANTHROPIC),
-        ("gemini", "/v1beta/models/gemini-large:streamGenerateContent", GEMINI),
-    ] {
+    for (name, path, content_type, chunk) in streams() {
         let mut observer = observer(path);
-        observer.head(200, &HeaderMap::new(), Duration::ZERO);
+        observer.head(200, &headers("content-type", content_type), Duration::ZERO);
+        // The array of a JSON array is open.
+        if content_type == "application/json" {
+            observer.chunk(b"[{}", Duration::ZERO);
+        }
         group.throughput(Throughput::Bytes(chunk.len() as u64));
+        let mut at = Duration::ZERO;
         group.bench_function(name, |b| {
-            b.iter(|| observer.chunk(black_box(chunk.as_bytes()), Duration::ZERO));
+            b.iter(|| {
+                at += Duration::from_millis(20);
+                observer.chunk(black_box(&chunk), at);
+            });
         });
     }
     group.finish();
+}
+
+/// Name, path, content type, and one chunk.
+fn streams() -> Vec<(&'static str, &'static str, &'static str, Vec<u8>)> {
+    let sse = "text/event-stream";
+    let event_stream = "application/vnd.amazon.eventstream";
+    let gemini = "/v1beta/models/gemini-large:streamGenerateContent";
+    let element = format!(",\r\n{}", &GEMINI["data: ".len()..GEMINI.len() - 4]);
+    vec![
+        ("openai sse", "/v1/chat/completions", sse, OPENAI.into()),
+        ("responses sse", "/v1/responses", sse, RESPONSES.into()),
+        ("anthropic sse", "/v1/messages", sse, ANTHROPIC.into()),
+        ("gemini sse", gemini, sse, GEMINI.into()),
+        ("gemini json array", gemini, "application/json", element.into()),
+        ("converse event stream", "/model/m/converse-stream", event_stream, converse()),
+        ("invoke event stream", "/model/m/invoke-with-response-stream", event_stream, invoke()),
+        ("ollama ndjson", "/api/chat", "application/x-ndjson", OLLAMA.into()),
+    ]
+}
+
+/// Half a thousand chunks of an encoded stream, each flushed.
+fn encodings(c: &mut Criterion) {
+    const CHUNKS: u64 = 500;
+    let mut group = c.benchmark_group("encoded");
+    group.throughput(Throughput::Elements(CHUNKS));
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        let mut encode = flushing(coding);
+        let pieces: Vec<_> = (0..CHUNKS).map(|_| encode(OPENAI.as_bytes())).collect();
+        group.bench_function(format!("openai sse {coding}"), |b| {
+            b.iter(|| {
+                let mut observer = observer("/v1/chat/completions");
+                observer.head(200, &headers("content-encoding", coding), Duration::ZERO);
+                pieces.iter().for_each(|piece| observer.chunk(black_box(piece), Duration::ZERO));
+                observer
+            });
+        });
+    }
+    group.finish();
+}
+
+fn converse() -> Vec<u8> {
+    let payload =
+        json!({"contentBlockIndex": 0, "delta": {"text": " tide"}, "p": "abcdefghijklmn"});
+    event("contentBlockDelta", &payload)
+}
+
+fn invoke() -> Vec<u8> {
+    let data = ANTHROPIC.split_once("data: ").expect("an event has data").1.trim_end();
+    event("chunk", &json!({"bytes": STANDARD.encode(data), "p": "abcdefghijklmnopqr"}))
+}
+
+fn event(kind: &str, payload: &Value) -> Vec<u8> {
+    let headers = json!({
+        ":event-type": kind,
+        ":content-type": "application/json",
+        ":message-type": "event",
+    });
+    fixtures::message(&json!({"headers": headers, "payload": payload}))
+}
+
+fn headers(name: &'static str, value: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(name, value.parse().expect("a value"));
+    headers
 }
 
 /// One message in the middle of a gRPC stream.
@@ -89,29 +164,6 @@ fn heads(c: &mut Criterion) {
     });
 }
 
-/// What the head of an answer says of limits: a typical one of twenty fields, and one that names none.
-fn hints(c: &mut Criterion) {
-    let mut group = c.benchmark_group("answer-head");
-    for (name, lines) in [
-        ("openai", OPENAI_HEAD),
-        ("anthropic", ANTHROPIC_HEAD),
-        ("none", PLAIN_HEAD),
-        ("empty", ""),
-    ] {
-        let fields = lines.lines().map(|line| {
-            let (name, value) = line.split_once(": ").expect("a field");
-            let name: http::HeaderName = name.parse().expect("a name");
-            (name, value.parse::<http::HeaderValue>().expect("a value"))
-        });
-        let headers: HeaderMap = fields.collect();
-        let mut observer = observer("/v1/chat/completions");
-        group.bench_function(name, |b| {
-            b.iter(|| observer.head(200, black_box(&headers), Duration::ZERO));
-        });
-    }
-    group.finish();
-}
-
 fn observer(path: &str) -> Observer {
     Observer::new(Shape::read(&HeadView {
         method: "POST",
@@ -127,72 +179,17 @@ const OPENAI: &str = r#"data: {"id":"chatcmpl-AbCdEfGhIjKlMnOpQrStUvWxYz012","ob
 
 "#;
 
+const RESPONSES: &str = r#"event: response.output_text.delta
+data: {"type":"response.output_text.delta","sequence_number":7,"item_id":"msg_0123456789abcdef","output_index":0,"content_index":0,"delta":" tide","logprobs":[],"obfuscation":"abcdefghijk"}
+
+"#;
+
+const OLLAMA: &str = r#"{"model":"llama-small","created_at":"2026-01-01T00:00:00.123456789Z","message":{"role":"assistant","content":" tide"},"done":false}
+"#;
+
 const ANTHROPIC: &str = r#"event: content_block_delta
 data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" tide"}}
 
 "#;
 
 const GEMINI: &str = "data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \" tide\"}],\"role\": \"model\"},\"index\": 0}],\"usageMetadata\": {\"promptTokenCount\": 10,\"candidatesTokenCount\": 2,\"totalTokenCount\": 12,\"promptTokensDetails\": [{\"modality\": \"TEXT\",\"tokenCount\": 10}]},\"modelVersion\": \"gemini-large\",\"responseId\": \"AbCdEfGhIjKlMnOp\"}\r\n\r\n";
-
-const PLAIN_HEAD: &str = "date: Sat, 15 Mar 2025 09:38:16 GMT
-content-type: application/json
-transfer-encoding: chunked
-connection: keep-alive
-access-control-expose-headers: X-Request-ID
-server: edge
-vary: Origin
-x-request-id: req_0123456789abcdef
-x-envoy-upstream-service-time: 512
-x-content-type-options: nosniff
-strict-transport-security: max-age=31536000; includeSubDomains; preload
-cf-cache-status: DYNAMIC
-cf-ray: 0123456789abcdef-FRA
-alt-svc: h3=\":443\"
-cache-control: no-cache
-x-processing-time: 512
-x-version: 2020-10-01
-x-organization: example
-x-proxy: edge-1
-referrer-policy: no-referrer";
-
-const OPENAI_HEAD: &str = "date: Sat, 15 Mar 2025 09:38:16 GMT
-content-type: application/json
-transfer-encoding: chunked
-connection: keep-alive
-access-control-expose-headers: X-Request-ID
-openai-organization: example
-openai-processing-ms: 512
-openai-version: 2020-10-01
-x-ratelimit-limit-requests: 10000
-x-ratelimit-limit-tokens: 30000000
-x-ratelimit-remaining-requests: 9999
-x-ratelimit-remaining-tokens: 29999990
-x-ratelimit-reset-requests: 6ms
-x-ratelimit-reset-tokens: 0s
-x-request-id: req_0123456789abcdef
-strict-transport-security: max-age=31536000; includeSubDomains; preload
-cf-cache-status: DYNAMIC
-x-content-type-options: nosniff
-server: edge
-cf-ray: 0123456789abcdef-FRA";
-
-const ANTHROPIC_HEAD: &str = "date: Sat, 15 Mar 2025 09:38:16 GMT
-content-type: application/json
-transfer-encoding: chunked
-connection: keep-alive
-anthropic-ratelimit-requests-limit: 4000
-anthropic-ratelimit-requests-remaining: 3999
-anthropic-ratelimit-requests-reset: 2025-03-15T09:38:17Z
-anthropic-ratelimit-input-tokens-limit: 400000
-anthropic-ratelimit-input-tokens-remaining: 400000
-anthropic-ratelimit-input-tokens-reset: 2025-03-15T09:38:18Z
-anthropic-ratelimit-output-tokens-limit: 80000
-anthropic-ratelimit-output-tokens-remaining: 80000
-anthropic-ratelimit-output-tokens-reset: 2025-03-15T09:38:18Z
-anthropic-ratelimit-tokens-limit: 480000
-anthropic-ratelimit-tokens-remaining: 480000
-anthropic-ratelimit-tokens-reset: 2025-03-15T09:38:18Z
-request-id: req_0123456789abcdef
-via: 1.1 edge
-cf-ray: 0123456789abcdef-FRA
-server: edge";

@@ -162,6 +162,7 @@ impl Facts {
             Field::Type => self.event(text),
             Field::Object if text == b"error" => drop(self.fail()),
             Field::ErrorType => self.fail().kind = kept(text),
+            Field::ErrorStatus => self.error_status(text),
             Field::ErrorCode => self.fail().code = kept(text),
             Field::FlatType => self.flat.kind = kept(without_namespace(text)),
             Field::FlatCode => self.flat.code = kept(text),
@@ -208,6 +209,13 @@ impl Facts {
                 self.item.is_about_reasoning = true;
             }
             _ => {}
+        }
+    }
+
+    fn error_status(&mut self, text: &[u8]) {
+        let fault = self.fail();
+        if fault.kind.is_none() {
+            fault.kind = kept(text);
         }
     }
 

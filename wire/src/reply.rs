@@ -156,10 +156,12 @@ impl Reply {
             Some(Wrapping::HttpBody(messages)) => messages.between(),
             None => true,
         };
-        if !self.plain.given_up {
-            self.plain.text.is_cut |= !is_whole;
-        }
         self.plain.end();
+        // Some servers end a stream, but not its encoding.
+        let text = &mut self.plain.text;
+        if !self.plain.given_up && !text.facts.ended {
+            text.is_cut |= !is_whole;
+        }
     }
 
     /// Whether this is framed as streams are.

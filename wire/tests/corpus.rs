@@ -26,7 +26,7 @@ use corpus::body;
 use cuts::Random;
 
 /// What is read of one exchange, all its cuts together, where not all are tried.
-const READ_OF_ONE: usize = 3 << 20;
+const READ_OF_ONE: usize = 2 << 20;
 
 const KNOWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/corpus.known");
 

@@ -76,7 +76,7 @@ fn a_clean_end_that_comes_too_early_is_seen() {
 #[test]
 fn no_wrong_byte_makes_it_panic() {
     for case in fixtures::all() {
-        for at in (0..case.reply.len()).step_by(3) {
+        for at in (0..case.reply.len()).step_by(5) {
             for wrong in [0, b'"', b'{', b']', b'\\', b'\n', 0xFF] {
                 let mut reply = case.reply.clone();
                 reply[at] = wrong;

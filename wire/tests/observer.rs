@@ -1,19 +1,17 @@
 //! What an observer makes of times, endings and requests.
 
-use std::io::Write;
 use std::time::Duration;
 
-use brotli::CompressorWriter;
-use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use http::HeaderMap;
 use tidegate_wire::{Ending, ErrorOrigin, HeadView, Observer, Outcome, Record, Shape, UsageSource};
-use zstd_safe::{CCtx, InBuffer, OutBuffer};
 
 #[path = "../../tests/support/encoding.rs"]
 mod encoding;
+#[path = "../../tests/support/flushing.rs"]
+mod flushing;
 
 use encoding::encoded;
+use flushing::flushing;
 
 #[test]
 fn tokens_are_stamped_and_roles_are_not() {
@@ -27,13 +25,20 @@ fn tokens_are_stamped_and_roles_are_not() {
     observer.chunk(b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":5}}\n\n", ms(100));
     observer.chunk(b"data: [DONE]\n\n", ms(110));
     assert_eq!(observer.token_times(), [ms(30), ms(50), ms(90)]);
+    assert_eq!(observer.token_gaps().collect::<Vec<_>>(), [ms(20), ms(40)]);
 
     let record = finish(observer, Ending::Clean, ms(120));
     assert_eq!(record.time_to_first_byte_s, Some(0.010));
+    assert_eq!(record.time_to_first_body_byte_s, Some(0.020));
+    assert_eq!(record.time_to_first_event_s, Some(0.020));
     assert_eq!(record.time_to_first_token_s, Some(0.030));
     assert_eq!(record.time_to_first_visible_token_s, Some(0.050));
     assert_eq!(record.time_to_last_token_s, Some(0.090));
     assert_eq!(record.time_per_output_token_s, Some(0.015));
+    assert_eq!((record.token_chunks, record.stalls), (Some(3), Some(0)));
+    assert_eq!(record.gap_max_s, Some(0.040));
+    let median = record.gap_p50_s.expect("there are gaps");
+    assert!((median / 0.020 - 1.0).abs() <= 0.05, "{median}");
     assert_eq!(record.duration_s, Some(0.120));
 }
 
@@ -57,6 +62,8 @@ fn a_call_that_does_not_stream_has_no_token_times() {
     assert!(observer.token_times().is_empty());
     let record = finish(observer, Ending::Clean, ms(30));
     assert_eq!((record.stream, record.time_to_first_token_s), (Some(false), None));
+    assert_eq!((record.time_to_first_body_byte_s, record.time_to_first_event_s), (None, None));
+    assert_eq!((record.token_chunks, record.gap_max_s, record.stalls), (None, None, None));
     assert_eq!(record.outcome, Some(Outcome::Completed));
 }
 
@@ -177,21 +184,9 @@ fn usage_is_final_once_it_came_with_the_reason() {
 #[test]
 fn an_event_of_an_encoded_stream_is_read_when_it_comes() {
     let event = delta(r#"{"content":"hi"}"#);
-    let encoders: [(&str, Encode); 5] = [
-        ("gzip", flushing(GzEncoder::new(Vec::new(), Compression::fast()), |made| made.get_mut())),
-        (
-            "deflate",
-            flushing(ZlibEncoder::new(Vec::new(), Compression::fast()), |made| made.get_mut()),
-        ),
-        (
-            "Deflate",
-            flushing(DeflateEncoder::new(Vec::new(), Compression::fast()), |made| made.get_mut()),
-        ),
-        ("br", flushing(CompressorWriter::new(Vec::new(), 4096, 5, 22), |made| made.get_mut())),
-        ("zstd", flushing_zstd()),
-    ];
-    for (coding, mut encode) in encoders {
-        let mut observer = encoded_stream(coding);
+    for coding in ["gzip", "deflate", "bare deflate", "br", "zstd"] {
+        let mut encode = flushing(coding);
+        let mut observer = encoded_stream(coding.rsplit(' ').next().expect("a word"));
         for at in 2..5 {
             observer.chunk(&encode(&event), ms(at));
         }
@@ -324,30 +319,6 @@ fn encoded_stream(coding: &str) -> Observer {
     observer.keep_token_times();
     observer.head(200, &headers, ms(1));
     observer
-}
-
-/// Encodes the next piece.
-type Encode = Box<dyn FnMut(&[u8]) -> Vec<u8>>;
-
-/// Encodes piece by piece, so that each can be decoded at once.
-fn flushing<W: Write + 'static>(mut encoder: W, made: fn(&mut W) -> &mut Vec<u8>) -> Encode {
-    Box::new(move |bytes| {
-        encoder.write_all(bytes).expect("memory takes everything");
-        encoder.flush().expect("memory takes everything");
-        std::mem::take(made(&mut encoder))
-    })
-}
-
-fn flushing_zstd() -> Encode {
-    let mut context = CCtx::create();
-    Box::new(move |bytes| {
-        let mut piece = vec![0; 4096];
-        let mut output = OutBuffer::around(piece.as_mut_slice());
-        let mut input = InBuffer { src: bytes, pos: 0 };
-        context.compress_stream(&mut output, &mut input).expect("there is room");
-        context.flush_stream(&mut output).expect("there is room");
-        output.as_slice().to_vec()
-    })
 }
 
 fn finish(observer: Observer, ending: Ending, at: Duration) -> Record {

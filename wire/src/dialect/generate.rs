@@ -65,8 +65,10 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
 
 /// Recognises a server by its reply: Text Generation Inference answers at `/`, too, as much else does.
 pub(crate) fn recognise_reply(headers: &dyn Headers) -> Option<&'static Reading> {
-    const ITS_OWN: [&str; 2] = ["x-compute-type", "x-generated-tokens"];
-    ITS_OWN.iter().any(|name| headers.value(name).is_some()).then_some(&GENERATE)
+    const STREAM: &[u8] = b"text/event-stream";
+    let is_stream = headers.value("content-type").is_some_and(|kind| kind.starts_with(STREAM));
+    let its_own = if is_stream { "x-compute-type" } else { "x-generated-tokens" };
+    headers.value(its_own).map(|_| &GENERATE)
 }
 
 fn usage(counts: &Counts) -> Usage {

@@ -119,6 +119,8 @@ pub(crate) enum Field {
     Error,
     /// Its type.
     ErrorType,
+    /// Its type, where no other is stated.
+    ErrorStatus,
     /// Its code.
     ErrorCode,
     /// Its type, where a flat error is all there is.

@@ -157,7 +157,7 @@ pub(super) const ERROR_PATHS: &[(&str, Want, Field)] = &[
     ("error", Want::Seen, Field::Error),
     ("error.type", Want::Value, Field::ErrorType),
     ("error.code", Want::Value, Field::ErrorCode),
-    ("error.status", Want::Value, Field::ErrorType),
+    ("error.status", Want::Value, Field::ErrorStatus),
     ("error.details[*].retryDelay", Want::Value, Field::RetryDelay),
 ];
 

@@ -96,13 +96,13 @@ impl Sse {
 
     fn field(&mut self, bytes: &[u8], pieces: &mut impl Pieces) -> usize {
         const USUAL: &[u8] = b"data: ";
-        if self.name.length == 0 && is_bare(bytes[0], self.is_bare) {
-            return self.bare(pieces);
-        }
         if self.name.length == 0 && bytes.starts_with(USUAL) {
             self.line = Line::Value(Value::Data);
             self.data_begins(pieces);
             return USUAL.len();
+        }
+        if self.name.length == 0 && is_bare(bytes[0], self.has_data) {
+            return self.bare(bytes[0], pieces);
         }
         let Some(length) = memchr3(b':', b'\n', b'\r', bytes) else {
             self.name.push(bytes);
@@ -128,12 +128,13 @@ impl Sse {
         length + 1
     }
 
-    /// A line of JSON without a field, as gateways put their errors into streams.
-    fn bare(&mut self, pieces: &mut impl Pieces) -> usize {
-        if !std::mem::replace(&mut self.is_bare, true) {
+    /// A line of JSON without a field: gateways put their errors into streams like that, and some
+    /// servers break the lines of their data.
+    fn bare(&mut self, first: u8, pieces: &mut impl Pieces) -> usize {
+        if first == b'{' && !self.is_bare {
             self.dispatch(pieces);
-            self.is_bare = true;
         }
+        self.is_bare = true;
         self.line = Line::Value(Value::Data);
         self.data_begins(pieces);
         0
@@ -307,7 +308,8 @@ mod tests {
     }
 
     #[test]
-    fn json_without_a_field_is_an_event_of_its_own() {
+    fn json_without_a_field_is_an_event_of_its_own_or_goes_on() {
+        check("data: {\n  \"a\": 1\n}\n\ndata: 2\n\n", &["{\n  \"a\": 1\n}", "2"]);
         check("data: 1\n\n{\"error\":{}}\n", &["1", "{\"error\":{}}"]);
         check("data: 1\n{\"a\":\n  2\n}\ndata: 3\n\n", &["1", "{\"a\":\n  2\n}\n3"]);
         check("data: 1\n\n{\n\"a\": 2\n}\n\ndata: 3\n\n", &["1", "{\n\"a\": 2\n}", "3"]);
