@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::HeaderMap;
-use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
+use tidegate_wire::{
+    DEFAULT_PRICES, Ending, HeadView, Observer, Prices, Record, Shape, UsageSource,
+};
 
 #[path = "../../tests/support/fixtures.rs"]
 mod fixtures;
 
-criterion_group!(benches, replies, chunks, heads, hints);
+criterion_group!(benches, replies, chunks, heads, hints, costs);
 criterion_main!(benches);
 
 /// Whole calls, from the head of the request to the record.
@@ -79,6 +81,32 @@ fn hints(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| observer.head(200, black_box(&headers), Duration::ZERO));
         });
+    }
+    group.finish();
+}
+
+/// What it takes to find a call's prices in the built-in table and to reckon its cost.
+fn costs(c: &mut Criterion) {
+    let prices: Prices = serde_saphyr::from_str(DEFAULT_PRICES).expect("the table is a good one");
+    let mut group = c.benchmark_group("cost");
+    for (provider, asked, answered) in [
+        ("openai", "gpt-4o", Some("gpt-4o-2024-08-06")),
+        ("anthropic", "claude-sonnet-4-5-20250929", None),
+        ("aws.bedrock", "eu.anthropic.claude-haiku-4-5-20251001-v1:0", None),
+        ("openai", "gpt-unknown", Some("gpt-unknown-2026-01-01")),
+    ] {
+        let record = Record {
+            operation: Some("chat".into()),
+            provider: Some(provider.into()),
+            region: Some("eu-west-1".into()),
+            request_model: Some(asked.to_owned()),
+            response_model: answered.map(str::to_owned),
+            input_tokens: Some(1_000),
+            output_tokens: Some(100),
+            usage_source: Some(UsageSource::Reported),
+            ..Record::default()
+        };
+        group.bench_function(asked, |b| b.iter(|| prices.cost(black_box(&record))));
     }
     group.finish();
 }
