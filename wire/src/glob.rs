@@ -6,7 +6,7 @@ pub fn glob(pattern: &str, text: &str) -> bool {
     let Some(mut text) = text.strip_prefix(start) else { return false };
     let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
     for part in middle.split('*') {
-        match text.find(part) {
+        match memchr::memmem::find(text.as_bytes(), part.as_bytes()) {
             Some(at) => text = &text[at + part.len()..],
             None => return false,
         }

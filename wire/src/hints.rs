@@ -68,17 +68,18 @@ pub(crate) fn retry_after(headers: &dyn Headers) -> Option<f64> {
 /// What follows `ratelimit` in the name of a field, in the three spellings that providers have. Of
 /// most fields no more than the first letters are looked at.
 fn rest(name: &[u8]) -> Option<&[u8]> {
-    const WORD: &[u8] = b"ratelimit";
-    let front: &[u8] = match name.first()? | 0x20 {
-        b'x' => b"x-",
-        b'r' => b"",
-        b'a' => b"anthropic-",
-        _ => return None,
-    };
-    let (start, rest) = name.split_at_checked(front.len() + WORD.len())?;
-    let (before, word) = start.split_at(front.len());
-    let is_it = word.eq_ignore_ascii_case(WORD) && before.eq_ignore_ascii_case(front);
-    is_it.then_some(rest)
+    match name.first()? | 0x20 {
+        b'x' => behind(name, b"x-ratelimit"),
+        b'r' => behind(name, b"ratelimit"),
+        b'a' => behind(name, b"anthropic-ratelimit"),
+        _ => None,
+    }
+}
+
+/// What follows this front, in whatever case; most names come in lower case.
+fn behind<'a, const N: usize>(name: &'a [u8], front: &[u8; N]) -> Option<&'a [u8]> {
+    let (start, rest) = name.split_first_chunk::<N>()?;
+    (start == front || start.eq_ignore_ascii_case(front)).then_some(rest)
 }
 
 fn field(rest: &[u8], value: &[u8], made: &Made<'_>, limits: &mut RateLimits) {
@@ -107,13 +108,28 @@ fn field(rest: &[u8], value: &[u8], made: &Made<'_>, limits: &mut RateLimits) {
 
 /// `limit-requests`, `requests-limit`, `limit`.
 fn meaning(words: &[u8]) -> Option<(Figure, Option<&[u8]>)> {
-    const FIGURES: [(&[u8], Figure); 3] =
-        [(b"limit", Figure::Limit), (b"remaining", Figure::Remaining), (b"reset", Figure::Reset)];
-    FIGURES.into_iter().find_map(|(word, figure)| match words.strip_prefix(word) {
-        Some([]) => Some((figure, None)),
-        Some(behind) => Some((figure, Some(behind.strip_prefix(b"-")?))),
-        None => Some((figure, Some(words.strip_suffix(word)?.strip_suffix(b"-")?))),
-    })
+    let (figure, behind) = match words {
+        [b'l', b'i', b'm', b'i', b't', behind @ ..] => (Figure::Limit, behind),
+        [b'r', b'e', b's', b'e', b't', behind @ ..] => (Figure::Reset, behind),
+        [b'r', b'e', b'm', b'a', b'i', b'n', b'i', b'n', b'g', behind @ ..] => {
+            (Figure::Remaining, behind)
+        }
+        [front @ .., b'-', b'l', b'i', b'm', b'i', b't'] => {
+            return Some((Figure::Limit, Some(front)));
+        }
+        [front @ .., b'-', b'r', b'e', b's', b'e', b't'] => {
+            return Some((Figure::Reset, Some(front)));
+        }
+        [front @ .., b'-', b'r', b'e', b'm', b'a', b'i', b'n', b'i', b'n', b'g'] => {
+            return Some((Figure::Remaining, Some(front)));
+        }
+        _ => return None,
+    };
+    match behind {
+        [] => Some((figure, None)),
+        [b'-', dimension @ ..] => Some((figure, Some(dimension))),
+        _ => None,
+    }
 }
 
 /// The one field of the IETF's drafts: `limit=10, remaining=5, reset=30`, or `"name";r=5;t=30`.

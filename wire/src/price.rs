@@ -44,9 +44,19 @@ pub struct Cost {
 
 #[derive(Clone, Debug)]
 struct Pattern {
-    model: Box<str>,
+    model: Form,
+    /// The first eight bytes of its front, and which bits of them there are.
+    start: (u64, u64),
     /// Its place in the table.
     price: usize,
+}
+
+/// A pattern, cut at its first star: most texts are told by the front alone.
+#[derive(Clone, Debug)]
+struct Form {
+    front: Box<str>,
+    /// The star and what follows.
+    rest: Option<Box<str>>,
 }
 
 /// The file.
@@ -62,11 +72,11 @@ struct Table {
 #[serde(deny_unknown_fields)]
 struct Price {
     /// The `gen_ai.provider.name`; any where absent.
-    provider: Option<String>,
+    provider: Option<Form>,
     #[serde(deserialize_with = "at_least_one")]
     models: Vec<String>,
     /// Any where absent.
-    regions: Option<Vec<String>>,
+    regions: Option<Vec<Form>>,
     /// A service that is charged otherwise, such as `flex`.
     service_tier: Option<String>,
     /// The first day on which it holds, in UTC.
@@ -172,8 +182,15 @@ impl Prices {
 
     fn named(&self, model: &str, record: &Record) -> Option<&Price> {
         let patterns = &self.patterns[usize::from(*model.as_bytes().first()?)];
-        let fitting = patterns.iter().filter(|pattern| glob(&pattern.model, model));
-        fitting.map(|pattern| &self.prices[pattern.price]).find(|price| price.is_for(record))
+        let start = start(model).0;
+        // The cheapest question first; the rest of a pattern costs most.
+        let fits = |pattern: &&Pattern| {
+            (start ^ pattern.start.0) & pattern.start.1 == 0
+                && pattern.model.begins(model)
+                && self.prices[pattern.price].is_for(record)
+                && pattern.model.fits(model)
+        };
+        patterns.iter().find(fits).map(|pattern| &self.prices[pattern.price])
     }
 }
 
@@ -184,12 +201,19 @@ impl Default for Prices {
     }
 }
 
+/// The first eight bytes of a text, and which bits of them there are.
+fn start(text: &str) -> (u64, u64) {
+    let (mut bytes, mut mask) = ([0; 8], [0; 8]);
+    for ((to, there), byte) in bytes.iter_mut().zip(&mut mask).zip(text.bytes()) {
+        (*to, *there) = (byte, 0xff);
+    }
+    (u64::from_ne_bytes(bytes), u64::from_ne_bytes(mask))
+}
+
 /// The model within a longer name: the end of an ARN, or what stands behind `models/`.
 fn without_path(model: &str) -> Option<&str> {
-    match model.starts_with("arn:") {
-        true => model.rsplit_once('/').map(|(_, model)| model),
-        false => model.rsplit_once("models/").map(|(_, model)| model),
-    }
+    let (front, model) = model.rsplit_once('/')?;
+    (front.starts_with("arn:") || front.ends_with("models")).then_some(model)
 }
 
 impl From<Table> for Prices {
@@ -197,7 +221,9 @@ impl From<Table> for Prices {
         let mut patterns = vec![Vec::new(); 256];
         for (price, entry) in prices.iter().enumerate() {
             for model in &entry.models {
-                let pattern = Pattern { model: model.as_str().into(), price };
+                let model_form = Form::new(model);
+                let start = start(&model_form.front);
+                let pattern = Pattern { model: model_form, start, price };
                 match model.bytes().next() {
                     Some(b'*') => patterns.iter_mut().for_each(|list| list.push(pattern.clone())),
                     Some(byte) => patterns[usize::from(byte)].push(pattern),
@@ -248,6 +274,39 @@ impl Used {
     }
 }
 
+// === impl Form ===
+
+impl Form {
+    fn new(pattern: &str) -> Self {
+        let (front, rest) = pattern.split_at(pattern.find('*').unwrap_or(pattern.len()));
+        Self { front: front.into(), rest: (!rest.is_empty()).then(|| rest.into()) }
+    }
+
+    /// An empty front is asked for first: to compare no bytes at no address takes some processors
+    /// fifty nanoseconds.
+    fn begins(&self, text: &str) -> bool {
+        self.front.is_empty() || text.starts_with(&*self.front)
+    }
+
+    fn fits(&self, text: &str) -> bool {
+        if !self.begins(text) {
+            return false;
+        }
+        let behind = &text[self.front.len()..];
+        match self.rest.as_deref() {
+            None => behind.is_empty(),
+            Some("*") => true,
+            Some(rest) => glob(rest, behind),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Form {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::new(&String::deserialize(deserializer)?))
+    }
+}
+
 // === impl Price ===
 
 impl Price {
@@ -255,8 +314,8 @@ impl Price {
     fn is_for(&self, record: &Record) -> bool {
         let provider = record.provider.as_deref().unwrap_or_default();
         let region = record.region.as_deref().unwrap_or_default();
-        let is_in = |regions: &Vec<String>| regions.iter().any(|pattern| glob(pattern, region));
-        self.provider.as_ref().is_none_or(|pattern| glob(pattern, provider))
+        let is_in = |regions: &Vec<Form>| regions.iter().any(|form| form.fits(region));
+        self.provider.as_ref().is_none_or(|form| form.fits(provider))
             && self.regions.as_ref().is_none_or(is_in)
             && self.from.is_none_or(|from| record.time >= from)
             && self.is_for_tier(record.service_tier.as_deref())
