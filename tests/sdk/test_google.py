@@ -1,31 +1,75 @@
-"""Google's own SDK, unchanged but for its base URL."""
+"""Google's own SDK, unchanged but for its base URL: the Gemini API and Vertex AI."""
 
 import pytest
 from google import genai
 from google.genai import types
+from google.oauth2.credentials import Credentials
 
 MODEL = "gemini-2.5-flash"
-ASKED = {"model": MODEL, "contents": "Why does the tide rise twice a day?"}
+PROMPT = "Why does the tide rise twice a day?"
 
 
-@pytest.fixture
-def client(sidecar):
-    return genai.Client(api_key="test", http_options=types.HttpOptions(base_url=sidecar.url))
+def of_gemini(url):
+    return genai.Client(api_key="test", http_options=types.HttpOptions(base_url=url))
 
 
-def test_generate_content(client, sidecar):
-    answer = client.models.generate_content(**ASKED)
+def on_vertex(url):
+    # A token is given, so that none is asked for anywhere.
+    return genai.Client(
+        vertexai=True,
+        project="tides",
+        location="us-central1",
+        credentials=Credentials(token="test"),
+        http_options=types.HttpOptions(base_url=url),
+    )
+
+
+# What the SDK is told, and what the record says of it.
+PLACES = {
+    "gemini": (of_gemini, "gcp.gemini", None, None),
+    "vertex": (on_vertex, "gcp.vertex_ai", "us-central1", "tides"),
+}
+
+
+@pytest.fixture(params=PLACES.values(), ids=PLACES)
+def place(request, sidecar):
+    """A client, and a check of the one record."""
+    connect, provider, region, project = request.param
+
+    def completed(operation, model, **expected):
+        record = sidecar.completed(operation, model, provider=provider, **expected)
+        assert record.get("cloud.region") == region
+        assert record.get("gcp.project_id") == project
+        return record
+
+    return connect(sidecar.url), completed
+
+
+def counts(usage):
+    return usage.prompt_token_count, usage.candidates_token_count
+
+
+def test_generate_content(place):
+    client, completed = place
+    answer = client.models.generate_content(model=MODEL, contents=PROMPT)
 
     assert answer.text
-    usage = answer.usage_metadata
-    tokens = (usage.prompt_token_count, usage.candidates_token_count)
-    sidecar.completed("generate_content", MODEL, tokens=tokens)
+    tokens = counts(answer.usage_metadata)
+    completed("generate_content", MODEL, finish=["STOP"], tokens=tokens)
 
 
-def test_generate_content_streamed(client, sidecar):
-    chunks = list(client.models.generate_content_stream(**ASKED))
+def test_generate_content_streamed(place):
+    client, completed = place
+    chunks = list(client.models.generate_content_stream(model=MODEL, contents=PROMPT))
 
     assert "".join(chunk.text or "" for chunk in chunks)
-    usage = chunks[-1].usage_metadata
-    tokens = (usage.prompt_token_count, usage.candidates_token_count)
-    sidecar.completed("generate_content", MODEL, streamed=True, tokens=tokens)
+    tokens = counts(chunks[-1].usage_metadata)
+    completed("generate_content", MODEL, finish=["STOP"], streamed=True, tokens=tokens)
+
+
+def test_a_count_of_tokens_is_no_usage(place):
+    client, completed = place
+    answer = client.models.count_tokens(model=MODEL, contents=PROMPT)
+
+    record = completed("count_tokens", MODEL)
+    assert record["tidegate.counted_tokens"] == answer.total_tokens

@@ -133,16 +133,18 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
         [front @ .., "responses"] => ("chat", &RESPONSES, front),
         _ => return None,
     };
-    let deployment = match front {
-        [.., "deployments", deployment] => Some(decoded(deployment).into_owned()),
-        _ => None,
+    let (provider, deployment) = match front {
+        // Azure's own path, whatever the host is called.
+        [.., "openai", "deployments", deployment] => ("azure.ai.openai", Some(*deployment)),
+        [.., "deployments", deployment] => ("openai", Some(*deployment)),
+        _ => ("openai", None),
     };
     let has_stream = operation != "embeddings";
     Some(Call {
         dialect: Dialect::OpenAi,
         operation,
-        provider: Some("openai"),
-        model: deployment,
+        provider: Some(provider),
+        model: deployment.map(|deployment| decoded(deployment).into_owned()),
         region: None,
         project: None,
         stream: (!has_stream).then_some(false),
