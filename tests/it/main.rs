@@ -13,4 +13,5 @@ mod pressure;
 mod protocols;
 mod refusals;
 mod routing;
+mod sdks;
 mod support;

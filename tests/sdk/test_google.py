@@ -2,7 +2,7 @@
 
 import pytest
 from google import genai
-from google.genai import types
+from google.genai import errors, types
 from google.oauth2.credentials import Credentials
 
 MODEL = "gemini-2.5-flash"
@@ -73,3 +73,32 @@ def test_a_count_of_tokens_is_no_usage(place):
 
     record = completed("count_tokens", MODEL)
     assert record["tidegate.counted_tokens"] == answer.total_tokens
+
+
+@pytest.mark.parametrize("base", ["", "/vertex", "/vertex/"])
+def test_a_lost_path_is_refused_with_the_way_out(base, sidecar, monkeypatch):
+    # https://github.com/googleapis/python-genai/issues/2021: every call goes to the base URL itself.
+    monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", sidecar.url + base)
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "tides")
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "us-central1")
+    client = genai.Client(vertexai=True, credentials=Credentials(token="test"))
+
+    with pytest.raises(errors.ClientError) as raised:
+        client.models.generate_content(model=MODEL, contents=PROMPT)
+
+    assert (raised.value.code, raised.value.status) == (400, "INVALID_ARGUMENT")
+    assert "give `project` and `location`" in raised.value.message
+    record = sidecar.record()
+    assert record["tidegate.outcome"] == "refused"
+    assert record["error.type"] == "sdk_lost_path"
+    assert "tidegate.attempts" not in record
+
+
+def test_with_an_api_key_the_path_is_kept(sidecar, monkeypatch):
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"{sidecar.url}/gemini")
+    monkeypatch.setenv("GOOGLE_API_KEY", "test")
+    client = genai.Client()
+    answer = client.models.generate_content(model=MODEL, contents=PROMPT)
+
+    assert answer.text
+    assert sidecar.record()["tidegate.outcome"] == "completed"

@@ -6,6 +6,7 @@
 pub mod frame;
 pub mod json;
 
+mod client;
 mod dialect;
 mod facts;
 mod host;

@@ -164,6 +164,7 @@ impl Observer {
         fill(&mut record.provider, || shape.provider.clone());
         fill(&mut record.region, || shape.region.clone());
         fill(&mut record.project, || shape.project.clone());
+        record.client_retries = shape.client_retries;
         fill(&mut record.request_model, || self.model().map(str::to_owned));
         let came_as_stream = self.is_stream().then_some(true);
         fill(&mut record.stream, || self.asked_stream().or(came_as_stream));

@@ -191,6 +191,9 @@ pub struct Record {
     /// Why reading this call's body was given up, if it was: one of few fixed words.
     #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
     pub not_understood: Option<Arc<str>>,
+    /// How often the caller had tried this call before, where its SDK says so.
+    #[serde(rename = "tidegate.client_retries", skip_serializing_if = "Option::is_none")]
+    pub client_retries: Option<u32>,
 }
 
 /// Where token numbers come from.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::client;
 use crate::dialect::{Asks, Call, DIALECTS, Path, Reading};
 use crate::host::Host;
 use crate::words::word;
@@ -70,6 +71,10 @@ pub struct Shape {
     pub project: Option<String>,
     /// Whether a stream is asked for, where the path says so.
     pub stream: Option<bool>,
+    /// How often the caller had tried this call before, where its SDK says so.
+    pub client_retries: Option<u32>,
+    /// Whether Google's SDK lost the path, so that nobody can tell what was meant.
+    pub has_lost_path: bool,
     /// What the body of the request may add.
     pub(crate) asks: Asks,
     /// How the reply reads; absent where nobody knows.
@@ -95,7 +100,7 @@ impl Shape {
         let host = Host::read(head.host.unwrap_or(""));
         let path = Path::new(head.path);
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
-            return Self::unknown(head, &host);
+            return Self::unknown(head, &path, &host);
         };
         let region = match host.region {
             Some(region) => Some(word(region)),
@@ -109,13 +114,15 @@ impl Shape {
             region,
             project: call.project,
             stream: call.stream,
+            client_retries: client::retries(head.headers),
+            has_lost_path: false,
             asks: if may_be_json(head) { call.asks } else { Asks::default() },
             reading: Some(call.reading),
         }
     }
 
     /// A call that no dialect knows: it may still name a model.
-    fn unknown(head: &HeadView<'_>, host: &Host<'_>) -> Self {
+    fn unknown(head: &HeadView<'_>, path: &Path<'_>, host: &Host<'_>) -> Self {
         let asks = Asks { model: head.method == "POST" && may_be_json(head), stream: false };
         Self {
             dialect: Dialect::Other,
@@ -125,6 +132,8 @@ impl Shape {
             region: host.region.map(word),
             project: None,
             stream: None,
+            client_retries: client::retries(head.headers),
+            has_lost_path: client::has_lost_path(head, path),
             asks,
             reading: None,
         }

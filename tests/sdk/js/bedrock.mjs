@@ -67,4 +67,16 @@ export const cases = {
     }
     return { text, tokens: [metrics.inputTokenCount, metrics.outputTokenCount] };
   },
+
+  // Tries twice, and fails each time, as the simulator is told.
+  async tries_again(url) {
+    const impatient = client(url, 2);
+    const fail = (next) => (call) => {
+      call.request.headers["x-sim-fault"] = "503";
+      return next(call);
+    };
+    impatient.middlewareStack.add(fail, { step: "build" });
+    const failed = (error) => error.$metadata.httpStatusCode;
+    return impatient.send(new ConverseCommand(CONVERSE)).catch(failed);
+  },
 };

@@ -65,11 +65,11 @@ export const cases = {
     };
   },
 
-  // Two tries: the first fails, as the simulator is told.
-  async retried(url) {
-    const patient = new OpenAI({ baseURL: `${url}/v1`, apiKey: "sk-test", maxRetries: 1 });
+  // Tries twice, and fails each time, as the simulator is told.
+  async tries_again(url) {
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "sk-test", maxRetries: 1 });
+    const told = { headers: { "x-sim-fault": "503" } };
     const asked = { model: MODEL, messages: MESSAGES };
-    const failing = { headers: { "x-sim-fault": "503" } };
-    return patient.chat.completions.create(asked, failing).catch((error) => error.status);
+    return client.chat.completions.create(asked, told).catch((error) => error.status);
   },
 };

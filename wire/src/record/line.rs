@@ -63,6 +63,7 @@ impl Record {
         line.text("tidegate.job.name", self.job_name.as_deref());
         line.plain("tidegate.job.done", self.job_done);
         line.text("tidegate.not_understood", self.not_understood.as_deref());
+        line.plain("tidegate.client_retries", self.client_retries);
         line.end();
     }
 }
@@ -214,6 +215,7 @@ mod tests {
             job_name: Some("job_name \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             job_done: Some(true),
             not_understood: Some("a".into()),
+            client_retries: Some(1),
         }
     }
 
