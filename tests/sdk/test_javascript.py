@@ -84,12 +84,3 @@ def test_the_record_of_a_second_try_says_so(sdk, sidecar):
     records = sidecar.records(2)
     assert [record["tidegate.outcome"] for record in records] == ["failed", "failed"]
     assert [record["tidegate.client_retries"] for record in records] == [0, 1]
-
-
-def test_a_lost_path_is_refused_with_the_way_out(sidecar):
-    told = called("google", "lost_path", sidecar.url)
-
-    assert "give `project` and `location`" in told
-    record = sidecar.record()
-    assert record["tidegate.outcome"] == "refused"
-    assert record["error.type"] == "sdk_lost_path"

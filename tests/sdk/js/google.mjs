@@ -42,16 +42,4 @@ export const cases = {
   gemini_streamed: (url) => generateStreamed(gemini(url)),
   vertex: (url) => generate(vertex(url)),
   vertex_streamed: (url) => generateStreamed(vertex(url)),
-
-  // Without project and location every call goes to the base URL itself.
-  async lost_path(url) {
-    const authClient = new OAuth2Client();
-    authClient.setCredentials({ access_token: "test" });
-    const client = new GoogleGenAI({
-      vertexai: true,
-      googleAuthOptions: { authClient },
-      httpOptions: { baseUrl: `${url}/vertex` },
-    });
-    return generate(client).catch((error) => error.message);
-  },
 };
