@@ -82,3 +82,24 @@ def test_a_count_of_tokens_is_no_usage(where, sidecar):
 
     record = sidecar.completed("count_tokens", model, provider=provider)
     assert record["tidegate.counted_tokens"] == answer.input_tokens
+
+
+TOOLS = [{"name": "measure", "input_schema": {"type": "object"}}]
+
+
+def test_thoughts_and_a_call_of_a_tool_streamed(place, sidecar):
+    client, model, provider, _ = place
+    asked = {"model": model, "max_tokens": 50, "messages": MESSAGES, "tools": TOOLS}
+    wishes = {"x-sim-tools": "1", "x-sim-reasoning-tokens": "8"}
+    with client.messages.stream(**asked, extra_headers=wishes) as stream:
+        answer = stream.get_final_message()
+
+    assert [block.type for block in answer.content] == ["thinking", "tool_use"]
+    assert answer.content[1].input["text"]
+    tokens = (answer.usage.input_tokens, answer.usage.output_tokens)
+    expected = {"provider": provider, "finish": ["tool_use"], "tokens": tokens}
+    record = sidecar.completed("chat", model, **expected, streamed=True)
+    first, visible = (
+        record[f"tidegate.time_to_first_{which}_s"] for which in ("token", "visible_token")
+    )
+    assert first < visible

@@ -103,3 +103,27 @@ def test_a_count_of_tokens_is_no_usage(client, sidecar):
 
     record = sidecar.completed("count_tokens", CLAUDE, provider="aws.bedrock")
     assert record["tidegate.counted_tokens"] == answer["inputTokens"]
+
+
+def wishing(client, **wishes):
+    """The client, whose calls ask the simulator for more."""
+
+    def add(request, **_):
+        for name, value in wishes.items():
+            request.headers[f"x-sim-{name}"] = value
+
+    client.meta.events.register("before-sign", add)
+    return client
+
+
+def test_thoughts_and_a_call_of_a_tool_streamed(client, sidecar):
+    schema = {"json": {"type": "object"}}
+    tools = {"tools": [{"toolSpec": {"name": "measure", "inputSchema": schema}}]}
+    client = wishing(client, tools="1", **{"reasoning-tokens": "8"})
+    events = list(client.converse_stream(**CONVERSE, toolConfig=tools)["stream"])
+
+    starts = [event["contentBlockStart"] for event in events if "contentBlockStart" in event]
+    assert starts[0]["start"]["toolUse"]["name"] == "measure"
+    usage = events[-1]["metadata"]["usage"]
+    tokens = (usage["inputTokens"], usage["outputTokens"])
+    completed(sidecar, "chat", CLAUDE, "tool_use", streamed=True, tokens=tokens)

@@ -33,8 +33,22 @@ CALLS = {
     "bedrock invoke": ("chat", BEDROCK, "end_turn"),
 }
 
+# The oldest that these SDKs run on: Debian 12's.
+OLDEST_NODE = 18
+
+
+def node_version():
+    """The major version of Node, 0 where there is none."""
+    if not shutil.which("node"):
+        return 0
+    said = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
+    return int(said.removeprefix("v").split(".")[0])
+
+
 pytestmark = [
-    pytest.mark.skipif(not shutil.which("node"), reason="node is not installed"),
+    pytest.mark.skipif(
+        node_version() < OLDEST_NODE, reason=f"node is not installed, or older than {OLDEST_NODE}"
+    ),
     pytest.mark.skipif(
         not (PACKAGES / "node_modules").is_dir(), reason="the packages of npm are not installed"
     ),

@@ -147,3 +147,67 @@ def test_many_calls_are_as_many_records(client, sidecar):
     assert len({record["gen_ai.response.id"] for record in records}) == 20
     recorded = sum(record["gen_ai.usage.output_tokens"] for record in records)
     assert recorded == sum(answer.usage.completion_tokens for answer in answers)
+
+
+TOOLS = [{"type": "function", "function": {"name": "measure", "parameters": {"type": "object"}}}]
+
+
+def test_a_call_of_a_tool(client, sidecar):
+    answer = client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, tools=TOOLS, extra_headers={"x-sim-tools": "1"}
+    )
+
+    assert answer.choices[0].message.tool_calls[0].function.name == "measure"
+    tokens = (answer.usage.prompt_tokens, answer.usage.completion_tokens)
+    expected = {"provider": "openai", "finish": ["tool_calls"], "tokens": tokens}
+    sidecar.completed("chat", MODEL, **expected)
+
+
+def test_a_call_of_a_tool_streamed(client, sidecar):
+    wished = {"stream": True, "stream_options": {"include_usage": True}, "tools": TOOLS}
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, **wished, extra_headers={"x-sim-tools": "1"}
+        )
+    )
+
+    usage = chunks[-1].usage
+    tokens = (usage.prompt_tokens, usage.completion_tokens)
+    expected = {"provider": "openai", "finish": ["tool_calls"], "tokens": tokens}
+    sidecar.completed("chat", MODEL, **expected, streamed=True)
+
+
+def test_reasoning_is_recorded_and_told_from_what_is_visible(client, sidecar):
+    events = list(
+        client.responses.create(
+            model=MODEL, input="Why?", stream=True, extra_headers={"x-sim-reasoning-tokens": "8"}
+        )
+    )
+
+    usage = events[-1].response.usage
+    tokens = (usage.input_tokens, usage.output_tokens)
+    record = sidecar.completed("chat", MODEL, **RESPONSES, streamed=True, tokens=tokens)
+    reasoning = usage.output_tokens_details.reasoning_tokens
+    assert record["gen_ai.usage.reasoning.output_tokens"] == reasoning == 8
+    first, visible = (
+        record[f"tidegate.time_to_first_{which}_s"] for which in ("token", "visible_token")
+    )
+    assert first < visible
+
+
+def test_several_choices_each_say_how_they_end(client, sidecar):
+    wished = {"stream": True, "stream_options": {"include_usage": True}, "n": 3}
+    chunks = list(client.chat.completions.create(model=MODEL, messages=MESSAGES, **wished))
+
+    tokens = (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens)
+    expected = {"provider": "openai", "finish": ["stop"] * 3, "tokens": tokens}
+    sidecar.completed("chat", MODEL, **expected, streamed=True)
+
+
+def test_images(client, sidecar):
+    answer = client.images.generate(model="gpt-image-1", prompt="The tide", n=2)
+
+    assert len(answer.data) == 2
+    record = sidecar.record()
+    assert record["tidegate.outcome"] == "completed"
+    assert record["http.response.status_code"] == 200
