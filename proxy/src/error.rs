@@ -22,6 +22,11 @@ pub(crate) enum Error {
     HeadTimeout { limit_s: u64 },
     #[error("no route matches this call; see `routes` in the configuration")]
     NoRoute,
+    #[error(
+        "google-genai sent this call to its base URL alone, without model or method; give \
+         `project` and `location`, or an API key, to the constructor of the client"
+    )]
+    SdkLostPath,
     #[error("location `{location}` is not among the locations of upstream `{upstream}`")]
     Location { upstream: Arc<str>, location: String },
     #[error("the caller left")]
@@ -64,6 +69,7 @@ impl Error {
             Self::Head(_) => "bad_request",
             Self::HeadTimeout { .. } => "request_head_timeout",
             Self::NoRoute => "no_route",
+            Self::SdkLostPath => "sdk_lost_path",
             Self::Location { .. } => "location_not_configured",
             Self::CallerLeft => "caller_left",
             Self::Body(_) => "request_body_broken",
@@ -83,7 +89,7 @@ impl Error {
         match self {
             Self::Head(HeadError::TooLarge) => 431,
             Self::Head(HeadError::Connect) => 405,
-            Self::Head(_) | Self::CallerLeft | Self::Body(_) => 400,
+            Self::Head(_) | Self::SdkLostPath | Self::CallerLeft | Self::Body(_) => 400,
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
             Self::Saturated { .. } => 503,
@@ -107,6 +113,8 @@ impl Error {
     /// The answer to the caller, in the form that its SDK reads.
     pub(crate) fn reply(&self, dialect: Dialect) -> Reply {
         let (status, kind) = (self.status(), self.kind());
+        // The path does not say whose call it is, but the SDK does.
+        let dialect = if matches!(self, Self::SdkLostPath) { Dialect::Vertex } else { dialect };
         let body = body(dialect, status, kind, &format!("tidegate: {self}"));
         let mut map = http::HeaderMap::new();
         let mut set = |name: &'static str, value: &str| {

@@ -77,6 +77,9 @@ impl Worker {
         if matches!(request.body, RequestBody::Empty) {
             notes.request_ended();
         }
+        if notes.observer(|observer| observer.shape().has_lost_path) {
+            return Err(Error::SdkLostPath);
+        }
         // What was read ahead is held until its upstream has answered, at the latest.
         let mut hold = Hold::new(&self.held);
         let route = self.route(&mut request, &mut hold, notes).await?;

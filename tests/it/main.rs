@@ -17,6 +17,7 @@ mod prices;
 mod protocols;
 mod refusals;
 mod routing;
+mod sdks;
 mod spans;
 mod streams;
 mod support;

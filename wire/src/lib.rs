@@ -8,6 +8,7 @@ pub mod frame;
 pub mod json;
 pub mod proto;
 
+mod client;
 mod coding;
 mod dialect;
 mod facts;

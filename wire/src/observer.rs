@@ -240,6 +240,7 @@ impl Observer {
             fill(&mut record.project, || grpc.named.project.clone());
             fill(&mut record.grpc_status, || grpc.status.map(|status| status.code));
         }
+        record.client_retries = shape.client_retries;
         fill(&mut record.request_model, || self.model().map(str::to_owned));
         let came_as_stream = self.is_stream().then_some(true);
         fill(&mut record.stream, || self.asked_stream().or(came_as_stream));

@@ -264,6 +264,9 @@ pub struct Record {
     /// What the connection was changed to (`websocket`): its bytes were passed on, not read.
     #[serde(rename = "tidegate.upgrade", skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<Arc<str>>,
+    /// How often the caller had tried this call before, where its SDK says so.
+    #[serde(rename = "tidegate.client_retries", skip_serializing_if = "Option::is_none")]
+    pub client_retries: Option<u32>,
 
     /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
     #[serde(skip)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::client;
 use crate::dialect::{self, Asks, Call, DIALECTS, Path, Reading, recognise_reply};
 use crate::grpc::{self, Method};
 use crate::host::Host;
@@ -80,6 +81,10 @@ pub struct Shape {
     pub project: Option<String>,
     /// Whether a stream is asked for, where the path says so.
     pub stream: Option<bool>,
+    /// How often the caller had tried this call before, where its SDK says so.
+    pub client_retries: Option<u32>,
+    /// Whether Google's SDK lost the path, so that nobody can tell what was meant.
+    pub has_lost_path: bool,
     /// Whether it is a stream that comes where the request does not say.
     pub(crate) streams_unasked: bool,
     /// What the body of the request may add.
@@ -118,7 +123,7 @@ impl Shape {
             return Self::grpc(head, &host, &path);
         }
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
-            return Self::unknown(head, &host);
+            return Self::unknown(head, &path, &host);
         };
         Self::known(call, head, &host, &path)
     }
@@ -136,7 +141,7 @@ impl Shape {
                 asks: Asks::default(),
                 asking: None,
                 grpc: Some(Method::default()),
-                ..Self::unknown(head, host)
+                ..Self::unknown(head, path, host)
             },
         }
     }
@@ -166,6 +171,8 @@ impl Shape {
             region,
             project: call.project,
             stream: call.stream,
+            client_retries: client::retries(head.headers),
+            has_lost_path: false,
             streams_unasked: call.streams_unasked,
             asks: if is_json { call.asks } else { Asks::default() },
             reading: Some(call.reading),
@@ -183,7 +190,7 @@ impl Shape {
     }
 
     /// A call that no dialect knows: it may still name a model.
-    fn unknown(head: &HeadView<'_>, host: &Host<'_>) -> Self {
+    fn unknown(head: &HeadView<'_>, path: &Path<'_>, host: &Host<'_>) -> Self {
         let asks = Asks { model: head.method == "POST" && may_be_json(head), stream: false };
         Self {
             dialect: Dialect::Other,
@@ -194,6 +201,8 @@ impl Shape {
             project: None,
             stream: None,
             streams_unasked: false,
+            client_retries: client::retries(head.headers),
+            has_lost_path: client::has_lost_path(head, path),
             asks,
             asking: asks.model.then_some(&UNKNOWN),
             guardrail: None,

@@ -87,6 +87,7 @@ impl Record {
         }
         line.text("tidegate.not_understood", self.not_understood.as_deref());
         line.text("tidegate.upgrade", self.upgrade.as_deref());
+        line.plain("tidegate.client_retries", self.client_retries);
         line.end();
     }
 }
@@ -292,6 +293,7 @@ mod tests {
             sent_s: None,
             moments: Vec::new(),
             content: None,
+            client_retries: Some(1),
         }
     }
 
