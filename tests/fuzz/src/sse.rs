@@ -57,7 +57,7 @@ impl Naive {
         if line.is_empty() {
             self.dispatch();
         } else if self.takes_bare(line) {
-            if !self.is_bare {
+            if line[0] == b'{' && !self.is_bare {
                 self.dispatch();
             }
             self.is_bare = true;
@@ -75,7 +75,7 @@ impl Naive {
     fn takes_bare(&self, line: &[u8]) -> bool {
         match line.first() {
             Some(b'{') => true,
-            Some(b' ' | b'\t' | b'"' | b'}' | b'[' | b']') => self.is_bare,
+            Some(b' ' | b'\t' | b'"' | b'}' | b'[' | b']') => self.has_data,
             _ => false,
         }
     }

@@ -241,14 +241,13 @@ impl UrlHead {
 
 impl Base64 {
     fn count(&mut self, bytes: &[u8]) {
-        // White space can only come by escapes, each of which is a piece of its own.
-        if let [b' ' | b'\n' | b'\r' | b'\t'] = bytes {
-            return;
-        }
-        let padding = bytes.iter().rev().take_while(|byte| **byte == b'=').count();
-        let before = if padding == bytes.len() { self.padding } else { 0 };
+        let blanks = bytes.iter().filter(|byte| **byte <= b' ').count();
+        let digits = bytes.len() - blanks;
+        let backwards = bytes.iter().rev().filter(|byte| **byte > b' ');
+        let padding = backwards.take_while(|byte| **byte == b'=').count();
+        let before = if padding == digits { self.padding } else { 0 };
         self.padding = before.saturating_add(padding as u64);
-        self.digits = self.digits.saturating_add(bytes.len() as u64);
+        self.digits = self.digits.saturating_add(digits as u64);
     }
 
     fn decoded(self) -> u64 {
@@ -281,7 +280,14 @@ mod tests {
     #[test]
     fn base64_counts_as_what_it_stands_for() {
         let base64 = |text: &str| bytes(Piece::data, text);
-        for (text, length) in [("AA==", 1), ("AAA=", 2), ("AAAA", 3), ("AAAAAA", 4), ("AA", 1)] {
+        for (text, length) in [
+            ("AA==", 1),
+            ("AAA=", 2),
+            ("AAAA", 3),
+            ("AAAAAA", 4),
+            ("AA", 1),
+            ("AAAA\nAA = =\r\n", 4),
+        ] {
             assert_eq!(base64(text), Some(length), "{text}");
         }
         assert_eq!(base64(""), None);
