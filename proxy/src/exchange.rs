@@ -112,7 +112,6 @@ impl Exchange {
     ) -> Self {
         let Context { trace_id, parent_span_id, is_sampled } = trace_context(head);
         let record = Record {
-            time: jiff::Timestamp::now(),
             trace_id,
             parent_span_id,
             is_sampled,
@@ -130,11 +129,7 @@ impl Exchange {
 
     /// Opens the exchange of a request that is refused before it could be read.
     pub(crate) fn refused(error: &Error, recorder: Recorder, activity: Arc<Activity>) -> Self {
-        let record = Record {
-            time: jiff::Timestamp::now(),
-            trace_id: Id(rand::random()),
-            ..Record::default()
-        };
+        let record = Record { trace_id: Id(rand::random()), ..Record::default() };
         let nothing: &dyn Headers = &Fields::default();
         let head = HeadView { method: "", host: None, path: "", query: None, headers: nothing };
         let exchange = Self::with(record, Shape::read(&head), recorder, activity);
@@ -143,6 +138,9 @@ impl Exchange {
     }
 
     fn with(mut record: Record, shape: Shape, recorder: Recorder, activity: Arc<Activity>) -> Self {
+        // Next to each other: all offsets are reckoned from the one, and told from the other.
+        let opened = Instant::now();
+        record.time = jiff::Timestamp::now();
         record.span_id = Id(rand::random());
         let state = State {
             observer: Some(Observer::new(shape)),
@@ -158,7 +156,7 @@ impl Exchange {
         };
         activity.opened();
         let notes = Notes {
-            opened: Instant::now(),
+            opened,
             recorder,
             state: RefCell::new(state),
             // Whoever lets go of a call without a word did so because its caller had gone.
