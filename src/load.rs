@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Also write one record for each call, as the sidecar does: JSON lines.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_RECORDS")]
     records: Option<PathBuf>,
+    /// A table of prices in place of the built-in one (YAML), by which the report says what calls cost.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_PRICES")]
+    prices: Option<PathBuf>,
     /// What requests and chance are drawn from.
     #[arg(long, value_name = "N", default_value = "1", env = "TIDEGATE_LOAD_SEED")]
     seed: u64,
@@ -68,6 +71,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         mix,
         seed: args.seed,
         records: args.records,
+        prices: tidegate_proxy::prices(args.prices.as_deref())?,
     };
     let mut results = results()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -22,8 +22,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// application at it with OPENAI_BASE_URL=http://127.0.0.1:4100/v1. A configuration file gives
 /// several upstreams and routes. A flag counts more than its variable, a variable more than the file.
 ///
-/// Metrics are pushed by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT is set. SIGTERM: not ready from then
-/// on, and ends when the last call has ended and none has come for 5 s.
+/// Metrics and spans are pushed by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT is set. SIGTERM: not ready
+/// from then on, and ends when the last call has ended and none has come for 5 s.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Configuration file (YAML); `tidegate check FILE` says what is wrong with one

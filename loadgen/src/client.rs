@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use jiff::Timestamp;
-use tidegate_wire::{Ending, HeadView, Id, Observer, Record, Shape};
+use tidegate_wire::{Ending, HeadView, Id, Observer, Prices, Record, Shape};
 use tokio::time::Instant;
 
 use crate::workload::Request;
@@ -46,11 +46,12 @@ pub(crate) struct Client {
     http: reqwest::Client,
     target: Target,
     host: Option<Arc<str>>,
+    prices: Arc<Prices>,
 }
 
 impl Client {
     /// A client with as many connections as there are calls at once.
-    pub(crate) fn new(target: Target) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(target: Target, prices: Arc<Prices>) -> Result<Self, reqwest::Error> {
         // Whoever embeds us may have installed a provider already; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -70,7 +71,7 @@ impl Client {
             .no_proxy()
             .build()?;
         let host = target.url.host_str().map(Arc::from);
-        Ok(Self { http, target, host })
+        Ok(Self { http, target, host, prices })
     }
 
     /// Makes a call that was due at `due`, unless it is cut short.
@@ -87,7 +88,7 @@ impl Client {
             ending = self.exchange(request, &mut call) => ending,
             () = cut => Ending::CallerLeft,
         };
-        call.close(label, ending, sent - due)
+        call.close(label, ending, sent - due, &self.prices)
     }
 
     async fn exchange(&self, request: Request, call: &mut Call) -> Ending {
@@ -208,12 +209,13 @@ impl Call {
         Ending::NoAnswer
     }
 
-    fn close(self, label: Arc<str>, ending: Ending, send_lag: Duration) -> Sample {
+    fn close(self, label: Arc<str>, ending: Ending, send_lag: Duration, prices: &Prices) -> Sample {
         let Self { due, observer, mut record, received } = self;
         let ended = due.elapsed();
-        let gaps = observer.token_times().windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let gaps = observer.token_gaps().collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);
+        prices.apply(&mut record);
         Sample { label, record, send_lag, gaps }
     }
 }

@@ -54,6 +54,9 @@ pub(crate) struct Tally {
     pub(crate) outcomes: [u64; Outcome::ALL.len()],
     pub(crate) streams: u64,
     pub(crate) tokens: Tokens,
+    /// In US dollars, of the calls that have a price; absent where none has.
+    pub(crate) cost: Option<f64>,
+    pub(crate) unpriced: u64,
     pub(crate) duration: Times,
     pub(crate) first_token: Times,
     pub(crate) first_visible_token: Times,
@@ -220,6 +223,10 @@ impl Tally {
         self.outcomes[place(outcome)] += 1;
         self.streams += u64::from(record.stream == Some(true));
         self.tokens.add(record);
+        if let Some(cost) = record.cost_usd {
+            self.cost = Some(self.cost.unwrap_or(0.0) + cost);
+        }
+        self.unpriced += u64::from(record.unpriced == Some(true));
         // A refusal that takes a millisecond is no fast answer: only whole answers have a latency.
         if outcome != Outcome::Completed {
             return;
@@ -251,9 +258,7 @@ impl Tokens {
         sum(&mut self.cache_creation, record.cache_creation_tokens);
         sum(&mut self.reasoning, record.reasoning_tokens);
         self.usage_stated += u64::from(record.usage_source.is_some());
-        let completed = record.outcome == Some(Outcome::Completed);
-        let counted = record.counted_tokens.is_some();
-        self.usage_absent += u64::from(completed && !counted && record.usage_source.is_none());
+        self.usage_absent += u64::from(record.lacks_usage());
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use goose::GooseError;
 use jiff::Timestamp;
+use tidegate_wire::Prices;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -47,6 +48,8 @@ pub struct Plan {
     pub seed: u64,
     /// Where to write a record of every call.
     pub records: Option<PathBuf>,
+    /// What calls cost.
+    pub prices: Arc<Prices>,
 }
 
 /// Why a run did not come about.
@@ -162,7 +165,7 @@ impl Run {
             Mutex::new(Tickets { due: due.peekable(), taken: 0 })
         });
         Ok(Self {
-            client: Client::new(plan.target.clone())?,
+            client: Client::new(plan.target.clone(), plan.prices.clone())?,
             tickets,
             phase: watch::Sender::new(Phase::Hatching),
             users_in: watch::Sender::new(0),
@@ -338,6 +341,7 @@ mod tests {
             mix: Mix::default(),
             seed: 1,
             records: None,
+            prices: Arc::default(),
         }
     }
 

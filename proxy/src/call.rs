@@ -2,14 +2,17 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
 
+use crate::error::Error;
 use crate::exchange::Notes;
 use crate::head::{RequestHead, ResponseHead};
 use crate::http1::body::{BodyError, Framed};
+use crate::http1::conn::Conn;
+use crate::layer::include_usage::Filtered;
 use crate::upstream::{Http1Reply, Http2Reply};
 
 /// A call that has a route.
@@ -29,12 +32,14 @@ pub(crate) enum RequestBody {
     Http1(Framed),
     /// On an HTTP/2 stream.
     Http2(Http2Body),
+    /// Taken off its connection, to be sent in another form.
+    Full(Bytes),
 }
 
 /// A request body by HTTP/2, with what was read ahead of it.
 #[derive(Debug)]
 pub(crate) struct Http2Body {
-    pub(crate) ahead: std::collections::VecDeque<Bytes>,
+    pub(crate) ahead: std::collections::VecDeque<Frame<Bytes>>,
     pub(crate) incoming: hyper::body::Incoming,
 }
 
@@ -54,6 +59,10 @@ pub(crate) enum ReplyBody {
     Http1(Box<Http1Reply>),
     /// On an HTTP/2 stream.
     Http2(Box<Http2Reply>),
+    /// None: the connection to the upstream has changed to another protocol.
+    Upgraded(Rc<Conn>),
+    /// On its way through a policy that takes something out.
+    Filtered(Box<Filtered>),
 }
 
 /// A call that failed, with the call itself where nothing of it was sent.
@@ -63,6 +72,15 @@ pub(crate) struct Failure {
     pub(crate) unsent: Option<Call>,
 }
 
+// === impl Call ===
+
+impl Call {
+    /// Whether this is a gRPC call, which only HTTP/2 carries.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.head.version == http::Version::HTTP_2 && self.notes.is_grpc()
+    }
+}
+
 // === impl Http2Body ===
 
 impl Http2Body {
@@ -70,9 +88,9 @@ impl Http2Body {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.ahead.pop_front() {
-            Some(bytes) => Poll::Ready(Some(Ok(http_body::Frame::data(bytes)))),
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
             None => self.poll_incoming(cx),
         }
     }
@@ -80,7 +98,7 @@ impl Http2Body {
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         Poll::Ready(match frame {
             // hyper takes a stream that was reset without an error for one that has ended.
@@ -98,9 +116,33 @@ impl Http2Body {
     ) -> Poll<Option<Result<Bytes, BodyError>>> {
         let frame = std::task::ready!(self.poll_incoming(cx)).transpose()?;
         // Trailers end a body; a body that is nothing else says nothing of its model.
-        let data = frame.and_then(|frame| frame.into_data().ok());
-        self.ahead.extend(data.clone());
+        let data = frame.as_ref().and_then(|frame| frame.data_ref().cloned());
+        self.ahead.extend(frame);
         Poll::Ready(data.map(Ok))
+    }
+}
+
+// === impl ReplyBody ===
+
+impl ReplyBody {
+    /// The next piece of payload, or the trailers; `None` is the clean end, and comes once.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Http1(body) => match ready!(body.poll_payload(cx)) {
+                Ok(Some(payload)) => Poll::Ready(Some(Ok(Frame::data(payload)))),
+                Ok(None) => Poll::Ready(body.trailers().map(|map| Ok(Frame::trailers(map)))),
+                Err(error) => Poll::Ready(Some(Err(error))),
+            },
+            Self::Http2(body) => body.poll_frame(cx),
+            Self::Filtered(body) => body.poll_frame(cx),
+            // What follows is no body.
+            Self::Upgraded(_) => Poll::Ready(None),
+        }
     }
 }
 

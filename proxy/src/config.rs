@@ -7,10 +7,13 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use tidegate_wire::Dialect;
 
+use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
+pub use crate::layer::include_usage::IncludeUsage;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,8 +37,14 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// How much there may be of things.
     pub limits: LimitsConfig,
-    /// Metrics by OTLP; the `OTEL_*` variables say the same.
+    /// Metrics and spans by OTLP; the `OTEL_*` variables say the same.
     pub otlp: OtlpConfig,
+    /// Whose names metrics and spans have: the newest GenAI conventions', version 1.36's, or both.
+    pub semantic_conventions: Conventions,
+    /// Whether spans carry what was said: prompts, answers, tools.
+    pub capture_content: bool,
+    /// A table of prices in place of the one that is built in; beside this file, unless it says where.
+    pub prices: Option<PathBuf>,
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
@@ -75,6 +84,9 @@ pub struct RouteConfig {
     pub strip_prefix: Option<String>,
     /// The name of an upstream.
     pub upstream: String,
+    /// Whether streams of OpenAI's interface are asked for their usage.
+    #[serde(default)]
+    pub include_usage: IncludeUsage,
 }
 
 /// What a call must be for a route to take it.
@@ -111,6 +123,10 @@ pub struct TimeoutsConfig {
     pub keep_alive: Span,
     /// Between two calls on an upstream's connection.
     pub upstream_keep_alive: Span,
+    /// On a connection that was upgraded, a WebSocket's for example, in both directions.
+    pub upgraded_idle: Span,
+    /// After the last poll of a long-running job that is not done; then it counts as abandoned.
+    pub job_idle: Span,
 }
 
 /// How much there may be of things.
@@ -125,6 +141,10 @@ pub struct LimitsConfig {
     pub held_bodies: bytesize::ByteSize,
     /// Idle connections that each worker keeps to one upstream address.
     pub idle_connections: NonZeroU32,
+    /// HTTP/2 connections that each worker opens to one upstream address.
+    pub http2_connections: NonZeroU32,
+    /// Long-running jobs whose submit and polls are tied together, at a time.
+    pub jobs: NonZeroU32,
 }
 
 /// A length of time, written with its unit: `1.5s`, `20ms`.
@@ -153,6 +173,9 @@ impl Default for Config {
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
+            semantic_conventions: Conventions::default(),
+            capture_content: false,
+            prices: None,
         }
     }
 }
@@ -160,10 +183,12 @@ impl Default for Config {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
-        let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
-        let name = path.display().to_string();
-        Self::parse(&text).map_err(|error| within(error.message.replace("<input>", &name)))
+        let mut config = within_file(path, Self::parse)?;
+        if let (Some(prices), Some(folder)) = (&mut config.prices, path.parent()) {
+            *prices = folder.join(&*prices);
+            crate::prices(Some(prices))?;
+        }
+        Ok(config)
     }
 
     /// Reads and checks a text.
@@ -171,7 +196,7 @@ impl Config {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        let config: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        let config: Self = parse_yaml(text)?;
         config.check()?;
         Ok(config)
     }
@@ -185,6 +210,7 @@ impl Config {
             matches: MatchConfig::default(),
             strip_prefix: None,
             upstream: DEFAULT.to_owned(),
+            include_usage: IncludeUsage::default(),
         }];
         self.check()?;
         Ok(self)
@@ -198,6 +224,10 @@ impl Config {
         }
         Otlp::settle(&self.otlp, |_| None)
             .map_err(|error| ConfigError::new(format!("otlp: {error}")))?;
+        self.otlp
+            .traces
+            .check()
+            .map_err(|message| ConfigError::new(format!("otlp.traces.{message}")))?;
         for (at, route) in self.routes.iter().enumerate() {
             if !self.upstreams.contains_key(&route.upstream) {
                 let known = self.upstreams.keys().map(String::as_str);
@@ -233,6 +263,22 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+/// Reads a file, and names it where something is wrong with it.
+pub(crate) fn within_file<T>(
+    path: &Path,
+    read: impl FnOnce(&str) -> Result<T, ConfigError>,
+) -> Result<T, ConfigError> {
+    let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
+    let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
+    let name = path.display().to_string();
+    read(&text).map_err(|error| within(error.message.replace("<input>", &name)))
+}
+
+/// Reads a text, and says where something is wrong with it.
+pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    serde_saphyr::from_str(text).map_err(|error| explain(&error))
+}
 
 /// The reader's own words (with line and column), and the nearest key where one is unknown.
 fn explain(error: &serde_saphyr::Error) -> ConfigError {
@@ -285,6 +331,8 @@ impl Default for TimeoutsConfig {
             idle: seconds(300),
             keep_alive: seconds(600),
             upstream_keep_alive: seconds(60),
+            upgraded_idle: seconds(3600),
+            job_idle: seconds(3600),
         }
     }
 }
@@ -296,6 +344,8 @@ impl Default for LimitsConfig {
             held_body: bytesize::ByteSize::mib(8),
             held_bodies: bytesize::ByteSize::mib(16),
             idle_connections: NonZeroU32::new(1024).expect("not zero"),
+            http2_connections: NonZeroU32::new(64).expect("not zero"),
+            jobs: NonZeroU32::new(4096).expect("not zero"),
         }
     }
 }
@@ -349,6 +399,12 @@ limits: { held_body: 1MiB }
         let text = "upstreams: { gemma: { url: 'http://a' } }\nroutes: [{ upstream: gema }]";
         let error = Config::parse(text).expect_err("no such upstream").to_string();
         assert_eq!(error, "routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?");
+    }
+
+    #[test]
+    fn a_ratio_beyond_all_is_told() {
+        let error = Config::parse("otlp: { traces: { ratio: 10 } }").expect_err("no ratio");
+        assert_eq!(error.to_string(), "otlp.traces.ratio: 10 is not between 0 and 1");
     }
 
     #[test]

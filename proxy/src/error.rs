@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidegate_wire::{Dialect, ErrorOrigin};
 
 use crate::call::{Reply, ReplyBody};
+use crate::exchange::Notes;
 use crate::head::{Fields, ResponseHead};
 use crate::http1::body::BodyError;
 use crate::http1::parse::HeadError;
@@ -21,6 +22,11 @@ pub(crate) enum Error {
     HeadTimeout { limit_s: u64 },
     #[error("no route matches this call; see `routes` in the configuration")]
     NoRoute,
+    #[error(
+        "google-genai sent this call to its base URL alone, without model or method; give \
+         `project` and `location`, or an API key, to the constructor of the client"
+    )]
+    SdkLostPath,
     #[error("location `{location}` is not among the locations of upstream `{upstream}`")]
     Location { upstream: Arc<str>, location: String },
     #[error("the caller left")]
@@ -33,8 +39,12 @@ pub(crate) enum Error {
     Connect { upstream: Arc<str>, source: Source },
     #[error("upstream `{upstream}` did not accept a connection within {limit_s} s")]
     ConnectTimeout { upstream: Arc<str>, limit_s: u64 },
+    #[error("upstream `{upstream}` had no HTTP/2 stream free within {limit_s} s")]
+    Saturated { upstream: Arc<str>, limit_s: u64 },
     #[error("upstream `{upstream}` has no TLS that we trust: {source}")]
     Tls { upstream: Arc<str>, source: Source },
+    #[error("upstream `{upstream}` does not speak HTTP/2, which gRPC needs")]
+    NoHttp2 { upstream: Arc<str> },
     #[error("upstream `{upstream}` closed the connection without an answer")]
     Closed { upstream: Arc<str>, source: Option<Source> },
     #[error("upstream `{upstream}` gave no answer within {limit_s} s")]
@@ -59,16 +69,18 @@ impl Error {
             Self::Head(_) => "bad_request",
             Self::HeadTimeout { .. } => "request_head_timeout",
             Self::NoRoute => "no_route",
+            Self::SdkLostPath => "sdk_lost_path",
             Self::Location { .. } => "location_not_configured",
             Self::CallerLeft => "caller_left",
             Self::Body(_) => "request_body_broken",
             Self::BodyTimeout { .. } => "request_body_timeout",
             Self::Connect { .. } => "upstream_unreachable",
             Self::ConnectTimeout { .. } => "upstream_connect_timeout",
+            Self::Saturated { .. } => "upstream_saturated",
             Self::Tls { .. } => "upstream_tls",
             Self::Closed { .. } => "upstream_closed",
             Self::ResponseTimeout { .. } => "upstream_response_timeout",
-            Self::Protocol { .. } => "upstream_protocol",
+            Self::NoHttp2 { .. } | Self::Protocol { .. } => "upstream_protocol",
         }
     }
 
@@ -77,12 +89,14 @@ impl Error {
         match self {
             Self::Head(HeadError::TooLarge) => 431,
             Self::Head(HeadError::Connect) => 405,
-            Self::Head(_) | Self::CallerLeft | Self::Body(_) => 400,
+            Self::Head(_) | Self::SdkLostPath | Self::CallerLeft | Self::Body(_) => 400,
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
+            Self::Saturated { .. } => 503,
             Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
             Self::Connect { .. }
             | Self::Tls { .. }
+            | Self::NoHttp2 { .. }
             | Self::Closed { .. }
             | Self::Protocol { .. } => 502,
         }
@@ -99,6 +113,8 @@ impl Error {
     /// The answer to the caller, in the form that its SDK reads.
     pub(crate) fn reply(&self, dialect: Dialect) -> Reply {
         let (status, kind) = (self.status(), self.kind());
+        // The path does not say whose call it is, but the SDK does.
+        let dialect = if matches!(self, Self::SdkLostPath) { Dialect::Vertex } else { dialect };
         let body = body(dialect, status, kind, &format!("tidegate: {self}"));
         let mut map = http::HeaderMap::new();
         let mut set = |name: &'static str, value: &str| {
@@ -114,6 +130,52 @@ impl Error {
             ResponseHead { status, reason: reason(status).into(), fields: Fields::from_map(&map) };
         Reply { head, body: ReplyBody::Full(body.into()) }
     }
+
+    /// The answer to a caller that speaks gRPC: nothing but a head with the status, which goes into
+    /// the record too.
+    pub(crate) fn grpc_reply(&self, notes: &Notes) -> Reply {
+        let code = grpc_status(self.status());
+        notes.record(|record| {
+            record.status = Some(200);
+            record.grpc_status = Some(code);
+        });
+        let mut map = http::HeaderMap::new();
+        let mut set = |name: &'static str, value: &str| {
+            map.insert(name, value.parse().expect("printable ASCII is a header value"));
+        };
+        set("content-type", "application/grpc");
+        set("grpc-status", &code.to_string());
+        set("grpc-message", &percent_encoded(&format!("tidegate: {self}")));
+        set("x-tidegate-error", self.kind());
+        let head = ResponseHead {
+            status: 200,
+            reason: reason(200).into(),
+            fields: Fields::from_map(&map),
+        };
+        Reply { head, body: ReplyBody::Full(bytes::Bytes::new()) }
+    }
+}
+
+/// What gRPC's clients make of a status of HTTP (github.com/grpc/grpc,
+/// `doc/http-grpc-status-mapping.md`).
+fn grpc_status(status: u16) -> u32 {
+    match status {
+        400 => 13,                   // INTERNAL
+        401 => 16,                   // UNAUTHENTICATED
+        403 => 7,                    // PERMISSION_DENIED
+        404 => 12,                   // UNIMPLEMENTED
+        429 | 502 | 503 | 504 => 14, // UNAVAILABLE
+        _ => 2,                      // UNKNOWN
+    }
+}
+
+/// A message as gRPC's trailers hold it: printable ASCII, all else percent-encoded.
+fn percent_encoded(message: &str) -> String {
+    let encoded = |byte| match byte {
+        b'%' | 0..=0x1F | 0x7F.. => format!("%{byte:02X}"),
+        byte => char::from(byte).to_string(),
+    };
+    message.bytes().map(encoded).collect()
 }
 
 /// An error body as the dialect's own provider would write it.
@@ -148,4 +210,14 @@ fn reason(status: u16) -> &'static str {
         .ok()
         .and_then(|code| code.canonical_reason())
         .unwrap_or("Error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_for_grpc_is_printable_and_reads_back() {
+        assert_eq!(percent_encoded("no route: 100% \u{fc}\n"), "no route: 100%25 %C3%BC%0A");
+    }
 }

@@ -5,8 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_wire::content::Content;
 use tidegate_wire::{
-    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Record, Shape, SpanId, TraceId,
+    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Moment, Observer, Record, Shape, SpanId,
+    TraceId,
 };
 use tokio::time::Instant;
 
@@ -20,6 +22,11 @@ use crate::upstream::Origin;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
 const MAX_PATH: usize = 1024;
+/// Bytes of a protocol's name that are recorded.
+const MAX_PROTOCOL: usize = 40;
+
+/// Waits of one call that are remembered one by one.
+const MAX_MOMENTS: usize = 32;
 
 /// Owns the record of one call. Dropping it is the only way out.
 #[derive(Debug)]
@@ -46,12 +53,16 @@ struct State {
     /// Payload bytes of the request that the observer has seen, and that have gone by.
     request_seen: u64,
     request_passed: u64,
+    /// What goes by is not what its caller sent, and says nothing new.
+    request_replaced: bool,
     response_bytes: u64,
     in_flight: Option<InFlight>,
     /// Whether it counts for a model, or for none yet.
     has_model: bool,
     /// The upstream's model, for calls that name none.
     default_model: Option<String>,
+    /// What is said, where the user has switched on that it is kept.
+    content: Option<Box<Content>>,
 }
 
 /// Moments from which waits and our own share are reckoned.
@@ -75,6 +86,20 @@ pub(crate) enum Wait {
     Body,
 }
 
+// === impl Wait ===
+
+impl Wait {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Body => "body",
+        }
+    }
+}
+
 // === impl Exchange ===
 
 impl Exchange {
@@ -85,25 +110,26 @@ impl Exchange {
         recorder: Recorder,
         activity: Arc<Activity>,
     ) -> Self {
-        let (trace_id, parent_span_id) = trace_context(head);
+        let Context { trace_id, parent_span_id, is_sampled } = trace_context(head);
         let record = Record {
-            time: jiff::Timestamp::now(),
             trace_id,
             parent_span_id,
+            is_sampled,
             method: Some(method(&head.method)),
             path: Some(recorded(head.target.path()).to_owned()),
             ..Record::default()
         };
-        Self::with(record, shape, recorder, activity)
+        let content = recorder.content();
+        let content =
+            content.and_then(|budget| Content::of(head.target.path(), &head.fields, budget));
+        let exchange = Self::with(record, shape, recorder, activity);
+        exchange.notes.state.borrow_mut().content = content.map(Box::new);
+        exchange
     }
 
     /// Opens the exchange of a request that is refused before it could be read.
     pub(crate) fn refused(error: &Error, recorder: Recorder, activity: Arc<Activity>) -> Self {
-        let record = Record {
-            time: jiff::Timestamp::now(),
-            trace_id: Id(rand::random()),
-            ..Record::default()
-        };
+        let record = Record { trace_id: Id(rand::random()), ..Record::default() };
         let nothing: &dyn Headers = &Fields::default();
         let head = HeadView { method: "", host: None, path: "", query: None, headers: nothing };
         let exchange = Self::with(record, Shape::read(&head), recorder, activity);
@@ -112,20 +138,25 @@ impl Exchange {
     }
 
     fn with(mut record: Record, shape: Shape, recorder: Recorder, activity: Arc<Activity>) -> Self {
+        // Next to each other: all offsets are reckoned from the one, and told from the other.
+        let opened = Instant::now();
+        record.time = jiff::Timestamp::now();
         record.span_id = Id(rand::random());
         let state = State {
             observer: Some(Observer::new(shape)),
             record,
             request_seen: 0,
             request_passed: 0,
+            request_replaced: false,
             response_bytes: 0,
             in_flight: None,
             has_model: false,
             default_model: None,
+            content: None,
         };
         activity.opened();
         let notes = Notes {
-            opened: Instant::now(),
+            opened,
             recorder,
             state: RefCell::new(state),
             // Whoever lets go of a call without a word did so because its caller had gone.
@@ -167,6 +198,11 @@ impl Notes {
         self.state.borrow_mut().observer().shape().dialect
     }
 
+    /// Whether the caller speaks gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.state.borrow_mut().observer().shape().is_grpc()
+    }
+
     /// Writes into the record what only the carrier knows.
     pub(crate) fn record<R>(&self, write: impl FnOnce(&mut Record) -> R) -> R {
         write(&mut self.state.borrow_mut().record)
@@ -191,16 +227,26 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         state.observer().request(payload);
         state.request_seen += payload.len() as u64;
+        if let Some(content) = &mut state.content {
+            content.request(payload);
+        }
     }
 
     /// Request payload on its way to the upstream; what was seen ahead is not observed twice.
     pub(crate) fn request_chunk(&self, payload: &[u8]) {
         let mut state = self.state.borrow_mut();
+        if state.request_replaced {
+            state.request_passed += payload.len() as u64;
+            return;
+        }
         let already = (state.request_seen - state.request_passed).min(payload.len() as u64);
         state.request_passed += payload.len() as u64;
         let fresh = &payload[already as usize..];
         if !fresh.is_empty() {
             state.request_seen += fresh.len() as u64;
+            if let Some(content) = &mut state.content {
+                content.request(fresh);
+            }
             if state.observer().reads_request() {
                 state.observer().request(fresh);
                 if !state.has_model {
@@ -208,6 +254,16 @@ impl Notes {
                 }
             }
         }
+    }
+
+    /// The whole request body, which goes to the upstream in another form.
+    pub(crate) fn request_replaced(&self, whole: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        let fresh = whole.get(state.request_seen as usize..).unwrap_or_default();
+        state.observer().request(fresh);
+        state.request_replaced = true;
+        drop(state);
+        self.request_ended();
     }
 
     /// The first byte of the request went to the upstream.
@@ -223,6 +279,9 @@ impl Notes {
         self.stamps.answered.set(Some(now));
         let mut state = self.state.borrow_mut();
         state.observer().head(head.status, &head.fields, now - self.opened);
+        if let Some(content) = &mut state.content {
+            content.head(&head.fields);
+        }
     }
 
     /// Response payload, and when it was read.
@@ -230,6 +289,37 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         state.response_bytes += payload.len() as u64;
         state.observer().chunk(payload, at - self.opened);
+        if let Some(content) = &mut state.content {
+            content.response(payload);
+        }
+    }
+
+    /// The upstream has changed its connection to this protocol.
+    pub(crate) fn upgraded(&self, protocol: &[u8]) {
+        let legal = protocol.iter().filter(|byte| byte.is_ascii_graphic()).take(MAX_PROTOCOL);
+        let word: String = legal.map(|byte| byte.to_ascii_lowercase() as char).collect();
+        self.record(|record| record.upgrade = Some(word.into()));
+    }
+
+    /// Bytes that the caller sent after that.
+    pub(crate) fn tunnelled_up(&self, bytes: u64) {
+        self.state.borrow_mut().request_passed += bytes;
+    }
+
+    /// Bytes that the upstream sent after that.
+    pub(crate) fn tunnelled_down(&self, bytes: u64) {
+        self.state.borrow_mut().response_bytes += bytes;
+    }
+
+    /// Nothing passed for so long that neither side is believed to be there.
+    pub(crate) fn tunnel_idle(&self) {
+        self.broken("upgraded_idle_timeout");
+        self.record(|record| record.error_origin = Some(ErrorOrigin::Sidecar));
+    }
+
+    /// The fields behind the response payload.
+    pub(crate) fn response_trailers(&self, trailers: &http::HeaderMap) {
+        self.state.borrow_mut().observer().trailers(trailers);
     }
 
     /// The first byte of the response went to the caller.
@@ -278,7 +368,12 @@ impl Notes {
             Wait::Tls => &mut record.wait_tls_s,
             Wait::Body => return,
         };
-        *slot = Some(slot.unwrap_or_default() + time.as_secs_f64());
+        let lasted_s = time.as_secs_f64();
+        *slot = Some(slot.unwrap_or_default() + lasted_s);
+        if record.moments.len() < MAX_MOMENTS {
+            let at_s = self.opened.elapsed().as_secs_f64();
+            record.moments.push(Moment { name: wait.name(), at_s, lasted_s });
+        }
     }
 
     /// How the transport ended. The first word counts.
@@ -326,8 +421,10 @@ impl Notes {
         let state = &mut *state;
         state.in_flight = None;
         let mut record = std::mem::take(&mut state.record);
+        record.content = state.content.take().map(|content| Arc::new(*content));
         record.request_bytes = Some(state.request_passed);
         record.response_bytes = Some(state.response_bytes);
+        record.sent_s = self.stamps.sent.get().map(|at| (at - self.opened).as_secs_f64());
         record.overhead_s = self.overhead().map(|time| time.as_secs_f64());
         if let Some(observer) = state.observer.take() {
             observer.finish(self.ending.get(), self.opened.elapsed(), &mut record);
@@ -376,16 +473,26 @@ fn recorded(path: &str) -> &str {
     path.get(..MAX_PATH).unwrap_or(path)
 }
 
+/// Where in a trace a call stands.
+struct Context {
+    trace_id: TraceId,
+    parent_span_id: Option<SpanId>,
+    is_sampled: Option<bool>,
+}
+
 /// The caller's trace and span (W3C Trace Context), else a trace of our own.
-fn trace_context(head: &RequestHead) -> (TraceId, Option<SpanId>) {
+fn trace_context(head: &RequestHead) -> Context {
     let parent = head.fields.get("traceparent").and_then(parse_traceparent);
     match parent {
-        Some((trace, span)) => (trace, Some(span)),
-        None => (Id(rand::random()), None),
+        Some((trace_id, span, is_sampled)) => {
+            Context { trace_id, parent_span_id: Some(span), is_sampled: Some(is_sampled) }
+        }
+        None => Context { trace_id: Id(rand::random()), parent_span_id: None, is_sampled: None },
     }
 }
 
-fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId)> {
+/// Trace, span, and whether the trace is sampled.
+fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId, bool)> {
     let mut parts = std::str::from_utf8(value).ok()?.split('-');
     let version = parts.next()?;
     if version.len() != 2 || version == "ff" {
@@ -394,7 +501,9 @@ fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId)> {
     let trace: TraceId = parts.next()?.parse().ok()?;
     let span: SpanId = parts.next()?.parse().ok()?;
     let real = trace != TraceId::default() && span != SpanId::default();
-    (parts.next()?.len() == 2 && real).then_some((trace, span))
+    let flags = parts.next()?;
+    let is_sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
+    (flags.len() == 2 && real).then_some((trace, span, is_sampled))
 }
 
 fn method(method: &http::Method) -> Arc<str> {
@@ -411,7 +520,9 @@ mod tests {
     #[test]
     fn only_a_real_traceparent_is_taken() {
         let good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert!(parse_traceparent(good).is_some());
+        assert!(parse_traceparent(good).is_some_and(|(_, _, is_sampled)| is_sampled));
+        let unsampled = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02";
+        assert!(parse_traceparent(unsampled).is_some_and(|(_, _, is_sampled)| !is_sampled));
         for bad in [
             &b""[..],
             b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",

@@ -30,6 +30,8 @@ pub(crate) struct RequestHead {
     /// The authority that the caller named: `Host`, or `:authority`.
     pub(crate) authority: Bytes,
     pub(crate) version: http::Version,
+    /// Whether the caller asks to change its connection to what `Upgrade` names.
+    pub(crate) upgrades: bool,
     pub(crate) fields: Fields,
 }
 
@@ -106,6 +108,40 @@ impl Fields {
         self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
+    /// The same fields with this one in place of those of its name, else at the end.
+    pub(crate) fn with(&self, name: &str, value: &[u8]) -> Self {
+        let is_it = |field: &[u8]| field.eq_ignore_ascii_case(name.as_bytes());
+        let mut is_there = false;
+        let lines = self.iter().filter_map(|(field, old)| match is_it(field) {
+            false => Some((field, old)),
+            true => (!std::mem::replace(&mut is_there, true)).then_some((field, value)),
+        });
+        let mut lines: Vec<_> = lines.collect();
+        if !is_there {
+            lines.push((name.as_bytes(), value));
+        }
+        Self::of(&lines)
+    }
+
+    /// The same fields without those of this name.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let is_other = |(field, _): &(&[u8], &[u8])| !field.eq_ignore_ascii_case(name.as_bytes());
+        Self::of(&self.iter().filter(is_other).collect::<Vec<_>>())
+    }
+
+    fn of(lines: &[(&[u8], &[u8])]) -> Self {
+        let size = lines.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let mut block = Vec::with_capacity(size);
+        let mut span = |part: &[u8]| {
+            let start = block.len() as u32;
+            block.extend_from_slice(part);
+            (start, block.len() as u32)
+        };
+        let place = |(name, value): &(&[u8], &[u8])| Place { name: span(name), value: span(value) };
+        let places = lines.iter().map(place).collect();
+        Self { block: block.into(), places }
+    }
+
     fn slice(&self, (start, end): (u32, u32)) -> &[u8] {
         &self.block[start as usize..end as usize]
     }
@@ -114,6 +150,10 @@ impl Fields {
 impl WireHeaders for Fields {
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.get(name)
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&[u8], &[u8])) {
+        self.iter().for_each(|(name, value)| show(name, value));
     }
 }
 

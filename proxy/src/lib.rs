@@ -6,6 +6,9 @@
 pub mod admin;
 pub mod config;
 pub mod export;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod jobs;
 pub mod recorder;
 
 mod activity;
@@ -14,17 +17,21 @@ mod error;
 mod exchange;
 mod executor;
 mod head;
+mod hold;
 mod http1;
 mod inbound;
 mod layer;
 mod listener;
+mod prices;
 mod pump;
 mod route;
 mod serve;
 mod sidecar;
 mod stack;
 mod timer;
+mod tunnel;
 mod upstream;
 
 pub use config::{Config, ConfigError};
+pub use prices::prices;
 pub use sidecar::{Sidecar, StartError};

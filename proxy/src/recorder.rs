@@ -11,17 +11,24 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use tidegate_wire::Record;
+use tidegate_wire::content::Budget;
+use tidegate_wire::{Prices, Record};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::export::Exporter;
 use crate::export::metrics::{InFlight, Registry, Shard, lock};
+use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, Pusher};
+use crate::export::spans::{self, SpanPusher, Traces};
+use crate::jobs::{JobLimits, Jobs};
 
 /// Records of all workers that may wait for the exporters.
 const QUEUE: usize = 8_192;
+/// Bytes of captured content, of all calls that are open or wait for the exporters.
+const CONTENT_BYTES: usize = 16 << 20;
 /// How often the exporters are fed while there is traffic: seldom enough to wake for many calls at
 /// once, often enough not to stand in their way for long.
 const DRAIN: Duration = Duration::from_millis(5);
@@ -39,17 +46,29 @@ pub struct Options {
     pub models: Vec<Arc<str>>,
     /// Regions that are label values whatever happens.
     pub regions: Vec<Arc<str>>,
+    /// How many long-running jobs are kept in mind, and for how long.
+    pub jobs: JobLimits,
     /// Who takes records. Without any, none is queued.
     pub exporters: Vec<Box<dyn Exporter>>,
     /// Where metrics are pushed.
     pub otlp: Option<Otlp>,
+    /// Where spans are pushed.
+    pub traces: Option<Traces>,
+    /// Whether what is said in calls is kept for their spans.
+    pub captures_content: bool,
+    /// Whose names labels have.
+    pub conventions: Conventions,
+    /// What calls cost.
+    pub prices: Arc<Prices>,
 }
 
 /// The recorders of all workers, and the threads of the exporters.
 pub struct Recorders {
     registry: Arc<Registry>,
+    prices: Arc<Prices>,
     queue: Option<Arc<Queue>>,
     drained: Option<mpsc::Receiver<()>>,
+    content: Option<Budget>,
     background: Background,
 }
 
@@ -57,7 +76,10 @@ pub struct Recorders {
 #[derive(Clone, Debug)]
 pub struct Recorder {
     shard: Arc<Mutex<Shard>>,
+    jobs: Arc<Jobs>,
+    prices: Arc<Prices>,
     lane: Option<Lane>,
+    content: Option<Budget>,
 }
 
 /// One worker's way into the queue.
@@ -105,8 +127,18 @@ impl Recorder {
         lock(&self.shard).open(model, upstream)
     }
 
-    /// Counts a call that has ended, and offers its record to the exporters.
-    pub fn close(&self, record: Record) {
+    /// What content may take, where it is captured.
+    pub(crate) fn content(&self) -> Option<&Budget> {
+        self.content.as_ref()
+    }
+
+    /// Counts a call that has ended, and offers its record to the exporters. What other calls of
+    /// the same long-running job have told, and what the call costs, is added to the record first.
+    pub fn close(&self, mut record: Record) {
+        if record.job.is_some() {
+            self.jobs.see(&mut record, tokio::time::Instant::now());
+        }
+        self.prices.apply(&mut record);
         lock(&self.shard).add(&record);
         if let Some(lane) = &self.lane {
             lane.offer(record);
@@ -220,9 +252,14 @@ impl Drain {
 
 impl Recorders {
     /// Starts the threads of the exporters.
-    pub fn start(options: Options) -> io::Result<Self> {
-        let registry = Arc::new(Registry::new(options.models, options.regions));
-        let background = Background::start(options.otlp, registry.clone())?;
+    pub fn start(mut options: Options) -> io::Result<Self> {
+        let registry = Registry::new(options.models, options.regions).with_job_limits(options.jobs);
+        let registry = Arc::new(registry.with_conventions(options.conventions));
+        let pusher = options.otlp.map(|otlp| Pusher::new(otlp, registry.clone()));
+        let traces = options.traces.map(|traces| traces.start(registry.dropped(spans::NAME)));
+        let (exporter, span_pusher) = traces.unzip();
+        options.exporters.extend(exporter.map(|exporter| Box::new(exporter) as _));
+        let background = Background::start(pusher, span_pusher)?;
         let (queue, drained) = match options.exporters {
             exporters if exporters.is_empty() => (None, None),
             exporters => {
@@ -230,7 +267,8 @@ impl Recorders {
                 (Some(queue), Some(drained))
             }
         };
-        Ok(Self { registry, queue, drained, background })
+        let content = options.captures_content.then(|| Budget::new(CONTENT_BYTES));
+        Ok(Self { registry, prices: options.prices, queue, drained, content, background })
     }
 
     /// A recorder for one more worker.
@@ -240,7 +278,13 @@ impl Recorders {
             lock(&queue.lanes).push(waiting.clone());
             Lane { waiting, queue: queue.clone() }
         });
-        Recorder { shard: self.registry.shard(), lane }
+        Recorder {
+            shard: self.registry.shard(),
+            jobs: self.registry.jobs().clone(),
+            prices: self.prices.clone(),
+            lane,
+            content: self.content.clone(),
+        }
     }
 
     /// What has been counted so far.
@@ -304,24 +348,46 @@ impl Queue {
     }
 }
 
+/// A task beside the others: should it panic, administration lives on.
+struct Task {
+    stop: oneshot::Sender<Instant>,
+    task: JoinHandle<()>,
+}
+
+// === impl Task ===
+
+impl Task {
+    fn start<F>(run: impl FnOnce(oneshot::Receiver<Instant>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopping) = oneshot::channel();
+        Self { stop, task: tokio::spawn(run(stopping)) }
+    }
+
+    /// Tells it to stop, and until when it may go on.
+    fn stop(self, deadline: Instant) -> JoinHandle<()> {
+        _ = self.stop.send(deadline);
+        self.task
+    }
+}
+
 // === impl Background ===
 
 impl Background {
-    fn start(otlp: Option<Otlp>, registry: Arc<Registry>) -> io::Result<Self> {
+    fn start(metrics: Option<Pusher>, spans: Option<SpanPusher>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopping) = oneshot::channel();
         let (done, stopped) = mpsc::sync_channel(1);
         std::thread::Builder::new().name("background".into()).spawn(move || {
             runtime.block_on(async {
-                // A task of its own: should it panic, administration lives on.
-                let pushing = otlp.map(|otlp| {
-                    let (stop, stopping) = oneshot::channel();
-                    (stop, tokio::spawn(Pusher::new(otlp, registry).run(stopping)))
-                });
-                if let (Ok(deadline), Some((stop, pushed))) = (stopping.await, pushing) {
-                    _ = stop.send(deadline);
-                    _ = pushed.await;
+                let metrics = metrics.map(|pusher| Task::start(|stop| pusher.run(stop)));
+                let spans = spans.map(|pusher| Task::start(|stop| pusher.run(stop)));
+                let Ok(deadline) = stopping.await else { return };
+                let stopped = [metrics, spans].map(|task| task.map(|task| task.stop(deadline)));
+                for task in stopped.into_iter().flatten() {
+                    _ = task.await;
                 }
             });
             _ = done.send(());

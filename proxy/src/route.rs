@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use tidegate_wire::{Dialect, HeadView, Shape};
+use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
 use crate::config::{Config, MatchConfig};
 use crate::head::RequestHead;
+use crate::layer::include_usage::IncludeUsageLayer;
 use crate::stack::{Stack, stack};
 use crate::upstream::{Spec, Upstream};
 
@@ -54,7 +56,7 @@ pub(crate) enum Pick<'a> {
 
 impl Routes {
     /// The routes and their upstreams, as one worker owns them.
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, held: &Arc<AtomicU64>) -> Self {
         let upstreams: BTreeMap<&str, Rc<Upstream>> = config
             .upstreams
             .iter()
@@ -66,12 +68,14 @@ impl Routes {
             .collect();
         let routes = config.routes.iter().map(|route| {
             let upstream = &upstreams[route.upstream.as_str()];
+            let include_usage =
+                IncludeUsageLayer::new(route.include_usage, &config.timeouts, &config.limits, held);
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
-                stack: stack(upstream.clone()),
+                stack: stack(upstream.clone(), include_usage),
                 matches: Match::new(&route.matches),
             }
         });
@@ -137,42 +141,5 @@ impl Match {
                 let value = head.fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
                 value.is_some_and(|value| glob(pattern, value))
             })
-    }
-}
-
-/// Whether the text has this form, where `*` stands for any characters. Linear in both.
-fn glob(pattern: &str, text: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(start) else { return false };
-    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
-    for part in middle.split('*') {
-        match text.find(part) {
-            Some(at) => text = &text[at + part.len()..],
-            None => return false,
-        }
-    }
-    text.ends_with(end)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, text, holds) in [
-            ("/openai/*", "/openai/v1", true),
-            ("/openai/*", "/openai", false),
-            ("gpt-*", "gpt-", true),
-            ("*", "", true),
-            ("a*b*c", "aXbYc", true),
-            ("a*b*c", "aXcYb", false),
-            ("*.com", "a.com.org", false),
-            ("aa*aa", "aaa", false),
-            ("a", "a", true),
-            ("a", "ab", false),
-        ] {
-            assert_eq!(glob(pattern, text), holds, "{pattern} {text}");
-        }
     }
 }

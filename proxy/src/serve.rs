@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, timeout};
@@ -14,6 +14,7 @@ use crate::config::{LimitsConfig, TimeoutsConfig};
 use crate::error::Error;
 use crate::exchange::{Exchange, Notes, Wait};
 use crate::head::RequestHead;
+use crate::hold::Hold;
 use crate::http1::framing::{Decoder, Framing};
 use crate::recorder::Recorder;
 use crate::route::{self, Pick, Route, Routes};
@@ -58,12 +59,16 @@ impl Worker {
         exchange: &Exchange,
     ) -> Result<Reply, Error> {
         let notes = exchange.notes();
+        let is_grpc = request.head.version == http::Version::HTTP_2 && notes.is_grpc();
         match self.forward(request, notes).await {
             Ok(reply) => Ok(reply),
             Err(Error::CallerLeft) => Err(Error::CallerLeft),
             Err(error) => {
                 notes.failed(&error);
-                Ok(error.reply(notes.dialect()))
+                Ok(match is_grpc {
+                    true => error.grpc_reply(notes),
+                    false => error.reply(notes.dialect()),
+                })
             }
         }
     }
@@ -72,8 +77,11 @@ impl Worker {
         if matches!(request.body, RequestBody::Empty) {
             notes.request_ended();
         }
+        if notes.observer(|observer| observer.shape().has_lost_path) {
+            return Err(Error::SdkLostPath);
+        }
         // What was read ahead is held until its upstream has answered, at the latest.
-        let mut hold = Hold { all: &self.held, mine: 0 };
+        let mut hold = Hold::new(&self.held);
         let route = self.route(&mut request, &mut hold, notes).await?;
         notes.routed(route);
         let Request { mut head, body, .. } = request;
@@ -123,7 +131,8 @@ impl Worker {
         notes: &Notes,
     ) -> Result<(), Error> {
         let limit = self.timeouts.request_body_idle.0;
-        while notes.observer(|observer| observer.awaits_model()) && self.may_hold(hold) {
+        while notes.observer(|observer| observer.awaits_model()) && hold.may_hold_more(&self.limits)
+        {
             let read = timeout(limit, std::future::poll_fn(|cx| ahead.poll(cx, request, notes)));
             match read.await {
                 Err(_) => return Err(Error::BodyTimeout { limit_s: limit.as_secs() }),
@@ -133,30 +142,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-
-    fn may_hold(&self, hold: &Hold<'_>) -> bool {
-        hold.mine < self.limits.held_body.as_u64()
-            && self.held.load(Relaxed) < self.limits.held_bodies.as_u64()
-    }
-}
-
-/// Counts what one call holds among what all hold.
-struct Hold<'a> {
-    all: &'a AtomicU64,
-    mine: u64,
-}
-
-impl Hold<'_> {
-    fn more(&mut self, bytes: u64) {
-        self.mine += bytes;
-        self.all.fetch_add(bytes, Relaxed);
-    }
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.mine, Relaxed);
     }
 }
 
@@ -191,7 +176,7 @@ impl Ahead {
         notes: &Notes,
     ) -> Poll<Result<usize, Error>> {
         match &mut request.body {
-            RequestBody::Empty => Poll::Ready(Ok(0)),
+            RequestBody::Empty | RequestBody::Full(_) => Poll::Ready(Ok(0)),
             RequestBody::Http2(body) => match ready!(body.poll_ahead(cx)) {
                 Some(Ok(data)) => {
                     notes.request_ahead(&data);

@@ -18,6 +18,8 @@ use crate::config::Config;
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
+use crate::export::spans::{self, Traces};
+use crate::jobs::JobLimits;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
 use crate::serve::Worker;
@@ -55,6 +57,9 @@ pub enum StartError {
     /// OTLP is configured in a way that cannot work.
     #[error(transparent)]
     Otlp(#[from] crate::export::otlp::Error),
+    /// The table of prices cannot be used.
+    #[error(transparent)]
+    Prices(#[from] crate::config::ConfigError),
     /// Threads cannot be started.
     #[error("cannot start")]
     Threads(#[from] std::io::Error),
@@ -185,14 +190,26 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
     let upstreams = || config.upstreams.values();
     let regions =
         upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
+    let variable = |name: &str| std::env::var(name).ok();
+    let conventions = config.semantic_conventions.settle(variable);
+    let traces = Traces::settle(&config.otlp, conventions, variable)?;
     let options = recorder::Options {
         models: upstreams()
             .filter_map(|upstream| upstream.model.as_deref())
             .map(Arc::from)
             .collect(),
         regions: regions.map(|region| region.as_str().into()).collect(),
+        jobs: JobLimits {
+            jobs: config.limits.jobs.get() as usize,
+            idle: config.timeouts.job_idle.0,
+        },
         exporters,
-        otlp: Otlp::settle(&config.otlp, |name| std::env::var(name).ok())?,
+        otlp: Otlp::settle(&config.otlp, variable)?,
+        captures_content: traces.is_some()
+            && spans::captures_content(config.capture_content, variable),
+        traces,
+        conventions,
+        prices: crate::prices(config.prices.as_deref())?,
     };
     Ok(Recorders::start(options)?)
 }
@@ -233,7 +250,7 @@ fn start_worker(
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let worker = Rc::new(Worker {
-                routes: Routes::new(&shared.config),
+                routes: Routes::new(&shared.config, &shared.held),
                 recorder,
                 activity: mine,
                 timeouts: shared.config.timeouts.clone(),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use tower::ServiceBuilder;
 
 use crate::call::{Failure, Reply};
+use crate::layer::include_usage::{IncludeUsageLayer, WithUsage};
 use crate::layer::retry::{Retry, RetryLayer};
 use crate::upstream::{Forward, Upstream};
 
@@ -13,14 +14,16 @@ use crate::upstream::{Forward, Upstream};
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>>>>;
 
 /// What stands between a route and its upstream.
-pub(crate) type Stack = Retry<Forward>;
+pub(crate) type Stack = WithUsage<Retry<Forward>>;
 
 /// Addresses that one call is tried at, at most.
 const MAX_ATTEMPTS: usize = 3;
 
 /// The stack of one route.
-pub(crate) fn stack(upstream: Rc<Upstream>) -> Stack {
+pub(crate) fn stack(upstream: Rc<Upstream>, include_usage: IncludeUsageLayer) -> Stack {
     ServiceBuilder::new()
+        // Above the retries, so that a body is read and changed once, whoever gets it.
+        .layer(include_usage)
         // Above the connection, so that every attempt may take another address.
         .layer(RetryLayer { attempts: upstream.spec.addresses().min(MAX_ATTEMPTS) })
         .service(Forward { upstream })

@@ -13,10 +13,12 @@ use serde_json::Value;
 
 use crate::support::*;
 
+#[path = "../support/random.rs"]
+mod random;
 #[path = "../support/corpus.rs"]
 mod recorded;
 
-use recorded::Random;
+use random::Random;
 
 const KNOWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus.known");
 /// Callers at a time.

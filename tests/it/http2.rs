@@ -177,33 +177,36 @@ async fn a_head_that_http_1_1_could_misread_is_refused() {
 }
 
 /// A sidecar before an upstream that speaks as the configuration says.
-fn sidecar_to(upstream: std::net::SocketAddr, more: &str) -> Sidecar {
+pub(crate) fn sidecar_to(upstream: std::net::SocketAddr, more: &str) -> Sidecar {
     let upstreams = format!("upstreams: {{ a: {{ url: 'http://{upstream}'{more} }} }}\n");
     Launch::new().config(&format!("{upstreams}routes: [{{ upstream: a }}]\n")).start()
 }
 
 #[test]
 fn an_answer_that_its_upstream_cancels_never_ends_clean() {
-    let seen = Gate::default();
-    let by_caller = seen.clone();
-    // What hyper would not send: RST_STREAM with CANCEL behind some data.
-    let upstream = Upstream::new(move |mut peer| {
-        let (method_post, status_200, cancel) = (b"\x83", b"\x88", 8_u32.to_be_bytes());
-        peer.wire.through(method_post).expect("a request");
-        peer.wire.send([frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat());
-        peer.wire.send([frame(1, 4, 1, status_200), frame(0, 0, 1, b"hi")].concat());
-        by_caller.pass();
-        peer.wire.send(frame(3, 0, 1, &cancel));
-        peer.closed();
-    });
-    let sidecar = sidecar_to(upstream.address, ", http2: true");
-    let mut caller = sidecar.connect();
-    caller.send(post("/unknown", "{}"));
-    caller.through(b"hi").expect("some data");
-    seen.open();
-    let (rest, _) = caller.rest();
-    assert!(!String::from_utf8_lossy(&rest).contains(LAST_CHUNK), "the end is not made up");
-    assert_outcome(&sidecar.finish_with_one(), "truncated", Some("upstream"));
+    let (no_error, cancel) = (0_u32, 8_u32);
+    for reason in [no_error, cancel] {
+        let seen = Gate::default();
+        let by_caller = seen.clone();
+        // What hyper would not send: RST_STREAM behind some data.
+        let upstream = Upstream::new(move |mut peer| {
+            let (method_post, status_200) = (b"\x83", b"\x88");
+            peer.wire.through(method_post).expect("a request");
+            peer.wire.send([frame(4, 0, 0, b""), frame(4, 1, 0, b"")].concat());
+            peer.wire.send([frame(1, 4, 1, status_200), frame(0, 0, 1, b"hi")].concat());
+            by_caller.pass();
+            peer.wire.send(frame(3, 0, 1, &reason.to_be_bytes()));
+            peer.closed();
+        });
+        let sidecar = sidecar_to(upstream.address, ", http2: true");
+        let mut caller = sidecar.connect();
+        caller.send(post("/unknown", "{}"));
+        caller.through(b"hi").expect("some data");
+        seen.open();
+        let (rest, _) = caller.rest();
+        assert!(!String::from_utf8_lossy(&rest).contains(LAST_CHUNK), "the end is not made up");
+        assert_outcome(&sidecar.finish_with_one(), "truncated", Some("upstream"));
+    }
 }
 
 #[test]
@@ -229,7 +232,7 @@ fn an_upload_that_its_caller_resets_is_not_taken_for_whole() {
 }
 
 /// A frame of HTTP/2 (RFC 9113, section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = payload.len() as u32;
     [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }

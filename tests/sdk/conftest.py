@@ -29,7 +29,9 @@ def sidecar_with(simulator, tmp_path):
         command = [TIDEGATE, "proxy", "--upstream", simulator, "--records", records]
         command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1"]
         with running(command, os.environ | variables) as process:
-            yield Sidecar(process, records)
+            started = Sidecar(process, records)
+            yield started
+            started.ends()
 
     return start
 

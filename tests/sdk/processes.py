@@ -96,9 +96,11 @@ class Sidecar:
         self.url = "http://" + process.says(r"(?<!admin )listening on (127\.0\.0\.1:\d+)")
         self.admin = "http://" + process.says(r"admin on (127\.0\.0\.1:\d+)")
         self._records = records
+        self._expected = 0
 
     def records(self, count):
         """The records, once there are so many; more are an error."""
+        self._expected = count
 
         def written():
             lines = self._records.read_text().splitlines() if self._records.exists() else []
@@ -112,14 +114,26 @@ class Sidecar:
         """The one record that there is."""
         return self.records(1)[0]
 
-    def completed(self, operation, model, *, streamed=False, tokens=(None, None)):
-        """Checks that the one record is of a call that went well; tokens are those in and out."""
+    def completed(self, operation, model, *, provider, finish=(), streamed=False, tokens=(None, None)):
+        """Checks that the one record is of a call that went well, and gives it.
+
+        `finish` are the provider's words for why it ended, `tokens` are those in and out.
+        """
         record = self.record()
         assert record["tidegate.outcome"] == "completed", record
+        assert record["http.response.status_code"] == 200
         assert record["gen_ai.operation.name"] == operation
+        assert record["gen_ai.provider.name"] == provider
         assert record["gen_ai.request.model"] == model
         assert record.get("gen_ai.request.stream", False) == streamed
-        assert record["http.response.status_code"] == 200
+        assert record.get("gen_ai.response.finish_reasons", []) == list(finish)
         recorded = tuple(record.get(f"gen_ai.usage.{way}_tokens") for way in ("input", "output"))
         assert recorded == tokens
         assert ("tidegate.time_to_first_token_s" in record) == streamed
+        return record
+
+    def ends(self):
+        """Ends the sidecar, which writes what it still holds: no call may be recorded twice."""
+        self.process.stop()
+        lines = self._records.read_text().splitlines() if self._records.exists() else []
+        assert len(lines) == self._expected, lines

@@ -15,10 +15,11 @@ CALLS = 7
 
 @pytest.fixture
 def collector():
-    """rotel, which says each metric that it receives; its addresses for HTTP and gRPC."""
+    """rotel, which says what it receives; its addresses for HTTP and gRPC."""
     http, grpc = free_port(), free_port()
     command = [AGENT, "start", "--exporter", "blackhole"]
-    command += ["--debug-log", "metrics", "--debug-log-verbosity", "detailed"]
+    command += ["--debug-log", "metrics", "--debug-log", "traces"]
+    command += ["--debug-log-verbosity", "detailed"]
     command += ["--otlp-http-endpoint", f"127.0.0.1:{http}"]
     command += ["--otlp-grpc-endpoint", f"127.0.0.1:{grpc}"]
     with running(command) as process:
@@ -35,11 +36,21 @@ def total(said, name):
     return sum(map(int, values))
 
 
-def call(sidecar, count):
+def spans(said):
+    """The spans that were received: ids, name, kind and attributes of each."""
+    parts = re.split(r"^Span #\d+$", said, flags=re.M)[1:]
+    return [
+        dict(re.findall(r"^    (Trace ID|Parent ID|ID|Name|Kind) *: (.*)$", part, re.M))
+        | dict(re.findall(r"^     -> ([a-z_.0-9]+): \w+\((.*)\)$", part, re.M))
+        for part in parts
+    ]
+
+
+def call(sidecar, count, **more):
     client = openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-test", max_retries=0)
     for _ in range(count):
         client.chat.completions.create(
-            model="gpt-4o-mini", messages=[{"role": "user", "content": "Why?"}]
+            model="gpt-4o-mini", messages=[{"role": "user", "content": "Why?"}], **more
         )
 
 
@@ -56,6 +67,38 @@ def test_the_collector_receives_what_the_records_say(sidecar_with, collector, pr
         )
         eventually(lambda: total(collector.said, "tidegate.calls") == CALLS, "the calls by OTLP")
         assert total(collector.said, "tidegate.tokens") == tokens
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_the_collector_receives_a_span_for_each_record(sidecar_with, collector, protocol):
+    endpoint = collector.grpc if protocol == "grpc" else collector.http
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+    variables |= {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip"}
+    with sidecar_with(**variables) as sidecar:
+        call(sidecar, CALLS)
+        records = {record["span_id"]: record for record in sidecar.records(CALLS)}
+        eventually(lambda: len(spans(collector.said)) == CALLS, "the spans")
+        for span in spans(collector.said):
+            record = records.pop(span["ID"])
+            assert span["Trace ID"] == record["trace_id"]
+            assert span["Name"] == "chat gpt-4o-mini"
+            assert span["Kind"] == "SPAN_KIND_CLIENT"
+            assert span["gen_ai.provider.name"] == record["gen_ai.provider.name"]
+            assert int(span["gen_ai.usage.input_tokens"]) == record["gen_ai.usage.input_tokens"]
+        assert not records
+
+
+def test_a_caller_that_does_not_sample_its_trace_makes_no_span(sidecar_with, collector):
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.http + "/v1/traces"}
+    variables |= {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_SEMCONV_STABILITY_OPT_IN": "http"}
+    with sidecar_with(**variables, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf") as sidecar:
+        call(sidecar, 1, extra_headers={"traceparent": f"00-{trace}-{parent}-00"})
+        call(sidecar, 1, extra_headers={"traceparent": f"00-{trace}-{parent}-01"})
+        sidecar.records(2)
+        [span] = eventually(lambda: spans(collector.said), "the sampled span")
+        assert (span["Trace ID"], span["Parent ID"]) == (trace, parent)
+        assert "gen_ai.provider.name" in span and "gen_ai.system" not in span
 
 
 def test_a_collector_that_ends_harms_no_call(sidecar_with, collector):

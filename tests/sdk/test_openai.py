@@ -5,6 +5,8 @@ import pytest
 
 MESSAGES = [{"role": "user", "content": "Why does the tide rise twice a day?"}]
 MODEL = "gpt-4o-mini"
+OPENAI = {"provider": "openai", "finish": ["stop"]}
+RESPONSES = {"provider": "openai", "finish": ["completed"]}
 
 
 @pytest.fixture
@@ -18,7 +20,8 @@ def test_chat(client, sidecar):
 
     assert answer.choices[0].message.content
     usage = answer.usage
-    sidecar.completed("chat", MODEL, tokens=(usage.prompt_tokens, usage.completion_tokens))
+    tokens = (usage.prompt_tokens, usage.completion_tokens)
+    sidecar.completed("chat", MODEL, **OPENAI, tokens=tokens)
 
 
 def test_chat_streamed_with_usage(client, sidecar):
@@ -31,7 +34,7 @@ def test_chat_streamed_with_usage(client, sidecar):
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     usage = chunks[-1].usage
     tokens = (usage.prompt_tokens, usage.completion_tokens)
-    sidecar.completed("chat", MODEL, streamed=True, tokens=tokens)
+    sidecar.completed("chat", MODEL, **OPENAI, streamed=True, tokens=tokens)
 
 
 def test_chat_streamed_without_usage_records_no_tokens(client, sidecar):
@@ -39,7 +42,7 @@ def test_chat_streamed_without_usage_records_no_tokens(client, sidecar):
 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert all(chunk.usage is None for chunk in chunks)
-    sidecar.completed("chat", MODEL, streamed=True)
+    sidecar.completed("chat", MODEL, **OPENAI, streamed=True)
 
 
 def test_completions(client, sidecar):
@@ -47,14 +50,15 @@ def test_completions(client, sidecar):
 
     assert answer.choices[0].text
     tokens = (answer.usage.prompt_tokens, answer.usage.completion_tokens)
-    sidecar.completed("text_completion", MODEL, tokens=tokens)
+    sidecar.completed("text_completion", MODEL, **OPENAI, tokens=tokens)
 
 
 def test_embeddings(client, sidecar):
     answer = client.embeddings.create(model=MODEL, input="The tide")
 
     assert answer.data[0].embedding
-    sidecar.completed("embeddings", MODEL, tokens=(answer.usage.prompt_tokens, None))
+    tokens = (answer.usage.prompt_tokens, None)
+    sidecar.completed("embeddings", MODEL, provider="openai", tokens=tokens)
 
 
 def test_responses(client, sidecar):
@@ -62,7 +66,8 @@ def test_responses(client, sidecar):
 
     assert answer.output_text
     usage = answer.usage
-    sidecar.completed("chat", MODEL, tokens=(usage.input_tokens, usage.output_tokens))
+    tokens = (usage.input_tokens, usage.output_tokens)
+    sidecar.completed("chat", MODEL, **RESPONSES, tokens=tokens)
 
 
 def test_responses_streamed(client, sidecar):
@@ -71,7 +76,38 @@ def test_responses_streamed(client, sidecar):
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta")
     usage = events[-1].response.usage
     tokens = (usage.input_tokens, usage.output_tokens)
-    sidecar.completed("chat", MODEL, streamed=True, tokens=tokens)
+    sidecar.completed("chat", MODEL, **RESPONSES, streamed=True, tokens=tokens)
+
+
+@pytest.fixture(params=["azure", "vertex"])
+def elsewhere(request, sidecar):
+    """The same SDK against others who speak like OpenAI: client, model and provider."""
+    if request.param == "azure":
+        place = {"azure_endpoint": sidecar.url, "api_version": "2024-10-21"}
+        client = openai.AzureOpenAI(**place, api_key="test", max_retries=0)
+        return client, MODEL, "azure.ai.openai"
+    base = f"{sidecar.url}/v1/projects/tides/locations/us-central1/endpoints/openapi"
+    client = openai.OpenAI(base_url=base, api_key="test", max_retries=0)
+    return client, "google/gemini-2.5-flash", "gcp.vertex_ai"
+
+
+def test_chat_elsewhere(elsewhere, sidecar):
+    client, model, provider = elsewhere
+    answer = client.chat.completions.create(model=model, messages=MESSAGES)
+
+    assert answer.choices[0].message.content
+    tokens = (answer.usage.prompt_tokens, answer.usage.completion_tokens)
+    sidecar.completed("chat", model, provider=provider, finish=["stop"], tokens=tokens)
+
+
+def test_chat_elsewhere_streamed(elsewhere, sidecar):
+    client, model, provider = elsewhere
+    wished = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(client.chat.completions.create(model=model, messages=MESSAGES, **wished))
+
+    tokens = (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens)
+    expected = {"provider": provider, "finish": ["stop"], "tokens": tokens}
+    sidecar.completed("chat", model, **expected, streamed=True)
 
 
 def test_an_error_reaches_the_caller(client, sidecar):
@@ -111,3 +147,67 @@ def test_many_calls_are_as_many_records(client, sidecar):
     assert len({record["gen_ai.response.id"] for record in records}) == 20
     recorded = sum(record["gen_ai.usage.output_tokens"] for record in records)
     assert recorded == sum(answer.usage.completion_tokens for answer in answers)
+
+
+TOOLS = [{"type": "function", "function": {"name": "measure", "parameters": {"type": "object"}}}]
+
+
+def test_a_call_of_a_tool(client, sidecar):
+    answer = client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, tools=TOOLS, extra_headers={"x-sim-tools": "1"}
+    )
+
+    assert answer.choices[0].message.tool_calls[0].function.name == "measure"
+    tokens = (answer.usage.prompt_tokens, answer.usage.completion_tokens)
+    expected = {"provider": "openai", "finish": ["tool_calls"], "tokens": tokens}
+    sidecar.completed("chat", MODEL, **expected)
+
+
+def test_a_call_of_a_tool_streamed(client, sidecar):
+    wished = {"stream": True, "stream_options": {"include_usage": True}, "tools": TOOLS}
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=MESSAGES, **wished, extra_headers={"x-sim-tools": "1"}
+        )
+    )
+
+    usage = chunks[-1].usage
+    tokens = (usage.prompt_tokens, usage.completion_tokens)
+    expected = {"provider": "openai", "finish": ["tool_calls"], "tokens": tokens}
+    sidecar.completed("chat", MODEL, **expected, streamed=True)
+
+
+def test_reasoning_is_recorded_and_told_from_what_is_visible(client, sidecar):
+    events = list(
+        client.responses.create(
+            model=MODEL, input="Why?", stream=True, extra_headers={"x-sim-reasoning-tokens": "8"}
+        )
+    )
+
+    usage = events[-1].response.usage
+    tokens = (usage.input_tokens, usage.output_tokens)
+    record = sidecar.completed("chat", MODEL, **RESPONSES, streamed=True, tokens=tokens)
+    reasoning = usage.output_tokens_details.reasoning_tokens
+    assert record["gen_ai.usage.reasoning.output_tokens"] == reasoning == 8
+    first, visible = (
+        record[f"tidegate.time_to_first_{which}_s"] for which in ("token", "visible_token")
+    )
+    assert first < visible
+
+
+def test_several_choices_each_say_how_they_end(client, sidecar):
+    wished = {"stream": True, "stream_options": {"include_usage": True}, "n": 3}
+    chunks = list(client.chat.completions.create(model=MODEL, messages=MESSAGES, **wished))
+
+    tokens = (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens)
+    expected = {"provider": "openai", "finish": ["stop"] * 3, "tokens": tokens}
+    sidecar.completed("chat", MODEL, **expected, streamed=True)
+
+
+def test_images(client, sidecar):
+    answer = client.images.generate(model="gpt-image-1", prompt="The tide", n=2)
+
+    assert len(answer.data) == 2
+    record = sidecar.record()
+    assert record["tidegate.outcome"] == "completed"
+    assert record["http.response.status_code"] == 200

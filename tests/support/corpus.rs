@@ -36,7 +36,9 @@ pub(crate) fn known(path: &str) -> BTreeSet<String> {
 /// What the record of this exchange should say and does not, each with its reason.
 pub(crate) fn differences(exchange: &Value, record: &Value) -> Vec<(&'static str, String)> {
     let expected = &exchange["expect"];
-    let mut wrong = expect::differences(expected, record);
+    let mut wrong = expect::differences(expected, &exchange["operation"], record);
+    let limits = expect::limit_differences(exchange, record);
+    wrong.extend(limits.map(|what| ("rate_limit_headers", what)));
     let is_error = expected.get("error_type").is_some() || expected.get("error_code").is_some();
     let outcome = if is_error { "failed" } else { "completed" };
     if record["tidegate.outcome"] != outcome {
@@ -54,38 +56,5 @@ pub(crate) fn body(message: &Value) -> Vec<u8> {
         (Value::String(text), _) => text.clone().into_bytes(),
         (_, Value::String(text)) => STANDARD.decode(text).expect("base64"),
         _ => Vec::new(),
-    }
-}
-
-/// Numbers, the same on every run.
-#[derive(Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// Starts from a text.
-    pub(crate) fn new(seed: &str) -> Self {
-        Self(seed.bytes().fold(14_695_981_039_346_656_037, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(1_099_511_628_211)
-        }))
-    }
-
-    /// A number from 0 up to the bound.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    /// Cuts bytes at random places.
-    pub(crate) fn cut<'a>(&mut self, mut bytes: &'a [u8]) -> Vec<&'a [u8]> {
-        let mut pieces = Vec::new();
-        while !bytes.is_empty() {
-            let longest = [3, 40, 700, 20_000][self.below(4)];
-            let (piece, rest) = bytes.split_at((1 + self.below(longest)).min(bytes.len()));
-            pieces.push(piece);
-            bytes = rest;
-        }
-        pieces
     }
 }

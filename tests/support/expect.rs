@@ -2,6 +2,10 @@
 //!
 //! Shared by path: the observer's own test and the one over sockets read the same corpus.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use serde_json::Value;
 
 /// By key of `expect`: the key of the record that must be equal, or absent where it is absent.
@@ -27,13 +31,19 @@ const KEYS: &[(&str, &str)] = &[
 
 /// The keys of `expect` in which the record differs, each with both values.
 ///
-/// `reported_usage` and `rate_limit_headers` quote the exchange itself; a record keeps neither.
-/// Where `expect` is silent on the region, one that the host names is right all the same.
-pub(crate) fn differences(expect: &Value, record: &Value) -> Vec<(&'static str, String)> {
+/// `reported_usage` quotes the exchange itself, which a record does not keep; for
+/// `rate_limit_headers` see [`limit_differences`].
+/// Where `expect` is silent on the region, one that the host names is right all the same; and of
+/// calls that no usage is expected from, what is known beyond `expect` is right, too.
+pub(crate) fn differences(
+    expect: &Value,
+    operation: &Value,
+    record: &Value,
+) -> Vec<(&'static str, String)> {
     let mut wrong = Vec::new();
     for (key, name) in KEYS {
         let (wanted, found) = (present(&expect[key]), present(&record[name]));
-        let is_more = *key == "region" && wanted.is_none();
+        let is_more = (*key == "region" || operation == "other") && wanted.is_none();
         if !is_same(wanted, found) && !is_more && !is_alternative(expect, key, found) {
             wrong.push((*key, format!("wanted {wanted:?}, found {found:?}")));
         }
@@ -71,4 +81,63 @@ fn error_type(expect: &Value, record: &Value) -> Option<Value> {
     let is_error = expect.get("error_type").is_some();
     let status = &record["http.response.status_code"];
     stated.or_else(|| is_error.then(|| Value::from(status.to_string())))
+}
+
+/// The keys of rate limits in which the record differs from what the answer's fields say. A field
+/// that was recorded verbatim is read here once more, word by word.
+pub(crate) fn limit_differences(exchange: &Value, record: &Value) -> Option<String> {
+    let date = exchange["response"]["headers"]["date"].as_str().and_then(moment);
+    let mut wanted = BTreeMap::new();
+    for (name, value) in exchange["expect"]["rate_limit_headers"].as_object().into_iter().flatten()
+    {
+        let value = value.as_str().expect("a header is a text");
+        wanted.extend(limit_key(name).and_then(|(key, figure)| {
+            let number = match figure {
+                "reset" => reset(value, date)?,
+                _ => value.parse::<u64>().ok()? as f64,
+            };
+            Some((key, number))
+        }));
+    }
+    let keys = record.as_object().expect("a record").iter();
+    let found: BTreeMap<_, _> = keys
+        .filter(|(key, _)| key.starts_with("tidegate.ratelimit."))
+        .map(|(key, value)| (key.clone(), value.as_f64().expect("a number")))
+        .collect();
+    (wanted != found).then(|| format!("wanted {wanted:?}, found {found:?}"))
+}
+
+/// The key of a record for a field of this name, and which figure it is.
+fn limit_key(name: &str) -> Option<(String, &'static str)> {
+    let (_, words) = name.split_once("ratelimit")?;
+    let mut words: Vec<_> = words.split('-').filter(|word| !word.is_empty()).collect();
+    let at = |words: &[&str]| {
+        let is_figure = |word: &&str| matches!(*word, "limit" | "remaining" | "reset");
+        words.iter().position(is_figure)
+    };
+    let figure = words.remove(at(&words)?);
+    let dimension = if words.is_empty() { "default".to_owned() } else { words.join("-") };
+    let (key, figure) = match figure {
+        "limit" => ("limit", "limit"),
+        "remaining" => ("remaining", "remaining"),
+        _ => ("reset_s", "reset"),
+    };
+    Some((format!("tidegate.ratelimit.{key}.{dimension}"), figure))
+}
+
+/// Seconds until a limit begins anew, to be compared exactly: the recordings have no odd ones.
+fn reset(value: &str, date: Option<Timestamp>) -> Option<f64> {
+    if let Ok(moment) = value.parse::<Timestamp>() {
+        let seconds = (moment - date?).total(jiff::Unit::Second).expect("a length of time");
+        return (seconds >= -60.0).then_some(seconds.max(0.0));
+    }
+    let milliseconds = value.strip_suffix("ms").and_then(|text| text.parse::<f64>().ok());
+    let seconds = value.strip_suffix('s').unwrap_or(value);
+    let (minutes, seconds) = seconds.split_once('m').unwrap_or(("0", seconds));
+    let in_seconds = || Some(minutes.parse::<f64>().ok()? * 60.0 + seconds.parse::<f64>().ok()?);
+    milliseconds.map(|number| number / 1000.0).or_else(in_seconds)
+}
+
+fn moment(date: &str) -> Option<Timestamp> {
+    rfc2822::DateTimeParser::new().parse_timestamp(date).ok()
 }

@@ -1,15 +1,17 @@
 //! The calls under `tests/fixtures`, ready to be read.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
+
+#[path = "encoding.rs"]
+mod encoding;
+
+use encoding::encoded;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
 
@@ -39,11 +41,11 @@ impl Case {
         let file = fs::read(folder.join("case.json")).expect("every case has a case.json");
         let mut case: Value = serde_json::from_slice(&file).expect("which is JSON");
         let name = folder.strip_prefix(FOLDER).expect("a folder below").display().to_string();
-        let is_gzip = case["response"]["headers"]["content-encoding"] == "gzip";
-        let reply = reply(folder);
+        let named = &case["response"]["headers"]["content-encoding"];
+        let encoding = case.get("encoded").unwrap_or(named).as_str();
         Self {
             name,
-            reply: if is_gzip { gzip(&reply) } else { reply },
+            reply: encoded(encoding.unwrap_or_default(), reply(folder)),
             ending: ending(&case["ending"]),
             record: case["record"].take(),
             request: case["request"].take(),
@@ -102,14 +104,8 @@ fn reply(folder: &Path) -> Vec<u8> {
     plain.or_else(messages).expect("every case has a reply")
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(bytes).expect("memory takes everything");
-    encoder.finish().expect("memory takes everything")
-}
-
 /// A message of an AWS event stream.
-fn message(message: &Value) -> Vec<u8> {
+pub(crate) fn message(message: &Value) -> Vec<u8> {
     let mut headers = Vec::new();
     for (name, value) in message["headers"].as_object().expect("headers") {
         let value = value.as_str().expect("header values are strings");

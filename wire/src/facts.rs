@@ -5,12 +5,16 @@
 
 use std::time::Duration;
 
-use crate::dialect::{Counts, Field, Reading};
+use crate::dialect::{Count, Counts, Field, Reading};
+use crate::job::{JobFact, JobFacts};
 use crate::json::{Scalar, Sink};
 use crate::nested::Nested;
+use crate::times::Times;
 
 /// More choices than anybody asks for.
 const MAX_CHOICES: u64 = 128;
+/// Longer than the reason of any provider.
+const MAX_REASON: usize = 128;
 
 /// What a reply has said so far.
 #[derive(Debug, Default)]
@@ -18,18 +22,21 @@ pub(crate) struct Facts {
     pub(crate) model: String,
     pub(crate) id: String,
     pub(crate) counts: Counts,
-    pub(crate) tokens: Tokens,
+    pub(crate) times: Times,
     pub(crate) error: Option<Fault>,
     /// How the reply came to its end in its own words, by choice.
     pub(crate) finish_reasons: Vec<String>,
     /// The state of the whole answer.
     pub(crate) status: String,
     pub(crate) block_reason: Option<String>,
-    pub(crate) job_name: Option<String>,
-    pub(crate) job_done: Option<bool>,
+    pub(crate) service_tier: String,
+    pub(crate) fingerprint: String,
+    pub(crate) job: Option<Box<JobFacts>>,
     pub(crate) retry_after: Option<f64>,
     /// The dialect's end mark has come.
     pub(crate) ended: bool,
+    /// An item has said that it is not the last.
+    pub(crate) goes_on: bool,
     /// Counts have come with or after the reason of the end: these are the final ones.
     pub(crate) counted_at_end: bool,
     /// Nested JSON was broken.
@@ -40,7 +47,7 @@ pub(crate) struct Facts {
     item: Item,
     nested: Option<Box<Nested>>,
     /// When what is being read came.
-    pub(crate) now: Duration,
+    now: Duration,
 }
 
 /// An error, as far as the reply names it.
@@ -48,15 +55,6 @@ pub(crate) struct Facts {
 pub(crate) struct Fault {
     pub(crate) kind: Option<String>,
     pub(crate) code: Option<String>,
-}
-
-/// When tokens came.
-#[derive(Debug, Default)]
-pub(crate) struct Tokens {
-    pub(crate) first: Option<Duration>,
-    pub(crate) first_visible: Option<Duration>,
-    pub(crate) last: Option<Duration>,
-    pub(crate) kept: Option<Vec<Duration>>,
 }
 
 /// The choice at hand.
@@ -71,6 +69,9 @@ struct Choice {
 struct Part {
     has_text: bool,
     is_thought: bool,
+    /// It carries media: an image, unless its type says otherwise.
+    has_media: bool,
+    is_no_image: bool,
 }
 
 /// The event at hand.
@@ -86,14 +87,30 @@ struct Item {
 // === impl Facts ===
 
 impl Facts {
-    pub(crate) fn new(reading: &'static Reading, tokens: Tokens) -> Self {
+    pub(crate) fn new(reading: &'static Reading, times: Times) -> Self {
         let nested = reading.nested.map(|table| Box::new(Nested::new(table)));
-        Self { tokens, nested, ..Self::default() }
+        Self { times, nested, ..Self::default() }
+    }
+
+    /// What is read from here on came at this time.
+    pub(crate) fn came(&mut self, at: Duration) {
+        self.now = at;
+        self.times.byte(at);
     }
 
     /// The reply says that it failed.
     pub(crate) fn fail(&mut self) -> &mut Fault {
         self.error.get_or_insert_default()
+    }
+
+    /// A message of an event stream names the error that it is.
+    pub(crate) fn exception(&mut self, name: &[u8]) {
+        let mut kind = String::from_utf8_lossy(without_namespace(name)).into_owned();
+        // Events name the member, headers of whole replies name the type.
+        if let Some(first) = kind.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        self.fail().kind = Some(kind);
     }
 
     /// The error with what a flat body says of it.
@@ -122,6 +139,11 @@ impl Facts {
             || self.finish_reasons.iter().any(|reason| !reason.is_empty())
     }
 
+    /// Whether a stream has come to its end, by its end mark or a reason.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended || self.has_finished()
+    }
+
     fn has_final_status(&self) -> bool {
         !matches!(self.status.as_str(), "" | "queued" | "in_progress")
     }
@@ -133,16 +155,19 @@ impl Facts {
             Field::MessageId if text.starts_with(b"msg_") => replace(&mut self.id, text),
             Field::Finish => replace(&mut self.choice.reason, text),
             Field::Stop => self.finish(0, text),
-            Field::Status => replace(&mut self.status, text),
+            Field::Status => self.status(text),
+            Field::Tier => replace(&mut self.service_tier, text),
+            Field::Fingerprint => replace(&mut self.fingerprint, text),
+            Field::MimeType => self.part.is_no_image = !text.starts_with(b"image/"),
             Field::Type => self.event(text),
             Field::Object if text == b"error" => drop(self.fail()),
             Field::ErrorType => self.fail().kind = kept(text),
+            Field::ErrorStatus => self.error_status(text),
             Field::ErrorCode => self.fail().code = kept(text),
             Field::FlatType => self.flat.kind = kept(without_namespace(text)),
             Field::FlatCode => self.flat.code = kept(text),
             Field::RetryDelay => self.retry_after = seconds(text),
             Field::BlockReason => self.block_reason = kept(text),
-            Field::JobName => self.job_name = kept(text),
             _ => {}
         }
     }
@@ -155,9 +180,15 @@ impl Facts {
             }
             (Field::Add(count), Some(value)) => self.counts.add(count, value),
             (Field::Index, index) => self.choice.index = index,
-            (Field::Finish | Field::Stop | Field::ErrorCode | Field::FlatCode, _) => {
-                self.text(field, text);
-            }
+            (Field::More, _) => self.goes_on = true,
+            (
+                Field::Finish
+                | Field::Stop
+                | Field::BlockReason
+                | Field::ErrorCode
+                | Field::FlatCode,
+                _,
+            ) => self.text(field, text),
             _ => {}
         }
     }
@@ -170,10 +201,36 @@ impl Facts {
             | b"response.completed"
             | b"response.incomplete"
             | b"response.failed" => self.ended = true,
+            b"image_generation.completed" | b"image_edit.completed" => {
+                self.counts.add(Count::Images, 1);
+                self.ended = true;
+            }
             _ if memchr::memmem::find(kind, b"reasoning").is_some() => {
                 self.item.is_about_reasoning = true;
             }
             _ => {}
+        }
+    }
+
+    fn error_status(&mut self, text: &[u8]) {
+        let fault = self.fail();
+        if fault.kind.is_none() {
+            fault.kind = kept(text);
+        }
+    }
+
+    fn status(&mut self, text: &[u8]) {
+        replace(&mut self.status, text);
+        if text == b"failed" {
+            self.fail();
+        }
+    }
+
+    fn job(&mut self, fact: JobFact, value: Scalar<'_>) {
+        let job = self.job.get_or_insert_default();
+        job.value(fact, value);
+        if job.has_failed() {
+            self.fail();
         }
     }
 
@@ -185,6 +242,7 @@ impl Facts {
         if self.finish_reasons.len() <= index {
             self.finish_reasons.resize_with(index + 1, String::new);
         }
+        let reason = &reason[..reason.len().min(MAX_REASON)];
         replace(&mut self.finish_reasons[index], reason);
     }
 
@@ -198,8 +256,12 @@ impl Facts {
 
     fn part_closed(&mut self) {
         let part = std::mem::take(&mut self.part);
-        self.item.has_text |= part.has_text && !part.is_thought;
-        self.item.has_reasoning |= part.has_text && part.is_thought;
+        let has_output = part.has_text || part.has_media;
+        self.item.has_text |= has_output && !part.is_thought;
+        self.item.has_reasoning |= has_output && part.is_thought;
+        if part.has_media && !part.is_no_image && !part.is_thought {
+            self.counts.add(Count::Images, 1);
+        }
     }
 
     /// The JSON text at hand is whole, or will never be.
@@ -212,10 +274,16 @@ impl Facts {
 
 impl Sink<Field> for Facts {
     fn value(&mut self, field: Field, value: Scalar<'_>) {
+        if let Field::Job(fact) = field {
+            return self.job(fact, value);
+        }
         match value {
             Scalar::Text(text) => self.text(field, text),
             Scalar::Number(text) => self.number(field, value, text),
-            Scalar::Bool(done) if field == Field::JobDone => self.job_done = Some(done),
+            Scalar::Bool(is_last) if field == Field::Done => {
+                self.ended |= is_last;
+                self.goes_on = !is_last;
+            }
             Scalar::Bool(_) | Scalar::Null => {}
         }
     }
@@ -227,7 +295,10 @@ impl Sink<Field> for Facts {
             Field::Delta => self.item.has_delta = true,
             Field::PartText => self.part.has_text = true,
             Field::PartThought => self.part.is_thought = true,
+            Field::Image => self.part.has_media = true,
+            Field::Images => self.counts.add(Count::Images, 1),
             Field::Error => drop(self.fail()),
+            Field::Job(fact) => self.job.get_or_insert_default().seen(fact),
             Field::End => self.ended = true,
             _ => {}
         }
@@ -249,27 +320,13 @@ impl Sink<Field> for Facts {
 
     fn item(&mut self) {
         let item = std::mem::take(&mut self.item);
+        self.times.event(self.now);
         let is_reasoning = item.has_reasoning || item.has_delta && item.is_about_reasoning;
         let is_visible = item.has_text || item.has_delta && !item.is_about_reasoning;
         if is_reasoning || is_visible {
-            self.tokens.stamp(self.now, is_visible);
+            self.times.token(self.now, is_visible);
         }
         self.counted_at_end |= item.has_counts && self.has_finished();
-    }
-}
-
-// === impl Tokens ===
-
-impl Tokens {
-    fn stamp(&mut self, now: Duration, is_visible: bool) {
-        self.first.get_or_insert(now);
-        self.last = Some(now);
-        if is_visible {
-            self.first_visible.get_or_insert(now);
-        }
-        if let Some(kept) = &mut self.kept {
-            kept.push(now);
-        }
     }
 }
 

@@ -12,7 +12,7 @@ mod table;
 pub use scalar::Scalar;
 pub use table::{Table, Want};
 
-use scan::{quote_or_escape, whole_text};
+use scan::{quote_or_bracket, quote_or_escape, whole_text};
 use table::{DEAD, ITEMS, ROOT};
 
 /// Of a string or number, this much is kept; the rest of a string is cut off.
@@ -30,6 +30,8 @@ pub trait Sink<F> {
     fn seen(&mut self, field: F);
     /// The next piece of a wanted string, unescaped.
     fn fragment(&mut self, field: F, bytes: &[u8]);
+    /// The string that came in pieces has ended.
+    fn ended(&mut self, _field: F) {}
     /// A wanted object has closed; `at` is its index in the array around it.
     fn closed(&mut self, field: F, at: u32);
     /// A whole item has been read.
@@ -285,7 +287,9 @@ impl<F: Copy> Reader<F> {
                 at += self.skip_text(&bytes[at..]);
                 continue;
             }
-            match bytes[at] {
+            at += quote_or_bracket(&bytes[at..]);
+            let Some(&byte) = bytes.get(at) else { break };
+            match byte {
                 b'"' => self.quoted = true,
                 open @ (b'{' | b'[') => self.push(open == b'{')?,
                 close @ (b'}' | b']') => {
@@ -397,6 +401,7 @@ impl<F: Copy> Reader<F> {
                     Target::Field(Want::Value, field) => {
                         sink.value(field, Scalar::Text(&self.kept));
                     }
+                    Target::Field(Want::Fragments, field) => sink.ended(field),
                     _ => {}
                 }
                 self.kept.clear();

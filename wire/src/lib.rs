@@ -3,25 +3,42 @@
 //! No socket, no clock, no task: the caller says what came and when, and gets a [`Record`].
 //! Sidecar and load generator stand at both ends of a call with the same [`Observer`].
 
+pub mod content;
 pub mod frame;
 pub mod json;
+pub mod proto;
 
+mod client;
+mod coding;
 mod dialect;
 mod facts;
+mod glob;
+mod grpc;
+mod hints;
 mod host;
+mod http_body;
+mod job;
 mod nested;
 mod observer;
 mod outcome;
+mod price;
 mod record;
 mod reply;
 mod request;
 mod shape;
+mod size;
+mod times;
 mod words;
 
+pub use glob::glob;
+pub use grpc::is_grpc;
 pub use host::Host;
 pub use observer::Observer;
 pub use outcome::{Ending, ErrorOrigin, Outcome};
+pub use price::{Cost, DEFAULT_PRICES, Prices};
 pub use record::{
-    Asked, Id, Job, JobOutcome, Media, RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
+    Asked, Id, Job, JobOutcome, Media, Moment, RateLimit, RateLimits, Record, SpanId, TraceId,
+    UsageSource,
 };
 pub use shape::{Dialect, HeadView, Headers, Shape};
+pub use size::SIZE_CLASSES;

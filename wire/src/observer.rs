@@ -1,18 +1,27 @@
 //! One call as it goes by: chunks and times in, the keys of a record out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dialect::grpc::predict;
 use crate::dialect::{Count, Usage};
-use crate::facts::{Facts, Fault, Tokens, without_namespace};
+use crate::facts::{Facts, Fault, without_namespace};
+use crate::grpc::{Ongoing, Status};
+use crate::hints;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::times::Times;
 use crate::words::word;
-use crate::{Ending, ErrorOrigin, Headers, Job, Outcome, Record, Shape, UsageSource};
+use crate::{
+    Ending, ErrorOrigin, Headers, Outcome, RateLimits, Record, Shape, UsageSource, job, size,
+};
 
 /// `error.type` of an error in band that names neither type nor code.
 const OTHER_ERROR: &str = "_OTHER";
 /// `error.type` where no response head came, and the carrier does not know better.
 const NO_ANSWER: &str = "no_answer";
+/// The status that ends HTTP on a connection.
+const SWITCHING: u16 = 101;
 /// `error.type` of a truncated call, where the carrier does not know better.
 const TRUNCATED: &str = "truncated";
 
@@ -25,6 +34,8 @@ pub struct Observer {
     request: Request,
     head: Option<Head>,
     reply: Option<Reply>,
+    /// What makes a gRPC call one.
+    grpc: Option<Box<Ongoing>>,
     keeps_token_times: bool,
 }
 
@@ -35,6 +46,7 @@ struct Head {
     at: Duration,
     error_kind: Option<String>,
     retry_after: Option<f64>,
+    limits: RateLimits,
 }
 
 // === impl Observer ===
@@ -42,8 +54,9 @@ struct Head {
 impl Observer {
     /// An observer for a call of this shape.
     pub fn new(shape: Shape) -> Self {
-        let request = Request::new(shape.asks);
-        Self { shape, request, head: None, reply: None, keeps_token_times: false }
+        let request = Request::new(&shape);
+        let grpc = shape.grpc.map(|method| Box::new(Ongoing::new(method)));
+        Self { shape, request, head: None, reply: None, grpc, keeps_token_times: false }
     }
 
     /// What the head said.
@@ -54,29 +67,54 @@ impl Observer {
     /// A piece of the request body (without transfer coding).
     pub fn request(&mut self, bytes: &[u8]) {
         self.request.chunk(bytes);
+        if let Some(grpc) = &mut self.grpc {
+            grpc.request(bytes);
+        }
     }
 
     /// Whether more of the request body could still say something; once false, it stays so.
     pub fn reads_request(&self) -> bool {
-        self.request.reads()
+        self.request.reads() || self.names_resource()
+    }
+
+    /// Whether the first message of a gRPC call may still say whom it is for.
+    fn names_resource(&self) -> bool {
+        self.grpc.as_ref().is_some_and(|grpc| grpc.reads())
     }
 
     /// Whether routing may still learn the model from more of the request body.
     pub fn awaits_model(&self) -> bool {
-        self.request.awaits_model() && self.shape.model.is_none()
+        (self.request.awaits_model() || self.names_resource()) && self.shape.model.is_none()
     }
 
     /// The model as requested, once it is known.
     pub fn model(&self) -> Option<&str> {
-        self.request.model().or(self.shape.model.as_deref())
+        let named = self.grpc.as_ref().and_then(|grpc| grpc.named.model.as_deref());
+        self.request.model().or(self.shape.model.as_deref()).or(named)
+    }
+
+    /// The location that the call names, as far as it has been read.
+    pub fn location(&self) -> Option<&str> {
+        let named = self.grpc.as_ref().and_then(|grpc| grpc.named.location.as_deref());
+        named.or(self.shape.region.as_deref())
     }
 
     /// The response head (the final one, not a 1xx).
     pub fn head(&mut self, status: u16, headers: &dyn Headers, at: Duration) {
         self.head = Some(Head::read(status, headers, at));
-        self.reply = self.shape.reading.map(|reading| {
-            let kept = self.keeps_token_times.then(Vec::new);
-            Reply::new(reading, headers, Tokens { kept, ..Tokens::default() })
+        if self.shape.reading.is_none() {
+            self.shape.recognise_reply(headers);
+        }
+        self.trailers(headers);
+        let messages = self.shape.grpc.and_then(|method| method.reply);
+        // What follows a change of protocol is no HTTP body.
+        let reading = self.shape.reading.filter(|_| status != SWITCHING);
+        self.reply = reading.map(|reading| {
+            let mut times = Times::default();
+            if self.keeps_token_times {
+                times.keep();
+            }
+            Reply::new(reading, messages, headers, times)
         });
     }
 
@@ -87,18 +125,30 @@ impl Observer {
         }
     }
 
+    /// The fields behind the response body.
+    pub fn trailers(&mut self, trailers: &dyn Headers) {
+        if let Some(grpc) = &mut self.grpc {
+            grpc.trailers(trailers);
+        }
+    }
+
     /// Keeps the offset of every token chunk from here on; [`Observer::token_times`] hands them out.
     pub fn keep_token_times(&mut self) {
         self.keeps_token_times = true;
         if let Some(reply) = &mut self.reply {
-            reply.facts_mut().tokens.kept.get_or_insert_default();
+            reply.facts_mut().times.keep();
         }
     }
 
     /// The offsets of the token chunks, where they were kept.
     pub fn token_times(&self) -> &[Duration] {
         let reply = self.reply.as_ref().filter(|_| self.is_stream());
-        reply.and_then(|reply| reply.facts().tokens.kept.as_deref()).unwrap_or_default()
+        reply.map_or(&[], |reply| reply.facts().times.kept())
+    }
+
+    /// The gaps between them, as the record means them.
+    pub fn token_gaps(&self) -> impl Iterator<Item = Duration> {
+        self.token_times().windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
     }
 
     /// The end. Fills in everything that the wire says, the outcome among it, and leaves what only
@@ -111,27 +161,39 @@ impl Observer {
         record.outcome = Some(outcome);
         record.duration_s = Some(at.as_secs_f64());
         self.fill_request(record);
-        if let Some(head) = &self.head {
+        self.request.fill(self.shape.guardrail.as_deref(), record);
+        if let Some(head) = &mut self.head {
+            record.limits = std::mem::take(&mut head.limits);
             record.status.get_or_insert(head.status);
             record.time_to_first_byte_s = Some(head.at.as_secs_f64());
         }
         if let Some(reply) = &self.reply {
             self.fill_reply(reply, outcome, record);
         }
+        self.fill_job(record);
         self.fill_error(ending, outcome, record);
+    }
+
+    fn fill_job(&self, record: &mut Record) {
+        let facts = self.facts();
+        let job = facts.and_then(|facts| facts.job.as_deref());
+        let named = self.request.job_name().or(self.shape.job.as_deref());
+        let has_error = facts.is_some_and(|facts| facts.error.is_some());
+        job::fill(job, named, self.request.video(), has_error, record);
     }
 
     /// The first cause wins: an error that the reply states came before whatever ended it.
     fn outcome(&self, ending: Ending) -> Outcome {
         let has_failed = self.head.as_ref().is_some_and(|head| head.status >= 400)
-            || self.facts().is_some_and(|facts| facts.error.is_some());
+            || self.facts().is_some_and(|facts| facts.error.is_some())
+            || self.grpc_status().is_some_and(Status::is_error);
         match ending {
             Ending::Refused => Outcome::Refused,
             Ending::NoAnswer => Outcome::Failed,
             _ if has_failed => Outcome::Failed,
             Ending::CallerLeft => Outcome::Abandoned,
             Ending::Broken => Outcome::Truncated,
-            Ending::Clean if self.is_cut_short() => Outcome::Truncated,
+            Ending::Clean if self.is_cut_short() || self.lacks_status() => Outcome::Truncated,
             Ending::Clean => Outcome::Completed,
         }
     }
@@ -140,9 +202,18 @@ impl Observer {
     fn is_cut_short(&self) -> bool {
         let (Some(reply), Some(reading)) = (&self.reply, self.shape.reading) else { return false };
         let facts = reply.facts();
-        let is_open = reading.has_end && !facts.ended && !facts.has_finished();
+        let is_open = reading.has_end && !facts.is_over();
         let needs_end = reply.is_stream() || self.is_stream() && reply.is_blank();
-        reply.is_cut() || reply.is_read() && needs_end && is_open
+        reply.is_cut() || reply.is_read() && (needs_end && is_open || facts.goes_on && !facts.ended)
+    }
+
+    /// Whether this is a gRPC call whose server has not said how it ended.
+    fn lacks_status(&self) -> bool {
+        self.shape.is_grpc() && self.grpc_status().is_none()
+    }
+
+    fn grpc_status(&self) -> Option<&Status> {
+        self.grpc.as_ref()?.status.as_ref()
     }
 
     fn is_stream(&self) -> bool {
@@ -151,7 +222,7 @@ impl Observer {
     }
 
     fn asked_stream(&self) -> Option<bool> {
-        self.shape.stream.or(self.request.stream())
+        self.shape.stream.or_else(|| self.request.stream(self.shape.streams_unasked))
     }
 
     fn facts(&self) -> Option<&Facts> {
@@ -160,13 +231,27 @@ impl Observer {
 
     fn fill_request(&self, record: &mut Record) {
         let shape = &self.shape;
-        fill(&mut record.operation, || shape.operation.clone());
+        fill(&mut record.operation, || self.operation());
         fill(&mut record.provider, || shape.provider.clone());
         fill(&mut record.region, || shape.region.clone());
         fill(&mut record.project, || shape.project.clone());
+        if let Some(grpc) = &self.grpc {
+            fill(&mut record.region, || grpc.named.location.as_deref().map(word));
+            fill(&mut record.project, || grpc.named.project.clone());
+            fill(&mut record.grpc_status, || grpc.status.map(|status| status.code));
+        }
+        record.client_retries = shape.client_retries;
         fill(&mut record.request_model, || self.model().map(str::to_owned));
         let came_as_stream = self.is_stream().then_some(true);
         fill(&mut record.stream, || self.asked_stream().or(came_as_stream));
+    }
+
+    fn operation(&self) -> Option<Arc<str>> {
+        let operation = self.shape.operation.clone();
+        match operation.as_deref() {
+            Some("predict") if self.shape.is_grpc() => Some(word(predict(self.model()))),
+            _ => operation,
+        }
     }
 
     fn fill_reply(&self, reply: &Reply, outcome: Outcome, record: &mut Record) {
@@ -176,14 +261,15 @@ impl Observer {
         record.finish_reasons = facts.reasons();
         record.block_reason = facts.block_reason.clone();
         record.counted_tokens = facts.counts.value(Count::Counted);
-        record.job = facts.job_name.clone().map(|name| {
-            let done = Some(facts.job_done.unwrap_or(false));
-            Box::new(Job { name, done, ..Job::default() })
-        });
+        record.service_tier = said(&facts.service_tier);
+        record.system_fingerprint = said(&facts.fingerprint);
+        if let Some(images) = facts.counts.value(Count::Images) {
+            record.media.get_or_insert_default().images_made = Some(images);
+        }
         record.not_understood = reply.not_understood().map(|reason| word(reason.as_str()));
         self.fill_usage(facts, outcome, record);
         if self.is_stream() {
-            fill_times(&facts.tokens, record);
+            facts.times.fill(record);
         }
     }
 
@@ -196,6 +282,7 @@ impl Observer {
             record.usage_source = Some(source);
         }
         record.input_tokens = usage.input;
+        record.size_class = usage.input.map(size::class);
         record.output_tokens = usage.output;
         record.cache_read_tokens = usage.cache_read;
         record.cache_creation_tokens = usage.cache_creation;
@@ -219,6 +306,13 @@ impl Observer {
 
     /// What the reply says of its own failure.
     fn fill_fault(&self, record: &mut Record) {
+        if let Some(status) = self.grpc_status().filter(|status| status.is_error()) {
+            fill(&mut record.error_type, || Some(status.name()));
+            fill(&mut record.error_code, || Some(status.code.to_string()));
+            fill(&mut record.error_origin, || Some(status.origin()));
+            fill(&mut record.retry_after_s, || status.retry_after);
+            return;
+        }
         let Some(head) = &self.head else { return };
         let body = self.facts().map(Facts::fault).unwrap_or_default();
         let fault = Fault { kind: head.error_kind.clone().or(body.kind), code: body.code };
@@ -238,24 +332,16 @@ impl Observer {
 
 impl Head {
     fn read(status: u16, headers: &dyn Headers, at: Duration) -> Self {
-        let mut head = Self { status, at, error_kind: None, retry_after: None };
+        let limits = hints::rate_limits(headers);
+        let mut head = Self { status, at, error_kind: None, retry_after: None, limits };
         if status >= 400 {
             head.error_kind = headers
                 .value("x-amzn-errortype")
                 .map(|kind| String::from_utf8_lossy(without_namespace(kind)).into_owned());
-            head.retry_after = retry_after(headers);
+            head.retry_after = hints::retry_after(headers);
         }
         head
     }
-}
-
-/// How long to wait, where that is said in figures; a date would need a clock.
-fn retry_after(headers: &dyn Headers) -> Option<f64> {
-    let figure = |name| -> Option<f64> {
-        let value = std::str::from_utf8(headers.value(name)?).ok()?.trim().parse().ok()?;
-        Some(value).filter(|value: &f64| value.is_finite() && *value >= 0.0)
-    };
-    figure("retry-after-ms").map(|value| value / 1000.0).or_else(|| figure("retry-after"))
 }
 
 /// Whose fault it is: by the type where that is telling, else by the status.
@@ -285,16 +371,6 @@ fn origin(status: u16, fault: &Fault) -> ErrorOrigin {
 fn says_client_status(fault: &Fault) -> bool {
     let code = fault.code.as_deref().and_then(|code| code.parse::<u16>().ok());
     code.is_some_and(|code| (400..500).contains(&code))
-}
-
-fn fill_times(tokens: &Tokens, record: &mut Record) {
-    let seconds = |at: Option<Duration>| at.map(|at| at.as_secs_f64());
-    record.time_to_first_token_s = seconds(tokens.first);
-    record.time_to_first_visible_token_s = seconds(tokens.first_visible);
-    record.time_to_last_token_s = seconds(tokens.last);
-    let span = tokens.last.zip(tokens.first).map(|(last, first)| (last - first).as_secs_f64());
-    let gaps = record.output_tokens.filter(|count| *count >= 2).map(|count| count - 1);
-    record.time_per_output_token_s = span.zip(gaps).map(|(span, gaps)| span / gaps as f64);
 }
 
 /// Fills what the carrier has not said already: it knows better.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::content::Content;
 use crate::{ErrorOrigin, Outcome};
 
 mod asked;
@@ -17,11 +18,13 @@ mod job;
 mod limits;
 mod line;
 mod media;
+mod moment;
 
 pub use asked::Asked;
 pub use job::{Job, JobOutcome};
 pub use limits::{RateLimit, RateLimits};
 pub use media::Media;
+pub use moment::Moment;
 
 /// One call, from the moment its head was read to its last byte.
 ///
@@ -182,6 +185,12 @@ pub struct Record {
     /// First byte of the response (its head) − start.
     #[serde(rename = "tidegate.time_to_first_byte_s", skip_serializing_if = "Option::is_none")]
     pub time_to_first_byte_s: Option<f64>,
+    /// First byte of the body − start; streams only.
+    #[serde(
+        rename = "tidegate.time_to_first_body_byte_s",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub time_to_first_body_byte_s: Option<f64>,
     /// First whole event (or JSON text) of the body − start; streams only.
     #[serde(rename = "tidegate.time_to_first_event_s", skip_serializing_if = "Option::is_none")]
     pub time_to_first_event_s: Option<f64>,
@@ -252,6 +261,38 @@ pub struct Record {
     /// Why reading this call's body was given up, if it was: one of few fixed words.
     #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
     pub not_understood: Option<Arc<str>>,
+    /// What the connection was changed to (`websocket`): its bytes were passed on, not read.
+    #[serde(rename = "tidegate.upgrade", skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Arc<str>>,
+    /// How often the caller had tried this call before, where its SDK says so.
+    #[serde(rename = "tidegate.client_retries", skip_serializing_if = "Option::is_none")]
+    pub client_retries: Option<u32>,
+
+    /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
+    #[serde(skip)]
+    pub is_sampled: Option<bool>,
+    /// When the first byte went to the upstream. No key: for spans.
+    #[serde(skip)]
+    pub sent_s: Option<f64>,
+    /// Waits on the way, in their order. No key: for spans.
+    #[serde(skip)]
+    pub moments: Vec<Moment>,
+    /// What was said, where the user has switched that on. No key: for spans alone.
+    #[serde(skip)]
+    pub content: Option<Arc<Content>>,
+}
+
+impl Record {
+    /// Whether a completed call lacks the token numbers that its operation should have had.
+    pub fn lacks_usage(&self) -> bool {
+        let generates = self.operation.as_deref().is_some_and(|operation| {
+            matches!(operation, "chat" | "generate_content" | "text_completion" | "embeddings")
+        });
+        // Who makes images by an interface for text is not asked for tokens.
+        let makes_images = self.media.as_ref().is_some_and(|media| media.images_made.is_some());
+        let is_silent = self.usage_source.is_none() && self.counted_tokens.is_none();
+        generates && !makes_images && is_silent && self.outcome == Some(Outcome::Completed)
+    }
 }
 
 /// Where token numbers come from.
@@ -388,6 +429,34 @@ mod tests {
         let text = serde_json::to_string(&record).expect("a record serialises");
         assert_eq!(serde_json::from_str::<Record>(&text).expect("and reads back"), record);
         assert!(text.contains(r#""time":"2026-11-21T10:00:00.123456Z""#), "{text}");
+    }
+
+    #[test]
+    fn usage_is_missed_only_where_a_completed_call_should_have_stated_it() {
+        let silent = |operation: &str, outcome| Record {
+            operation: (!operation.is_empty()).then(|| operation.into()),
+            outcome: Some(outcome),
+            ..Record::default()
+        };
+        for operation in ["chat", "generate_content", "text_completion", "embeddings"] {
+            let completed = || silent(operation, Outcome::Completed);
+            for stream in [None, Some(false), Some(true)] {
+                assert!(Record { stream, ..completed() }.lacks_usage(), "{operation} {stream:?}");
+            }
+            for outcome in Outcome::ALL.into_iter().filter(|one| *one != Outcome::Completed) {
+                assert!(!silent(operation, outcome).lacks_usage(), "{operation} {outcome:?}");
+            }
+            for source in [UsageSource::Reported, UsageSource::Partial] {
+                let stated = Record { usage_source: Some(source), ..completed() };
+                assert!(!stated.lacks_usage(), "{operation} {source:?}");
+            }
+            let media = Media { images_made: Some(1), ..Media::default() };
+            let image = Record { media: Some(media.into()), ..completed() };
+            assert!(!image.lacks_usage(), "{operation}");
+        }
+        for operation in ["", "count_tokens", "predict", "predict_long_running", "rerank"] {
+            assert!(!silent(operation, Outcome::Completed).lacks_usage(), "{operation}");
+        }
     }
 
     #[test]

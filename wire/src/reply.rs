@@ -1,15 +1,16 @@
 //! The body of a reply, from its bytes to what they say.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
-use flate2::write::GzDecoder;
-
 use crate::Headers;
+use crate::coding::{Coding, Decoder};
 use crate::dialect::{Field, Reading};
-use crate::facts::{Facts, Tokens};
-use crate::frame::{Framing, NotUnderstood, Pieces};
-use crate::json::{self, Reader};
+use crate::facts::Facts;
+use crate::frame::{Framing, Grpc, NotUnderstood, Pieces};
+use crate::grpc::{self, Messages};
+use crate::http_body::HttpBody;
+use crate::times::Times;
+use crate::{json, proto};
 
 /// What a body may decode to, whatever its length.
 const MAX_DECODED: u64 = 256 << 20;
@@ -21,19 +22,27 @@ const MAX_RATIO: u64 = 100;
 /// A reply that is being read.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    coding: Coding,
+    plain: Box<Plain>,
+    wrapping: Option<Wrapping>,
 }
 
-/// How the body is encoded.
+/// What a body comes in.
 #[derive(Debug)]
-enum Coding {
-    Identity(Box<Plain>),
-    /// Decoded as it comes, beside what goes on to the caller; this takes some 80 KiB.
-    Gzip {
-        decoder: Box<GzDecoder<Plain>>,
-        /// How much has come.
-        encoded: u64,
-    },
+enum Wrapping {
+    /// A content encoding.
+    Encoded(Encoded),
+    /// The messages of a gRPC call that carry a body as HTTP would.
+    HttpBody(Box<HttpBody>),
+}
+
+/// What undoes the encoding of a body.
+#[derive(Debug)]
+struct Encoded {
+    decoder: Box<dyn Decoder>,
+    /// How much has come.
+    length: u64,
+    /// How much has been made of it.
+    decoded: u64,
 }
 
 /// The body without its coding.
@@ -43,14 +52,12 @@ struct Plain {
     text: Text,
     /// Reading was given up: no later byte is looked at.
     given_up: bool,
-    /// How much a decoder has made.
-    decoded: u64,
 }
 
-/// The JSON texts of a reply.
+/// The JSON texts or protobuf messages of a reply.
 #[derive(Debug)]
 struct Text {
-    reader: Reader<Field>,
+    reader: Reader,
     facts: Facts,
     /// The text at hand is broken: its rest is passed over.
     is_broken: bool,
@@ -61,138 +68,167 @@ struct Text {
     not_understood: Option<NotUnderstood>,
 }
 
+/// What a text is written in.
+#[derive(Debug)]
+enum Reader {
+    Json(json::Reader<Field>),
+    Proto(proto::Reader<Field>),
+}
+
 // === impl Reply ===
 
 impl Reply {
-    pub(crate) fn new(reading: &'static Reading, headers: &dyn Headers, tokens: Tokens) -> Self {
-        let mut facts = Facts::new(reading, tokens);
+    /// A reply with this head; `messages` is how it reads where it comes by gRPC.
+    pub(crate) fn new(
+        reading: &'static Reading,
+        messages: Option<Messages>,
+        headers: &dyn Headers,
+        times: Times,
+    ) -> Self {
+        let mut facts = Facts::new(reading, times);
         for (name, count) in reading.count_headers {
             if let Some(value) = headers.value(name).and_then(number) {
                 facts.counts.set(*count, value);
             }
         }
+        let json = Reader::Json(json::Reader::new(&reading.paths));
+        // What is not gRPC is an answer from somewhere on the way: an error, most likely.
+        if let Some(messages) = messages.filter(|_| grpc::is_grpc(headers)) {
+            return Self::by_grpc(messages, headers, json, facts);
+        }
         let framing = Framing::announced(headers.value("content-type"));
-        let plain = Plain::new(framing, Text::new(reading, facts));
-        Self { coding: Coding::new(headers.value("content-encoding"), plain) }
+        let mut plain = Box::new(Plain::new(framing, Text::new(json, facts)));
+        let wrapping = match Coding::read(headers.value("content-encoding")) {
+            Coding::Identity => None,
+            Coding::Encoded(decoder) => {
+                Some(Wrapping::Encoded(Encoded { decoder, length: 0, decoded: 0 }))
+            }
+            Coding::Unknown => {
+                plain.give_up(NotUnderstood::Encoded);
+                None
+            }
+        };
+        Self { plain, wrapping }
+    }
+
+    fn by_grpc(messages: Messages, headers: &dyn Headers, json: Reader, facts: Facts) -> Self {
+        let encoding = headers.value("grpc-encoding");
+        match messages {
+            Messages::Fields(table) => {
+                let reader = Reader::Proto(proto::Reader::new(table));
+                let framing = Framing::Grpc(Box::new(Grpc::new(encoding)));
+                let plain = Box::new(Plain::new(framing, Text::new(reader, facts)));
+                Self { plain, wrapping: None }
+            }
+            Messages::HttpBody => {
+                let plain = Box::new(Plain::new(Framing::announced(None), Text::new(json, facts)));
+                let messages = Box::new(HttpBody::new(encoding));
+                Self { plain, wrapping: Some(Wrapping::HttpBody(messages)) }
+            }
+        }
     }
 
     /// Reads on.
     pub(crate) fn chunk(&mut self, bytes: &[u8], at: Duration) {
-        self.plain_mut().text.facts.now = at;
-        match &mut self.coding {
-            Coding::Identity(plain) => plain.feed(bytes),
-            Coding::Gzip { decoder, encoded } => {
-                *encoded += bytes.len() as u64;
-                if !decoder.get_ref().given_up
-                    && let Err(reason) = inflate(decoder, bytes, *encoded)
-                {
-                    decoder.get_mut().give_up(reason);
-                }
+        if bytes.is_empty() {
+            return;
+        }
+        self.facts_mut().came(at);
+        if self.plain.given_up {
+            return;
+        }
+        let read = match &mut self.wrapping {
+            None => return self.plain.feed(bytes),
+            Some(Wrapping::Encoded(encoded)) => encoded.decode(bytes, &mut self.plain),
+            Some(Wrapping::HttpBody(messages)) => {
+                messages.feed(bytes, |body| self.plain.feed(body))
             }
+        };
+        if let Err(reason) = read {
+            self.plain.give_up(reason);
         }
     }
 
     /// No more comes.
     pub(crate) fn end(&mut self) {
-        if let Coding::Gzip { decoder, encoded: 1.. } = &mut self.coding
-            && !decoder.get_ref().given_up
-        {
-            decoder.get_mut().text.is_cut = decoder.try_finish().is_err();
+        let is_whole = match &mut self.wrapping {
+            Some(Wrapping::Encoded(encoded)) => encoded.end(),
+            Some(Wrapping::HttpBody(messages)) => messages.between(),
+            None => true,
+        };
+        self.plain.end();
+        // Some servers end a stream, but not its encoding.
+        let text = &mut self.plain.text;
+        if !self.plain.given_up && !text.facts.ended {
+            text.is_cut |= !is_whole;
         }
-        self.plain_mut().end();
     }
 
     /// Whether this is framed as streams are.
     pub(crate) fn is_stream(&self) -> bool {
-        self.plain().framing.is_stream()
+        self.plain.framing.is_stream()
     }
 
     /// Whether nothing has come.
     pub(crate) fn is_blank(&self) -> bool {
-        self.plain().framing.is_blank()
+        self.plain.framing.is_blank()
     }
 
     /// Whether the body ended within a message.
     pub(crate) fn is_cut(&self) -> bool {
-        self.plain().text.is_cut
+        self.plain.text.is_cut
     }
 
     /// Whether the reply could be read to its end.
     pub(crate) fn is_read(&self) -> bool {
-        !self.plain().given_up
+        !self.plain.given_up
     }
 
     pub(crate) fn not_understood(&self) -> Option<NotUnderstood> {
-        let text = &self.plain().text;
+        let text = &self.plain.text;
         let nested = text.facts.is_broken.then_some(NotUnderstood::NotJson);
         text.not_understood.or(nested)
     }
 
     pub(crate) fn facts(&self) -> &Facts {
-        &self.plain().text.facts
+        &self.plain.text.facts
     }
 
     pub(crate) fn facts_mut(&mut self) -> &mut Facts {
-        &mut self.plain_mut().text.facts
-    }
-
-    fn plain(&self) -> &Plain {
-        match &self.coding {
-            Coding::Identity(plain) => plain,
-            Coding::Gzip { decoder, .. } => decoder.get_ref(),
-        }
-    }
-
-    fn plain_mut(&mut self) -> &mut Plain {
-        match &mut self.coding {
-            Coding::Identity(plain) => plain,
-            Coding::Gzip { decoder, .. } => decoder.get_mut(),
-        }
+        &mut self.plain.text.facts
     }
 }
 
-// === impl Coding ===
+// === impl Encoded ===
 
-impl Coding {
-    fn new(coding: Option<&[u8]>, mut plain: Plain) -> Self {
-        match coding.unwrap_or_default() {
-            b"" | b"identity" => Self::Identity(Box::new(plain)),
-            b"gzip" | b"x-gzip" => {
-                Self::Gzip { decoder: Box::new(GzDecoder::new(plain)), encoded: 0 }
-            }
-            _ => {
-                plain.give_up(NotUnderstood::Encoded);
-                Self::Identity(Box::new(plain))
-            }
-        }
+impl Encoded {
+    /// No more comes. Whether it has come to its end.
+    fn end(&mut self) -> bool {
+        self.length == 0 || self.decoder.end()
     }
-}
 
-/// Decodes all that can be decoded now: an event must not wait for the next one.
-fn inflate(
-    decoder: &mut GzDecoder<Plain>,
-    mut bytes: &[u8],
-    encoded: u64,
-) -> Result<(), NotUnderstood> {
-    let most = encoded.saturating_mul(MAX_RATIO).saturating_add(FREELY_DECODED).min(MAX_DECODED);
-    while !bytes.is_empty() {
-        match decoder.write(bytes).map_err(|_| NotUnderstood::Encoded)? {
-            // The encoding has ended; what follows belongs to nothing.
-            0 => break,
-            used => bytes = &bytes[used..],
-        }
-        if decoder.get_ref().decoded > most {
-            return Err(NotUnderstood::DecodedTooLarge);
-        }
+    /// Decodes what came, as long as that stays in proportion.
+    fn decode(&mut self, bytes: &[u8], plain: &mut Plain) -> Result<(), NotUnderstood> {
+        self.length += bytes.len() as u64;
+        let most = self.length.saturating_mul(MAX_RATIO).saturating_add(FREELY_DECODED);
+        let most = most.min(MAX_DECODED);
+        let decoded = &mut self.decoded;
+        self.decoder.decode(bytes, &mut |bytes| {
+            *decoded += bytes.len() as u64;
+            if *decoded > most {
+                return Err(NotUnderstood::DecodedTooLarge);
+            }
+            plain.feed(bytes);
+            Ok(())
+        })
     }
-    decoder.flush().map_err(|_| NotUnderstood::Encoded)
 }
 
 // === impl Plain ===
 
 impl Plain {
     fn new(framing: Framing, text: Text) -> Self {
-        Self { framing, text, given_up: false, decoded: 0 }
+        Self { framing, text, given_up: false }
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -211,7 +247,9 @@ impl Plain {
         }
         self.text.at_end = true;
         let is_cut = self.framing.end(&mut self.text);
-        self.text.is_cut |= is_cut;
+        // What follows the end of a stream of lines may be anything.
+        let is_over = matches!(self.framing, Framing::Sse(_)) && self.text.facts.is_over();
+        self.text.is_cut |= is_cut && !is_over;
     }
 
     fn give_up(&mut self, reason: NotUnderstood) {
@@ -220,39 +258,41 @@ impl Plain {
     }
 }
 
-/// Takes what a decoder makes.
-impl io::Write for Plain {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.decoded += bytes.len() as u64;
-        self.feed(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 // === impl Text ===
 
 impl Text {
-    fn new(reading: &'static Reading, facts: Facts) -> Self {
-        Self {
-            reader: Reader::new(&reading.paths),
-            facts,
-            is_broken: false,
-            at_end: false,
-            is_cut: false,
-            not_understood: None,
+    fn new(reader: Reader, facts: Facts) -> Self {
+        Self { reader, facts, is_broken: false, at_end: false, is_cut: false, not_understood: None }
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn feed(&mut self, bytes: &[u8], facts: &mut Facts) -> Result<(), NotUnderstood> {
+        match self {
+            Self::Json(reader) => reader.feed(bytes, facts).map_err(not_json),
+            Self::Proto(reader) => reader.feed(bytes, facts).map_err(not_protobuf),
         }
     }
 
-    fn broken(&mut self, error: json::Error) {
-        self.not_understood.get_or_insert(match error {
-            json::Error::Malformed => NotUnderstood::NotJson,
-            json::Error::TooDeep => NotUnderstood::TooDeep,
-        });
+    fn end(&mut self, facts: &mut Facts) -> Result<(), NotUnderstood> {
+        match self {
+            Self::Json(reader) => reader.end(facts).map_err(not_json),
+            Self::Proto(reader) => reader.end(facts).map_err(not_protobuf),
+        }
     }
+}
+
+fn not_json(error: json::Error) -> NotUnderstood {
+    match error {
+        json::Error::Malformed => NotUnderstood::NotJson,
+        json::Error::TooDeep => NotUnderstood::TooDeep,
+    }
+}
+
+fn not_protobuf(_: proto::Malformed) -> NotUnderstood {
+    NotUnderstood::NotProtobuf
 }
 
 impl Pieces for Text {
@@ -262,7 +302,7 @@ impl Pieces for Text {
         }
         if let Err(error) = self.reader.feed(bytes, &mut self.facts) {
             self.is_broken = true;
-            self.broken(error);
+            self.not_understood.get_or_insert(error);
         }
     }
 
@@ -271,7 +311,7 @@ impl Pieces for Text {
         let was_broken = std::mem::take(&mut self.is_broken);
         match ended {
             Err(_) if self.at_end && !was_broken => self.is_cut = true,
-            Err(error) if !was_broken => self.broken(error),
+            Err(error) if !was_broken => drop(self.not_understood.get_or_insert(error)),
             _ => {}
         }
         self.facts.piece_ended();
@@ -284,13 +324,13 @@ impl Pieces for Text {
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) {
-        if matches!(name, b":exception-type" | b":error-code") {
-            let mut kind = String::from_utf8_lossy(value).into_owned();
-            // Events name the member, headers of whole replies name the type.
-            if let Some(first) = kind.get_mut(..1) {
-                first.make_ascii_uppercase();
+        match name {
+            b":exception-type" | b":error-code" => self.facts.exception(value),
+            b":event-type" if value.ends_with(b"Exception") => self.facts.exception(value),
+            b":message-type" if matches!(value, b"exception" | b"error") => {
+                self.facts.fail();
             }
-            self.facts.fail().kind = Some(kind);
+            _ => {}
         }
     }
 

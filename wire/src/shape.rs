@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::dialect::{Asks, Call, DIALECTS, Path, Reading};
+use crate::client;
+use crate::dialect::{self, Asks, Call, DIALECTS, Path, Reading, recognise_reply};
+use crate::grpc::{self, Method};
 use crate::host::Host;
+use crate::job;
+use crate::request::{Asking, UNKNOWN, asking};
 use crate::words::word;
 
 /// What of a request's head decides how the call reads.
@@ -25,11 +29,18 @@ pub struct HeadView<'a> {
 pub trait Headers {
     /// The first value of the field with this lower-case name.
     fn value(&self, name: &str) -> Option<&[u8]>;
+
+    /// Shows every field, its name in whatever case.
+    fn each(&self, show: &mut dyn FnMut(&[u8], &[u8]));
 }
 
 impl Headers for http::HeaderMap {
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.get(name).map(|value| value.as_bytes())
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&[u8], &[u8])) {
+        self.iter().for_each(|(name, value)| show(name.as_str().as_bytes(), value.as_bytes()));
     }
 }
 
@@ -70,10 +81,24 @@ pub struct Shape {
     pub project: Option<String>,
     /// Whether a stream is asked for, where the path says so.
     pub stream: Option<bool>,
+    /// How often the caller had tried this call before, where its SDK says so.
+    pub client_retries: Option<u32>,
+    /// Whether Google's SDK lost the path, so that nobody can tell what was meant.
+    pub has_lost_path: bool,
+    /// Whether it is a stream that comes where the request does not say.
+    pub(crate) streams_unasked: bool,
     /// What the body of the request may add.
     pub(crate) asks: Asks,
+    /// How the body of the request reads; absent where it says nothing.
+    pub(crate) asking: Option<&'static Asking>,
+    /// The guardrail that a header names.
+    pub(crate) guardrail: Option<String>,
+    /// The long-running job that the path names.
+    pub(crate) job: Option<String>,
     /// How the reply reads; absent where nobody knows.
     pub(crate) reading: Option<&'static Reading>,
+    /// How its messages read; absent where this is no gRPC.
+    pub(crate) grpc: Option<Method>,
 }
 
 impl Dialect {
@@ -94,28 +119,78 @@ impl Shape {
     pub fn read(head: &HeadView<'_>) -> Self {
         let host = Host::read(head.host.unwrap_or(""));
         let path = Path::new(head.path);
+        if head.method == "POST" && grpc::is_grpc(head.headers) {
+            return Self::grpc(head, &host, &path);
+        }
         let Some(call) = DIALECTS.iter().find_map(|recognise| recognise(head, &path)) else {
-            return Self::unknown(head, &host);
+            return Self::unknown(head, &path, &host);
         };
+        Self::known(call, head, &host, &path)
+    }
+
+    /// A call by gRPC, whose path names a service and its method.
+    fn grpc(head: &HeadView<'_>, host: &Host<'_>, path: &Path<'_>) -> Self {
+        match dialect::grpc::recognise(head, path) {
+            Some((call, method)) => Self {
+                // Its messages are no JSON.
+                asking: None,
+                grpc: Some(method),
+                ..Self::known(call, head, host, path)
+            },
+            None => Self {
+                asks: Asks::default(),
+                asking: None,
+                grpc: Some(Method::default()),
+                ..Self::unknown(head, path, host)
+            },
+        }
+    }
+
+    /// Whether this is a call by gRPC.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc.is_some()
+    }
+
+    fn known(call: Call, head: &HeadView<'_>, host: &Host<'_>, path: &Path<'_>) -> Self {
+        let signed = signed_region(head);
         let region = match host.region {
             Some(region) => Some(word(region)),
-            None => call.region.as_deref().or_else(|| signed_region(head, &call)).map(word),
+            None => call.region.as_deref().or(signed).map(word),
         };
+        // Whoever speaks, a signature for Bedrock is only good there.
+        let provider = host.provider.or(signed.and(Some("aws.bedrock"))).or(call.provider);
+        let is_json = may_be_json(head);
         Self {
             dialect: call.dialect,
+            asking: asking(&call, head).filter(|_| is_json),
+            guardrail: guardrail(head, &call),
+            job: job::named(path),
             operation: Some(word(call.operation)),
-            provider: host.provider.or(call.provider).map(word),
+            provider: provider.map(word),
             model: call.model,
             region,
             project: call.project,
             stream: call.stream,
-            asks: if may_be_json(head) { call.asks } else { Asks::default() },
+            client_retries: client::retries(head.headers),
+            has_lost_path: false,
+            streams_unasked: call.streams_unasked,
+            asks: if is_json { call.asks } else { Asks::default() },
             reading: Some(call.reading),
+            grpc: None,
+        }
+    }
+
+    /// A call that only its reply makes known.
+    pub(crate) fn recognise_reply(&mut self, headers: &dyn Headers) {
+        if let Some(reading) = recognise_reply(headers) {
+            self.dialect = Dialect::Generate;
+            self.operation = Some(word("text_completion"));
+            self.reading = Some(reading);
         }
     }
 
     /// A call that no dialect knows: it may still name a model.
-    fn unknown(head: &HeadView<'_>, host: &Host<'_>) -> Self {
+    fn unknown(head: &HeadView<'_>, path: &Path<'_>, host: &Host<'_>) -> Self {
         let asks = Asks { model: head.method == "POST" && may_be_json(head), stream: false };
         Self {
             dialect: Dialect::Other,
@@ -125,20 +200,35 @@ impl Shape {
             region: host.region.map(word),
             project: None,
             stream: None,
+            streams_unasked: false,
+            client_retries: client::retries(head.headers),
+            has_lost_path: client::has_lost_path(head, path),
             asks,
+            asking: asks.model.then_some(&UNKNOWN),
+            guardrail: None,
+            job: None,
             reading: None,
+            grpc: None,
         }
     }
 }
 
-/// The region that the caller signed for (SigV4).
-fn signed_region<'a>(head: &HeadView<'a>, call: &Call) -> Option<&'a str> {
+/// The guardrail that a call to Bedrock is to apply, where its head says so.
+fn guardrail(head: &HeadView<'_>, call: &Call) -> Option<String> {
     if call.dialect != Dialect::Bedrock {
         return None;
     }
+    let guardrail = head.headers.value("x-amzn-bedrock-guardrailidentifier")?;
+    Some(String::from_utf8_lossy(guardrail).into_owned()).filter(|name| !name.is_empty())
+}
+
+/// The region of Bedrock that the caller signed for (SigV4).
+fn signed_region<'a>(head: &HeadView<'a>) -> Option<&'a str> {
     let signature = std::str::from_utf8(head.headers.value("authorization")?).ok()?;
     let (_, scope) = signature.strip_prefix("AWS4-HMAC-SHA256")?.split_once("Credential=")?;
-    scope.split(['/', ',']).nth(2)
+    let mut parts = scope.split(['/', ',']).skip(2);
+    let region = parts.next()?;
+    parts.next()?.starts_with("bedrock").then_some(region)
 }
 
 /// Whether the body may be JSON: some clients do not say, or say what is not so. What turns out

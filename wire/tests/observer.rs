@@ -1,12 +1,17 @@
 //! What an observer makes of times, endings and requests.
 
-use std::io::Write;
 use std::time::Duration;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::HeaderMap;
 use tidegate_wire::{Ending, ErrorOrigin, HeadView, Observer, Outcome, Record, Shape, UsageSource};
+
+#[path = "../../tests/support/encoding.rs"]
+mod encoding;
+#[path = "../../tests/support/flushing.rs"]
+mod flushing;
+
+use encoding::encoded;
+use flushing::flushing;
 
 #[test]
 fn tokens_are_stamped_and_roles_are_not() {
@@ -20,13 +25,20 @@ fn tokens_are_stamped_and_roles_are_not() {
     observer.chunk(b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":5}}\n\n", ms(100));
     observer.chunk(b"data: [DONE]\n\n", ms(110));
     assert_eq!(observer.token_times(), [ms(30), ms(50), ms(90)]);
+    assert_eq!(observer.token_gaps().collect::<Vec<_>>(), [ms(20), ms(40)]);
 
     let record = finish(observer, Ending::Clean, ms(120));
     assert_eq!(record.time_to_first_byte_s, Some(0.010));
+    assert_eq!(record.time_to_first_body_byte_s, Some(0.020));
+    assert_eq!(record.time_to_first_event_s, Some(0.020));
     assert_eq!(record.time_to_first_token_s, Some(0.030));
     assert_eq!(record.time_to_first_visible_token_s, Some(0.050));
     assert_eq!(record.time_to_last_token_s, Some(0.090));
     assert_eq!(record.time_per_output_token_s, Some(0.015));
+    assert_eq!((record.token_chunks, record.stalls), (Some(3), Some(0)));
+    assert_eq!(record.gap_max_s, Some(0.040));
+    let median = record.gap_p50_s.expect("there are gaps");
+    assert!((median / 0.020 - 1.0).abs() <= 0.05, "{median}");
     assert_eq!(record.duration_s, Some(0.120));
 }
 
@@ -50,11 +62,13 @@ fn a_call_that_does_not_stream_has_no_token_times() {
     assert!(observer.token_times().is_empty());
     let record = finish(observer, Ending::Clean, ms(30));
     assert_eq!((record.stream, record.time_to_first_token_s), (Some(false), None));
+    assert_eq!((record.time_to_first_body_byte_s, record.time_to_first_event_s), (None, None));
+    assert_eq!((record.token_chunks, record.gap_max_s, record.stalls), (None, None, None));
     assert_eq!(record.outcome, Some(Outcome::Completed));
 }
 
 #[test]
-fn the_request_is_read_no_further_than_it_says_something() {
+fn routing_waits_no_longer_than_for_the_model_and_the_rest_is_read_as_it_passes() {
     let mut observer = chat("");
     assert!(observer.reads_request() && observer.awaits_model());
     observer.request(br#"{"messages":[{"model":"no","stream":true}],"mod"#);
@@ -62,9 +76,27 @@ fn the_request_is_read_no_further_than_it_says_something() {
     observer.request(br#"el":"m","#);
     assert_eq!(observer.model(), Some("m"));
     assert!(observer.reads_request() && !observer.awaits_model());
-    observer.request(br#""stream":true,"x":"#);
+    observer.request(br#""stream":true,"max_tok"#);
+    assert!(observer.reads_request());
+    observer.request(br#"ens":9}"#);
     assert!(!observer.reads_request());
-    assert_eq!(finish(observer, Ending::CallerLeft, ms(1)).stream, Some(true));
+    let record = finish(observer, Ending::CallerLeft, ms(1));
+    assert_eq!(record.stream, Some(true));
+    assert_eq!(record.asked.and_then(|asked| asked.max_tokens), Some(9));
+}
+
+#[test]
+fn of_a_call_that_no_dialect_knows_only_the_model_is_read() {
+    let mut observer = Observer::new(Shape::read(&HeadView {
+        method: "POST",
+        host: Some("localhost"),
+        path: "/v1/rankings",
+        query: None,
+        headers: &HeaderMap::new(),
+    }));
+    observer.request(br#"{"model":"m","#);
+    assert!(!observer.reads_request());
+    assert_eq!(observer.model(), Some("m"));
 }
 
 #[test]
@@ -74,6 +106,18 @@ fn a_request_that_names_no_model_keeps_nobody_waiting() {
     assert_eq!(observer.model(), None);
     observer.request(b"{\"model\":\"late\"}");
     assert_eq!(observer.model(), None);
+}
+
+#[test]
+fn what_a_request_says_first_holds_wherever_it_is_cut() {
+    let body = r#"{"model":"a","model":"b","stream":true,"stream":false}{"model":"c"}"#;
+    for at in 0..body.len() {
+        let mut observer = chat(&body[..at]);
+        observer.request(&body.as_bytes()[at..]);
+        let record = finish(observer, Ending::CallerLeft, ms(1));
+        assert_eq!(record.request_model.as_deref(), Some("a"), "cut at {at}");
+        assert_eq!(record.stream, Some(true), "cut at {at}");
+    }
 }
 
 #[test]
@@ -139,39 +183,70 @@ fn usage_is_final_once_it_came_with_the_reason() {
 
 #[test]
 fn an_event_of_an_encoded_stream_is_read_when_it_comes() {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let mut observer = chat(r#"{"model":"m","stream":true}"#);
-    observer.keep_token_times();
-    observer.head(200, &gzip_stream(), ms(1));
-    for at in 2..5 {
-        encoder.write_all(&delta(r#"{"content":"hi"}"#)).expect("memory takes everything");
-        encoder.flush().expect("memory takes everything");
-        observer.chunk(&std::mem::take(encoder.get_mut()), ms(at));
+    let event = delta(r#"{"content":"hi"}"#);
+    for coding in ["gzip", "deflate", "bare deflate", "br", "zstd"] {
+        let mut encode = flushing(coding);
+        let mut observer = encoded_stream(coding.rsplit(' ').next().expect("a word"));
+        for at in 2..5 {
+            observer.chunk(&encode(&event), ms(at));
+        }
+        assert_eq!(observer.token_times(), [ms(2), ms(3), ms(4)], "{coding}");
+        let record = finish(observer, Ending::Clean, ms(5));
+        assert_eq!(record.outcome, Some(Outcome::Truncated), "{coding} has not ended");
     }
-    assert_eq!(observer.token_times(), [ms(2), ms(3), ms(4)]);
 }
 
 #[test]
 fn an_encoding_that_is_none_is_given_up() {
-    let mut observer = chat(r#"{"model":"m","stream":true}"#);
-    observer.head(200, &gzip_stream(), ms(1));
-    observer.chunk(b"data: {}\n\n", ms(2));
-    let record = finish(observer, Ending::Clean, ms(3));
-    assert_eq!(record.not_understood.as_deref(), Some("encoded"));
-    assert_eq!(record.outcome, Some(Outcome::Completed));
+    for coding in ["gzip", "deflate", "br", "zstd", "gzip, br", "compress"] {
+        let mut observer = encoded_stream(coding);
+        observer.chunk(b"data: {}\n\n", ms(2));
+        observer.chunk(b"data: {}\n\n", ms(2));
+        let record = finish(observer, Ending::Clean, ms(3));
+        assert_eq!(record.not_understood.as_deref(), Some("encoded"), "{coding}");
+        assert_eq!(record.outcome, Some(Outcome::Completed), "{coding}");
+    }
 }
 
 #[test]
 fn what_decodes_to_far_more_than_came_is_given_up() {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    for _ in 0..64 {
-        encoder.write_all(&[b' '; 1 << 20]).expect("memory takes everything");
+    let spaces = vec![b' '; 16 << 20];
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        let mut observer = encoded_stream(coding);
+        observer.chunk(&encoded(coding, spaces.clone()), ms(2));
+        let record = finish(observer, Ending::Clean, ms(3));
+        assert_eq!(record.not_understood.as_deref(), Some("decoded_too_large"), "{coding}");
     }
-    let mut observer = chat(r#"{"model":"m","stream":true}"#);
-    observer.head(200, &gzip_stream(), ms(1));
-    observer.chunk(&encoder.finish().expect("memory takes everything"), ms(2));
-    let record = finish(observer, Ending::Clean, ms(3));
-    assert_eq!(record.not_understood.as_deref(), Some("decoded_too_large"));
+}
+
+#[test]
+fn a_window_over_8_mib_is_given_up_before_it_is_allocated() {
+    let frame = |window_log: u8| {
+        let mut frame = vec![0x28, 0xB5, 0x2F, 0xFD, 0, (window_log - 10) << 3];
+        // One raw block, the last.
+        frame.extend([17, 0, 0]);
+        frame.extend([b'{', b'}']);
+        frame
+    };
+    for (window_log, reason) in [(23, None), (24, Some("encoded")), (41, Some("encoded"))] {
+        let mut observer = encoded_stream("zstd");
+        observer.chunk(&frame(window_log), ms(2));
+        let record = finish(observer, Ending::Clean, ms(3));
+        assert_eq!(record.not_understood.as_deref(), reason, "2^{window_log}");
+    }
+}
+
+#[test]
+fn what_follows_an_encoding_belongs_to_nothing() {
+    let stop = b"data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
+    for coding in ["gzip", "deflate", "bare deflate", "br"] {
+        let mut observer = encoded_stream(coding.rsplit(' ').next().expect("a word"));
+        observer.chunk(&encoded(coding, stop.to_vec()), ms(2));
+        observer.chunk(&[0; 16], ms(2));
+        let record = finish(observer, Ending::Clean, ms(3));
+        assert_eq!((record.not_understood, record.outcome), (None, Some(Outcome::Completed)));
+        assert_eq!(record.finish_reasons, ["stop"], "{coding}");
+    }
 }
 
 #[test]
@@ -236,10 +311,14 @@ fn event_stream() -> HeaderMap {
     HeaderMap::from_iter([(http::header::CONTENT_TYPE, content_type)])
 }
 
-fn gzip_stream() -> HeaderMap {
+/// An observer of a stream that is encoded.
+fn encoded_stream(coding: &str) -> Observer {
     let mut headers = event_stream();
-    headers.insert(http::header::CONTENT_ENCODING, "gzip".parse().expect("a value"));
-    headers
+    headers.insert(http::header::CONTENT_ENCODING, coding.parse().expect("a value"));
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.keep_token_times();
+    observer.head(200, &headers, ms(1));
+    observer
 }
 
 fn finish(observer: Observer, ending: Ending, at: Duration) -> Record {

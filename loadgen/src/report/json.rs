@@ -8,7 +8,7 @@ use super::{DEFINITIONS, Report};
 struct Document<'a> {
     tool: &'static str,
     version: &'static str,
-    definitions: [&'static str; 3],
+    definitions: [&'static str; DEFINITIONS.len()],
     #[serde(flatten)]
     report: &'a Report,
 }

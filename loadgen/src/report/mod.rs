@@ -23,10 +23,11 @@ pub use table::{Grid, Table, time};
 const LATEST_P99: Duration = Duration::from_millis(100);
 
 /// How the figures are to be read.
-pub const DEFINITIONS: [&str; 3] = [
+pub const DEFINITIONS: [&str; 4] = [
     "Times count from when a call was due; latencies are of completed calls.",
     "Duration: to the last byte. TTFT: to the first token, reasoning included; streams only.",
     "Gap: between chunks with tokens. Tokens: as the provider stated them.",
+    "USD: by the table of prices; `+` where some calls have no price there.",
 ];
 
 /// What a run came to.
@@ -101,6 +102,11 @@ pub struct Summary {
     pub calls_per_s: f64,
     /// Tokens as the provider stated them.
     pub tokens: Tokens,
+    /// What they cost by the table of prices, in US dollars; calls without a price are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Calls that used something without a price.
+    pub unpriced: u64,
     /// Output tokens each second.
     pub output_tokens_per_s: f64,
     /// Due until the last byte.
@@ -262,6 +268,8 @@ impl Summary {
             outcomes: Outcomes::of(tally),
             calls_per_s: per_s(tally.calls()),
             tokens: tally.tokens,
+            cost_usd: tally.cost,
+            unpriced: tally.unpriced,
             output_tokens_per_s: per_s(tally.tokens.output.unwrap_or(0)),
             duration_s: tally.duration.quantiles(),
             time_to_first_token_s: tally.first_token.quantiles(),

@@ -39,10 +39,10 @@ impl fmt::Display for Table<'_> {
 
 fn latencies(report: &Report) -> Grid {
     let mut grid = Grid::default();
-    grid.row(["", "", "", "tokens", "", "duration", "", "", "", "TTFT", "", "", "", "gap", ""]);
+    grid.row(["", "", "", "tokens", "", "", "duration", "", "", "", "TTFT", "", "", "", "gap", ""]);
     grid.row([
-        "model", "calls", "errors", "in", "out", "p50", "p90", "p99", "p99.9", "p50", "p90", "p99",
-        "p99.9", "p50", "p99",
+        "model", "calls", "errors", "in", "out", "USD", "p50", "p90", "p99", "p99.9", "p50", "p90",
+        "p99", "p99.9", "p50", "p99",
     ]);
     for model in &report.models {
         grid.row(latency_row(&model.model, &model.summary));
@@ -58,6 +58,7 @@ fn latency_row(name: &str, summary: &Summary) -> Vec<String> {
         summary.errors().to_string(),
         tokens(summary.tokens.input),
         tokens(summary.tokens.output),
+        money(summary),
     ];
     let four: [fn(&Quantiles) -> f64; 4] = [|q| q.p50, |q| q.p90, |q| q.p99, |q| q.p999];
     let two: [fn(&Quantiles) -> f64; 2] = [|q| q.p50, |q| q.p99];
@@ -112,6 +113,12 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
 /// Tokens, unless no answer stated any.
 fn tokens(tokens: Option<u64>) -> String {
     tokens.map_or_else(|| "-".to_owned(), count)
+}
+
+/// What calls cost, unless none has a price; `+` where some have none.
+fn money(summary: &Summary) -> String {
+    let mark = if summary.unpriced > 0 { "+" } else { "" };
+    summary.cost_usd.map_or_else(|| "-".to_owned(), |usd| format!("{usd:.4}{mark}"))
 }
 
 /// A time in the unit that suits it, with three digits: `812µs`, `81.2ms`, `8.12s`.

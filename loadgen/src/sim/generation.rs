@@ -66,8 +66,14 @@ const WORDS: [&str; 48] = [
 pub(super) struct Ask {
     pub(super) model: String,
     pub(super) input_tokens: u64,
-    /// The most tokens that the caller takes.
+    /// The most tokens that the caller takes, of each choice.
     pub(super) limit: Option<u64>,
+    /// How many answers the caller wants; none said is one.
+    pub(super) choices: Option<u64>,
+    /// Whether the dialect has words for reasoning.
+    pub(super) thinks: bool,
+    /// The tool that may be called, where the dialect has words for that.
+    pub(super) tool: Option<String>,
 }
 
 /// A call's answer, decided before its first token is sent.
@@ -77,7 +83,14 @@ pub(super) struct Generation {
     pub(super) id: u128,
     pub(super) model: String,
     pub(super) input_tokens: u64,
+    /// All tokens, of all choices, reasoning included.
     pub(super) output_tokens: u64,
+    /// Of these, the ones of reasoning; they come first.
+    pub(super) reasoning_tokens: u64,
+    /// The answers, which have as many tokens each and take turns in a stream.
+    pub(super) choices: u64,
+    /// The tool that is called instead of saying something.
+    pub(super) tool: Option<String>,
     /// Whether the caller's limit ended it.
     pub(super) capped: bool,
     pub(super) created: Timestamp,
@@ -92,18 +105,58 @@ pub(super) struct Generation {
 pub(super) struct Token {
     pub(super) index: u64,
     pub(super) word: &'static str,
+    /// Of all choices.
     pub(super) last: bool,
+    /// The answer that it belongs to.
+    pub(super) choice: u64,
+    pub(super) is_reasoning: bool,
+    /// Whether it is the first of its choice that is no reasoning.
+    pub(super) is_first_visible: bool,
+    /// Whether it is the last of its choice.
+    pub(super) ends_choice: bool,
 }
 
 impl Generation {
     pub(super) fn token(&self, index: u64) -> Token {
+        let (choice, place) = (index % self.choices, index / self.choices);
+        let reasoning = self.reasoning_tokens / self.choices;
         let word = WORDS[(mix(self.id as u64, index) % WORDS.len() as u64) as usize];
-        let word = if index == 0 { word.trim_start() } else { word };
-        Token { index, word, last: index + 1 == self.output_tokens }
+        let starts = place == 0 || place == reasoning;
+        Token {
+            index,
+            word: if starts { word.trim_start() } else { word },
+            last: index + 1 == self.output_tokens,
+            choice,
+            is_reasoning: place < reasoning,
+            is_first_visible: place == reasoning,
+            ends_choice: place + 1 == self.output_tokens / self.choices,
+        }
     }
 
+    /// What the first choice says.
     pub(super) fn text(&self) -> String {
-        (0..self.output_tokens).map(|index| self.token(index).word).collect()
+        self.text_of(0)
+    }
+
+    /// What a choice says.
+    pub(super) fn text_of(&self, choice: u64) -> String {
+        self.words(choice, false)
+    }
+
+    /// What a choice thought before.
+    pub(super) fn reasoning_of(&self, choice: u64) -> String {
+        self.words(choice, true)
+    }
+
+    fn words(&self, choice: u64, reasoning: bool) -> String {
+        let tokens = (choice..self.output_tokens).step_by(self.choices as usize);
+        let tokens = tokens.map(|index| self.token(index));
+        tokens.filter(|token| token.is_reasoning == reasoning).map(|token| token.word).collect()
+    }
+
+    /// What a choice gives its tool, as JSON.
+    pub(super) fn arguments_of(&self, choice: u64) -> String {
+        format!(r#"{{"text":"{}"}}"#, self.text_of(choice))
     }
 
     /// When a token is due, from the start. A schedule, so that late tokens do not delay later ones.
@@ -121,20 +174,44 @@ impl Generation {
         if self.capped { length } else { stop }
     }
 
+    /// One of three words, by how the answer ended.
+    pub(super) fn end(
+        &self,
+        stop: &'static str,
+        length: &'static str,
+        tool: &'static str,
+    ) -> &'static str {
+        self.reason(if self.tool.is_some() { tool } else { stop }, length)
+    }
+
     /// Writes a template of a dialect, with what every dialect says at some place.
     pub(super) fn fill(&self, template: &str, values: &[(&str, &dyn Display)]) -> String {
-        let common: [(&str, &dyn Display); 9] = [
+        let common: [(&str, &dyn Display); 11] = [
             ("id", &format_args!("{:032x}", self.id)),
             ("created", &self.created.as_second()),
             ("time", &format_args!("{:.6}", self.created)),
             ("model", &quoted(&self.model)),
             ("input", &self.input_tokens),
             ("output", &self.output_tokens),
+            ("reasoning", &self.reasoning_tokens),
+            ("visible", &(self.output_tokens - self.reasoning_tokens)),
             ("total", &(self.input_tokens + self.output_tokens)),
             ("first_ms", &self.ttft.as_millis()),
             ("latency_ms", &self.latency().as_millis()),
         ];
         fill(template, &[values, &common].concat())
+    }
+}
+
+// === impl Token ===
+
+impl Token {
+    /// Its part of what a tool is given, as it stands within a string of JSON. The parts of a choice
+    /// make up [`Generation::arguments_of`].
+    pub(super) fn argument(&self) -> String {
+        let before = if self.is_first_visible { r#"{\"text\":\""# } else { "" };
+        let after = if self.ends_choice { r#"\"}"# } else { "" };
+        format!("{before}{}{after}", self.word)
     }
 }
 
@@ -226,6 +303,38 @@ mod tests {
             ]},
         ]);
         assert_eq!(input_tokens(&[&messages]), 2);
+    }
+
+    #[test]
+    fn choices_take_turns_and_think_first() {
+        let generation = Generation {
+            id: 1,
+            model: String::new(),
+            input_tokens: 0,
+            output_tokens: 10,
+            reasoning_tokens: 4,
+            choices: 2,
+            tool: None,
+            capped: false,
+            created: Timestamp::UNIX_EPOCH,
+            ttft: Duration::ZERO,
+            tpot: Duration::ZERO,
+        };
+        let tokens: Vec<_> = (0..10).map(|index| generation.token(index)).collect();
+        let of = |is: fn(&Token) -> bool| -> Vec<_> {
+            tokens.iter().filter(|token| is(token)).map(|token| token.index).collect()
+        };
+        assert_eq!(of(|token| token.choice == 1), [1, 3, 5, 7, 9]);
+        assert_eq!(of(|token| token.is_reasoning), [0, 1, 2, 3]);
+        assert_eq!(of(|token| token.is_first_visible), [4, 5]);
+        assert_eq!(of(|token| token.ends_choice), [8, 9]);
+        let words = |text: String| text.split_whitespace().count();
+        assert_eq!(words(generation.reasoning_of(1)), 2);
+        assert_eq!(words(generation.text_of(1)), 3);
+
+        let parts = tokens.iter().filter(|token| token.choice == 1 && !token.is_reasoning);
+        let arguments: String = parts.map(Token::argument).collect();
+        assert_eq!(quoted(&generation.arguments_of(1)), format!("\"{arguments}\""));
     }
 
     #[test]

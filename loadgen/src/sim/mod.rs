@@ -2,7 +2,8 @@
 //!
 //! **Tokens.** A prompt has a quarter of the bytes of its text, rounded up. An answer has
 //! `output_tokens` words, unless the caller's limit is lower; each word is one token, and each token
-//! one chunk of a stream.
+//! one chunk of a stream. Of several choices each has as many, and they take turns. What a tool is
+//! given leaves in one chunk with its last token where a dialect sends it whole.
 //!
 //! **Time.** The head of a stream leaves when a slot is taken, with what the dialect says before its
 //! first token. That token leaves `ttft` later, and the others `tpot` apart. An answer in one piece
@@ -11,7 +12,10 @@
 //! **Tests** may ask for more by headers of a request: `x-sim-ttft`, `x-sim-tpot` and
 //! `x-sim-output-tokens` go before the options, and `x-sim-fault` is a status from 400 up, or what
 //! happens after half of the tokens: `cut` (the connection breaks), `stall` (nothing more comes) or
-//! `error-event` (an error in band; of an answer in one piece, status 500).
+//! `error-event` (an error in band; of an answer in one piece, status 500). `x-sim-reasoning-tokens`
+//! puts so many tokens of reasoning in front, where the dialect has words for them; `x-sim-tools: 1`
+//! answers a request that brings tools by a call of the first; `x-sim-polls` says how often a film
+//! that is begun now is asked for before it is done.
 //!
 //! **Administration.** `GET /-/served`, `POST /-/reset`, and `GET /-/stamps`: when each token left,
 //! in nanoseconds since 1970, by the trace id of the request's `traceparent`, as

@@ -13,6 +13,12 @@ pub(super) struct Overrides {
     pub(super) tpot: Option<Duration>,
     /// `x-sim-output-tokens`: as `--output-tokens`.
     pub(super) output_tokens: Option<u64>,
+    /// `x-sim-reasoning-tokens`: tokens of reasoning before the others.
+    pub(super) reasoning_tokens: Option<u64>,
+    /// `x-sim-tools: 1`: a request that brings tools is answered by a call of the first.
+    pub(super) tools: bool,
+    /// `x-sim-polls`: how often a job that begins now is asked for before it is done.
+    pub(super) polls: Option<u64>,
     /// `x-sim-fault`: how this call goes wrong.
     pub(super) fault: Option<Fault>,
 }
@@ -42,7 +48,10 @@ impl Overrides {
         Ok(Self {
             ttft: value(headers, "x-sim-ttft", duration)?,
             tpot: value(headers, "x-sim-tpot", duration)?,
-            output_tokens: value(headers, "x-sim-output-tokens", |text| text.parse().ok())?,
+            output_tokens: value(headers, "x-sim-output-tokens", number)?,
+            reasoning_tokens: value(headers, "x-sim-reasoning-tokens", number)?,
+            tools: value(headers, "x-sim-tools", number)? == Some(1),
+            polls: value(headers, "x-sim-polls", number)?,
             fault: value(headers, "x-sim-fault", fault)?,
         })
     }
@@ -66,6 +75,10 @@ fn value<T>(
         Some(value) => Ok(Some(value)),
         None => Err(format!("header {name} cannot be read: {value:?}")),
     }
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok()
 }
 
 fn duration(text: &str) -> Option<Duration> {

@@ -25,7 +25,7 @@ pub(super) struct Script {
     pub(super) headers: &'static [(&'static str, &'static str)],
     /// What comes with the head, before any token.
     pub(super) opening: Vec<u8>,
-    /// The chunk that carries a token.
+    /// The chunk that carries a token; empty where that waits for the next.
     pub(super) token: Box<dyn FnMut(Token) -> Vec<u8> + Send>,
     /// What follows the last token at once.
     pub(super) ending: Vec<u8>,
@@ -41,6 +41,8 @@ pub(super) struct Playback {
     timer: Pin<Box<Sleep>>,
     next: Step,
     fault: Option<Break>,
+    /// Tokens that wait for the chunk they leave in: what a tool is given comes whole in some dialects.
+    waiting: u64,
     /// What the call holds while it runs; given back with the last chunk, or when the caller leaves.
     held: Option<(Slot, Entry)>,
 }
@@ -72,6 +74,7 @@ impl Playback {
         Self {
             timer: Box::pin(sleep_until(start + generation.due(0))),
             next: Step::Opening,
+            waiting: 0,
             held: Some(held),
             script,
             generation,
@@ -83,14 +86,16 @@ impl Playback {
     /// The chunk with this token, and what comes after it.
     fn token(&mut self, index: u64) -> Vec<u8> {
         let token = self.generation.token(index);
-        if let Some((_, entry)) = &mut self.held {
-            entry.give_out(1);
-        }
         self.next = if token.last { Step::Ending } else { Step::Token(index + 1) };
         if !token.last {
             self.timer.as_mut().reset(self.start + self.generation.due(index + 1));
         }
-        (self.script.token)(token)
+        let chunk = (self.script.token)(token);
+        self.waiting += 1;
+        if let Some((_, entry)) = self.held.as_mut().filter(|_| !chunk.is_empty()) {
+            entry.give_out(std::mem::take(&mut self.waiting));
+        }
+        chunk
     }
 
     /// Goes wrong as the caller wished.
@@ -191,6 +196,9 @@ mod tests {
             model: String::new(),
             input_tokens: 1,
             output_tokens: 4,
+            reasoning_tokens: 0,
+            choices: 1,
+            tool: None,
             capped: false,
             created: Timestamp::UNIX_EPOCH,
             ttft: TTFT,

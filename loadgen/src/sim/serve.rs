@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Options;
 use super::capacity::{Capacity, Overloaded, Slot};
+use super::dialect::jobs::Jobs;
 use super::dialect::{self, Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, json, set};
 use super::generation::{Ask, Generation, mix};
 use super::overrides::{Break, Fault, Overrides};
@@ -27,6 +28,12 @@ const BODY_LIMIT_BYTES: usize = 64 << 20;
 /// The most tokens of one answer, whoever wishes for more.
 const MOST_TOKENS: u64 = 1_000_000;
 
+/// How often a job is asked for before it is done.
+const POLLS: u64 = 2;
+
+/// The most answers to one call; OpenAI gives as many.
+const MOST_CHOICES: u64 = 128;
+
 /// The longest time before or between tokens.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -37,6 +44,7 @@ pub(super) struct Model {
     capacity: Capacity,
     tally: Arc<Tally>,
     calls: AtomicU64,
+    jobs: Jobs,
 }
 
 type Body = Either<Full<Bytes>, Playback>;
@@ -65,6 +73,7 @@ impl Model {
             capacity: Capacity::new(options.capacity, options.queue),
             tally: Arc::default(),
             calls: AtomicU64::new(0),
+            jobs: Jobs::default(),
             options,
         }
     }
@@ -72,7 +81,7 @@ impl Model {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let target = Target::new(head.uri.clone());
-        match dialect::of(&target).filter(|_| head.method == Method::POST) {
+        match dialect::of(&head.method, &target) {
             Some(dialect) => self.call(dialect, target, head, body).await,
             None => self.administer(&head.method, &target).map(whole),
         }
@@ -96,6 +105,9 @@ impl Model {
             self.tally.fail();
             dialect.refuse(&target, &stop.refusal(dialect, id.clone())).map(whole)
         });
+        for (name, value) in dialect.limits(&target, response.status()) {
+            set(response.headers_mut(), name, value);
+        }
         if let Some((name, id)) = dialect.request_id(&id) {
             set(response.headers_mut(), name, id);
         }
@@ -120,7 +132,9 @@ impl Model {
         }
 
         let fault = overrides.midway();
-        match dialect.read(&Call { target, headers, body })? {
+        let polls = overrides.polls.unwrap_or(POLLS);
+        let (id, jobs) = (self.id(number), &self.jobs);
+        match dialect.read(&Call { target, headers, body, id, jobs, polls })? {
             Answer::Ready(reply) => Ok(reply.map(whole)),
             Answer::Pass { ask, reply } => {
                 let sequence = self.begin(ask, &overrides, number, &mut entry).await?;
@@ -154,14 +168,22 @@ impl Model {
     ) -> Result<Sequence, Stop> {
         let slot = self.capacity.admit().await?;
         entry.take_in(ask.input_tokens);
-        let length = overrides.output_tokens.unwrap_or(self.options.output_tokens);
-        let length = length.clamp(1, MOST_TOKENS);
+        let choices = ask.choices.unwrap_or(1).clamp(1, MOST_CHOICES);
+        let most = MOST_TOKENS / choices;
+        let visible = overrides.output_tokens.unwrap_or(self.options.output_tokens).clamp(1, most);
+        let reasoning = overrides.reasoning_tokens.filter(|_| ask.thinks).unwrap_or(0);
+        let length = reasoning.saturating_add(visible).min(most);
         let limit = ask.limit.unwrap_or(u64::MAX).max(1);
+        // Something is always said: an answer of reasoning alone is one that no dialect can end.
+        let reasoning = reasoning.min(length.min(limit) - 1);
         let generation = Generation {
             id: self.id(number),
             model: ask.model,
             input_tokens: ask.input_tokens,
-            output_tokens: length.min(limit),
+            output_tokens: length.min(limit) * choices,
+            reasoning_tokens: reasoning * choices,
+            choices,
+            tool: ask.tool.filter(|_| overrides.tools),
             capped: limit < length,
             created: Timestamp::now(),
             ttft: overrides.ttft.unwrap_or(self.options.ttft).min(LONGEST),

@@ -11,6 +11,8 @@ use tokio::time::timeout;
 
 use super::{Options, Simulator};
 
+mod forms;
+
 /// Tokens of an answer, and of the prompt `hello there`.
 const OUTPUT: u64 = 5;
 const INPUT: u64 = 3;
@@ -37,6 +39,7 @@ enum Framing {
     Sse,
     Array,
     Nul,
+    Lines,
     EventStream,
     /// An event stream of objects in base64.
     Chunks,
@@ -554,6 +557,7 @@ impl Framing {
         match self {
             Self::One => vec![object(text())],
             Self::Array => serde_json::from_slice(bytes).expect("it is an array"),
+            Self::Lines => text().lines().map(object).collect(),
             Self::Nul => text().split_terminator('\0').map(object).collect(),
             Self::Sse => {
                 let data = text().lines().filter_map(|line| line.strip_prefix("data: "));

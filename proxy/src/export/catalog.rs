@@ -2,9 +2,10 @@
 //!
 //! Prometheus and OTLP show this one list, so they cannot disagree.
 
-use tidegate_wire::Outcome;
+use tidegate_wire::{Outcome, SIZE_CLASSES};
 
 use super::metrics::{Labels, Series, Value};
+use super::names::{self, Conventions};
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,9 +24,21 @@ pub static FAMILIES: &[&Family] = &[
     &OVERHEAD,
     &TOKENS,
     &USAGE_ABSENT,
+    &TIME_TO_FIRST_TOKEN_BY_INPUT,
+    &INPUT_MEDIA,
+    &JOBS,
+    &JOB_DURATION,
+    &JOB_POLLS,
+    &JOBS_OPEN,
+    &JOBS_FORGOTTEN,
+    &VIDEO_SECONDS,
+    &COST,
+    &UNPRICED_CALLS,
+    &UNPRICED_TOKENS,
     &CALLS_IN_FLIGHT,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
+    &WARNINGS,
     &BUILD_INFO,
     &CLIENT_OPERATION_DURATION,
     &CLIENT_TOKEN_USAGE,
@@ -36,6 +49,12 @@ pub static FAMILIES: &[&Family] = &[
 /// The types of [`TOKENS`], in the order in which a series keeps them.
 pub(super) const TOKEN_TYPES: [&str; 5] =
     ["input", "output", "cache_read", "cache_creation", "reasoning"];
+
+/// The kinds of [`INPUT_MEDIA`], likewise.
+pub(super) const MEDIA_KINDS: [&str; 4] = ["image", "audio", "video", "document"];
+
+/// The types of [`UNPRICED_TOKENS`], likewise.
+pub(super) const UNPRICED_TYPES: [&str; 2] = ["input", "output"];
 
 /// One metric.
 #[derive(Debug)]
@@ -76,6 +95,13 @@ pub struct Label {
     pub prometheus: &'static str,
     /// Its value for a series of calls, and the part of it that is read.
     pub(super) value: fn(&Labels, &'static str) -> String,
+}
+
+impl Family {
+    /// The labels that it has under these conventions.
+    pub(super) fn shown(&self, conventions: Conventions) -> impl Iterator<Item = &'static Label> {
+        self.labels.iter().copied().filter(move |label| conventions.shows(label.name))
+    }
 }
 
 type Read = fn(&Labels, &Series, &mut dyn FnMut(&'static str, Value));
@@ -176,6 +202,155 @@ pub static USAGE_ABSENT: Family = Family {
     read: |_, series, put| put("", Value::Counter(series.usage_absent)),
 };
 
+/// How long streams took to their first token, by the size of the prompt.
+pub static TIME_TO_FIRST_TOKEN_BY_INPUT: Family = Family {
+    name: "tidegate.time_to_first_token_by_input",
+    prometheus: "tidegate_time_to_first_token_by_input_seconds",
+    unit: "s",
+    help: "Time from the request head to the first token of a stream, by input tokens as reported.",
+    kind: Kind::Histogram,
+    labels: &[&MODEL, &INPUT_SIZE],
+    read: |_, series, put| {
+        let classes = series.by_input.as_deref().into_iter().flatten();
+        for (class, times) in SIZE_CLASSES.into_iter().zip(classes) {
+            put(class, Value::Histogram(times.clone()));
+        }
+    },
+};
+
+/// What requests carried beside text.
+pub static INPUT_MEDIA: Family = Family {
+    name: "tidegate.input.media",
+    prometheus: "tidegate_input_media_total",
+    unit: "{item}",
+    help: "Images, recordings, videos and documents in requests.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &MEDIA_KIND],
+    read: |_, series, put| {
+        for (kind, count) in MEDIA_KINDS.into_iter().zip(series.media) {
+            if count > 0 {
+                put(kind, Value::Counter(count));
+            }
+        }
+    },
+};
+
+const JOB: &[&Label] = &[&MODEL, &PROVIDER, &REGION];
+const JOB_ENDED: &[&Label] = &[&MODEL, &PROVIDER, &REGION, &OUTCOME];
+
+/// Long-running jobs that have ended.
+pub static JOBS: Family = Family {
+    name: "tidegate.jobs",
+    prometheus: "tidegate_jobs_total",
+    unit: "{job}",
+    help: "Long-running jobs that were seen done (succeeded, failed, filtered) or are no longer polled (abandoned).",
+    kind: Kind::Counter,
+    labels: JOB_ENDED,
+    read: |_, _, _| {},
+};
+
+/// How long jobs took.
+pub static JOB_DURATION: Family = Family {
+    name: "tidegate.job.duration",
+    prometheus: "tidegate_job_duration_seconds",
+    unit: "s",
+    help: "Time from the submit of a job to its end, as it states it, else as seen here.",
+    kind: Kind::Histogram,
+    labels: JOB_ENDED,
+    read: |_, _, _| {},
+};
+
+/// Looks at jobs.
+pub static JOB_POLLS: Family = Family {
+    name: "tidegate.job.polls",
+    prometheus: "tidegate_job_polls_total",
+    unit: "{call}",
+    help: "Polls of long-running jobs.",
+    kind: Kind::Counter,
+    labels: JOB,
+    read: |_, _, _| {},
+};
+
+/// Jobs whose end has not been seen.
+pub static JOBS_OPEN: Family = Family {
+    name: "tidegate.jobs.open",
+    prometheus: "tidegate_jobs_open",
+    unit: "{job}",
+    help: "Long-running jobs that were seen here and not yet seen done.",
+    kind: Kind::Gauge,
+    labels: JOB,
+    read: |_, _, _| {},
+};
+
+/// Jobs that had to make room.
+pub static JOBS_FORGOTTEN: Family = Family {
+    name: "tidegate.jobs.forgotten",
+    prometheus: "tidegate_jobs_forgotten_total",
+    unit: "{job}",
+    help: "Open jobs that are no longer kept in mind, for there were too many.",
+    kind: Kind::Counter,
+    labels: &[],
+    read: |_, _, _| {},
+};
+
+/// What was made.
+pub static VIDEO_SECONDS: Family = Family {
+    name: "tidegate.video",
+    prometheus: "tidegate_video_seconds_total",
+    unit: "s",
+    help: "Length of the videos that jobs have made, as asked for.",
+    kind: Kind::Counter,
+    labels: JOB,
+    read: |_, _, _| {},
+};
+
+/// What calls cost.
+pub static COST: Family = Family {
+    name: "tidegate.cost.usd",
+    prometheus: "tidegate_cost_usd_total",
+    unit: "{USD}",
+    help: "Cost of calls by the price table, in US dollars; calls without a price are left out.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM],
+    read: |_, series, put| {
+        if let Some(cost) = series.cost {
+            put("", Value::Cost(cost));
+        }
+    },
+};
+
+/// Calls that the cost leaves out.
+pub static UNPRICED_CALLS: Family = Family {
+    name: "tidegate.unpriced.calls",
+    prometheus: "tidegate_unpriced_calls_total",
+    unit: "{call}",
+    help: "Calls that used something which the price table has no price for.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER],
+    read: |labels, series, put| {
+        if is_model_call(labels) {
+            put("", Value::Counter(series.unpriced));
+        }
+    },
+};
+
+/// Tokens that the cost leaves out.
+pub static UNPRICED_TOKENS: Family = Family {
+    name: "tidegate.unpriced.tokens",
+    prometheus: "tidegate_unpriced_tokens_total",
+    unit: "{token}",
+    help: "Tokens of calls that used something which the price table has no price for.",
+    kind: Kind::Counter,
+    labels: &[&MODEL, &PROVIDER, &TYPE],
+    read: |_, series, put| {
+        for (part, tokens) in UNPRICED_TYPES.into_iter().zip(series.unpriced_tokens) {
+            if series.unpriced > 0 {
+                put(part, Value::Counter(tokens));
+            }
+        }
+    },
+};
+
 /// Calls that have not ended yet.
 pub static CALLS_IN_FLIGHT: Family = Family {
     name: "tidegate.calls.in_flight",
@@ -209,6 +384,17 @@ pub static NOT_UNDERSTOOD: Family = Family {
     read: |_, _, _| {},
 };
 
+/// What will go wrong in silence.
+pub static WARNINGS: Family = Family {
+    name: "tidegate.warnings",
+    prometheus: "tidegate_warnings_total",
+    unit: "{warning}",
+    help: "Warnings in the records of calls: what will go wrong in silence.",
+    kind: Kind::Counter,
+    labels: &[&WARNING],
+    read: |_, _, _| {},
+};
+
 /// Which build this is.
 pub static BUILD_INFO: Family = Family {
     name: "tidegate.build_info",
@@ -227,7 +413,7 @@ pub static CLIENT_OPERATION_DURATION: Family = Family {
     unit: "s",
     help: "GenAI operation duration.",
     kind: Kind::Histogram,
-    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL, &ERROR_TYPE],
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL, &ERROR_TYPE],
     read: |labels, series, put| {
         if is_model_call(labels) {
             put("", Value::Histogram(series.duration.clone()));
@@ -242,7 +428,13 @@ pub static CLIENT_TOKEN_USAGE: Family = Family {
     unit: "{token}",
     help: "Number of input and output tokens used.",
     kind: Kind::Histogram,
-    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL, &GEN_AI_TOKEN_TYPE],
+    labels: &[
+        &GEN_AI_OPERATION,
+        &GEN_AI_PROVIDER,
+        &GEN_AI_SYSTEM,
+        &GEN_AI_MODEL,
+        &GEN_AI_TOKEN_TYPE,
+    ],
     read: |labels, series, put| {
         if is_model_call(labels) {
             put("input", Value::Histogram(series.input_usage.clone()));
@@ -258,7 +450,7 @@ pub static SERVER_TIME_TO_FIRST_TOKEN: Family = Family {
     unit: "s",
     help: "Time to generate the first token of a stream.",
     kind: Kind::Histogram,
-    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL],
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL],
     read: |labels, series, put| {
         if is_model_call(labels) {
             put("", Value::Histogram(series.time_to_first_token.clone()));
@@ -273,7 +465,7 @@ pub static SERVER_TIME_PER_OUTPUT_TOKEN: Family = Family {
     unit: "s",
     help: "Time per output token of a stream, after the first.",
     kind: Kind::Histogram,
-    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_MODEL],
+    labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL],
     read: |labels, series, put| {
         if is_model_call(labels) {
             put("", Value::Histogram(series.time_per_output_token.clone()));
@@ -295,9 +487,12 @@ static ERROR_ORIGIN: Label = Label::same("error_origin", |labels, _| {
     text(labels.error_origin.map(tidegate_wire::ErrorOrigin::as_str))
 });
 static TYPE: Label = Label::same("type", |_, part| part.into());
+static INPUT_SIZE: Label = Label::same("input_size", |_, part| part.into());
+static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into());
 // These families are not read off series of calls: the registry names their values itself.
 static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
 static REASON: Label = Label::same("reason", |_, part| part.into());
+static WARNING: Label = Label::same("warning", |_, part| part.into());
 static BUILD_VERSION: Label = Label::same("version", |_, part| part.into());
 static BUILD_REVISION: Label = Label::same("revision", |_, part| part.into());
 
@@ -306,10 +501,13 @@ static GEN_AI_OPERATION: Label = Label {
     prometheus: "gen_ai_operation_name",
     value: OPERATION.value,
 };
-static GEN_AI_PROVIDER: Label = Label {
-    name: "gen_ai.provider.name",
-    prometheus: "gen_ai_provider_name",
-    value: PROVIDER.value,
+static GEN_AI_PROVIDER: Label =
+    Label { name: names::PROVIDER, prometheus: "gen_ai_provider_name", value: PROVIDER.value };
+// Of these two, the conventions that are followed show one or both.
+static GEN_AI_SYSTEM: Label = Label {
+    name: names::SYSTEM,
+    prometheus: "gen_ai_system",
+    value: |labels, _| names::system(&labels.provider).to_owned(),
 };
 static GEN_AI_MODEL: Label =
     Label { name: "gen_ai.request.model", prometheus: "gen_ai_request_model", value: MODEL.value };
@@ -340,4 +538,17 @@ fn error_type(labels: &Labels) -> String {
 
 fn text(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_that_names_the_provider_names_it_under_all_conventions() {
+        for family in FAMILIES {
+            let has = |name: &str| family.labels.iter().any(|label| label.name == name);
+            assert_eq!(has(names::PROVIDER), has(names::SYSTEM), "{}", family.name);
+        }
+    }
 }

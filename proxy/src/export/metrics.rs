@@ -13,9 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use rustc_hash::{FxHashMap, FxHashSet};
-use tidegate_wire::{ErrorOrigin, Outcome, Record};
+use tidegate_wire::{ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
+use tokio::time::Instant;
 
-use super::catalog::{self, FAMILIES, Family};
+use super::catalog::{self, FAMILIES, Family, MEDIA_KINDS};
+use super::names::Conventions;
+use crate::jobs::{JobLimits, Jobs};
 
 /// The label value for words that found no room.
 pub const OTHER: &str = "other";
@@ -44,21 +47,25 @@ pub const TOKENS: &[f64] = &[
     16777216.0, 67108864.0,
 ];
 
+/// Picodollars in a dollar.
+const PICODOLLARS: f64 = 1e12;
 /// Longer words never become label values.
 const WORD_BYTES: usize = 128;
 /// Series of one worker; beyond it, what callers choose counts as [`OTHER`].
 const SERIES: usize = 2_000;
-/// Reasons why a call was not understood; the reader of bodies has fewer.
-const REASONS: usize = 32;
+/// Words of one kind that a worker counts; who writes them into records has fewer.
+const WORDS: usize = 32;
 
 /// All metrics of this process.
 #[derive(Debug)]
 pub struct Registry {
     started: Timestamp,
+    conventions: Conventions,
     models: Arc<Names>,
     regions: Arc<Names>,
     shards: Mutex<Vec<Arc<Mutex<Shard>>>>,
     dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
+    jobs: Arc<Jobs>,
 }
 
 /// The metrics that one worker adds to.
@@ -67,9 +74,14 @@ pub struct Shard {
     models: LocalNames,
     regions: LocalNames,
     series: FxHashMap<Labels, Series>,
-    not_understood: FxHashMap<Arc<str>, u64>,
+    not_understood: Words,
+    warnings: Words,
     in_flight: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Arc<AtomicI64>>>,
 }
+
+/// How often a record had which word of a small vocabulary.
+#[derive(Debug, Default)]
+struct Words(FxHashMap<Arc<str>, u64>);
 
 /// One call in flight, for as long as it is held.
 #[derive(Debug)]
@@ -80,6 +92,8 @@ pub struct InFlight(Arc<AtomicI64>);
 pub struct Snapshot {
     /// When the counters began, at zero.
     pub started: Timestamp,
+    /// The conventions by which labels are named.
+    pub conventions: Conventions,
     /// Every metric that has at least one point.
     pub families: Vec<(&'static Family, Vec<Point>)>,
 }
@@ -87,7 +101,8 @@ pub struct Snapshot {
 /// One series of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// The values of the family's labels, in their order; an empty one is an absent one.
+    /// The values of the family's labels that are shown, in their order; an empty one is an absent
+    /// one.
     pub labels: Vec<String>,
     /// What was counted.
     pub value: Value,
@@ -98,6 +113,10 @@ pub struct Point {
 pub enum Value {
     /// A number that only grows.
     Counter(u64),
+    /// A time that only grows: whole numbers add up the same in any order.
+    Milliseconds(u64),
+    /// An amount of money that only grows, in picodollars: whole numbers add up the same in any order.
+    Cost(u64),
     /// A number that goes up and down.
     Gauge(i64),
     /// How often which size occurred.
@@ -135,17 +154,26 @@ pub(super) struct Series {
     pub(super) usage_absent: u64,
     /// By the types of [`catalog::TOKEN_TYPES`]; absent until one was stated.
     pub(super) tokens: [Option<u64>; 5],
+    /// In picodollars; absent until a call had a cost.
+    pub(super) cost: Option<u64>,
+    pub(super) unpriced: u64,
+    /// By the types of [`catalog::UNPRICED_TYPES`].
+    pub(super) unpriced_tokens: [u64; 2],
     pub(super) duration: Histogram,
     pub(super) time_to_first_token: Histogram,
     pub(super) time_per_output_token: Histogram,
     pub(super) overhead: Histogram,
     pub(super) input_usage: Histogram,
     pub(super) output_usage: Histogram,
+    /// Times to the first token, by [`SIZE_CLASSES`]; absent until there is one.
+    pub(super) by_input: Option<Box<[Histogram; SIZE_CLASSES.len()]>>,
+    /// By the kinds of [`catalog::MEDIA_KINDS`].
+    pub(super) media: [u64; MEDIA_KINDS.len()],
 }
 
 /// Words that may become label values: those known from the start, and a number of others.
 #[derive(Debug)]
-struct Names {
+pub(crate) struct Names {
     admitted: RwLock<FxHashSet<Arc<str>>>,
     limit: usize,
 }
@@ -186,13 +214,38 @@ impl Registry {
         models: impl IntoIterator<Item = Arc<str>>,
         regions: impl IntoIterator<Item = Arc<str>>,
     ) -> Self {
+        let models = Arc::new(Names::new(models, MODELS));
+        let regions = Arc::new(Names::new(regions, REGIONS));
         Self {
             started: Timestamp::now(),
-            models: Arc::new(Names::new(models, MODELS)),
-            regions: Arc::new(Names::new(regions, REGIONS)),
+            conventions: Conventions::default(),
+            jobs: Arc::new(Jobs::new(JobLimits::default(), models.clone(), regions.clone())),
+            models,
+            regions,
             shards: Mutex::default(),
             dropped: Mutex::default(),
         }
+    }
+
+    /// The same registry, with these limits to the jobs that it keeps in mind.
+    pub fn with_job_limits(mut self, limits: JobLimits) -> Self {
+        self.jobs = Arc::new(Jobs::new(limits, self.models.clone(), self.regions.clone()));
+        self
+    }
+
+    /// The long-running jobs that were seen.
+    pub fn jobs(&self) -> &Arc<Jobs> {
+        &self.jobs
+    }
+
+    /// The same registry, with labels named by these conventions.
+    pub fn with_conventions(self, conventions: Conventions) -> Self {
+        Self { conventions, ..self }
+    }
+
+    /// The conventions by which labels are named.
+    pub fn conventions(&self) -> Conventions {
+        self.conventions
     }
 
     /// A shard for one more worker.
@@ -201,7 +254,8 @@ impl Registry {
             models: LocalNames::new(self.models.clone()),
             regions: LocalNames::new(self.regions.clone()),
             series: FxHashMap::default(),
-            not_understood: FxHashMap::default(),
+            not_understood: Words::default(),
+            warnings: Words::default(),
             in_flight: FxHashMap::default(),
         }));
         lock(&self.shards).push(shard.clone());
@@ -225,9 +279,13 @@ impl Registry {
                     None => _ = series.insert(labels.clone(), counted.clone()),
                 }
             }
-            for (reason, count) in &shard.not_understood {
-                let labels = vec![reason.to_string()];
-                add(&mut points, &catalog::NOT_UNDERSTOOD, labels, Value::Counter(*count));
+            for (family, words) in [
+                (&catalog::NOT_UNDERSTOOD, &shard.not_understood),
+                (&catalog::WARNINGS, &shard.warnings),
+            ] {
+                for (word, count) in &words.0 {
+                    add(&mut points, family, vec![word.to_string()], Value::Counter(*count));
+                }
             }
             for (upstream, models) in &shard.in_flight {
                 for (model, count) in models {
@@ -241,6 +299,9 @@ impl Registry {
             let value = Value::Counter(count.load(Ordering::Relaxed));
             add(&mut points, &catalog::RECORDS_DROPPED, vec![(*exporter).into()], value);
         }
+        // Nobody but a reader could tell when a job was given up.
+        self.jobs.sweep(Instant::now());
+        self.jobs.read(&mut |family, labels, value| add(&mut points, family, labels, value));
         let build = vec![catalog::VERSION.into(), catalog::REVISION.into()];
         add(&mut points, &catalog::BUILD_INFO, build, Value::Gauge(1));
         for (labels, counted) in &series {
@@ -249,13 +310,15 @@ impl Registry {
                     if matches!(&value, Value::Histogram(counted) if counted.count() == 0) {
                         return;
                     }
-                    let labels = family.labels.iter().map(|label| (label.value)(labels, part));
+                    let labels =
+                        family.shown(self.conventions).map(|label| (label.value)(labels, part));
                     add(&mut points, family, labels.collect(), value);
                 });
             }
         }
         Snapshot {
             started: self.started,
+            conventions: self.conventions,
             families: FAMILIES
                 .iter()
                 .filter_map(|family| Some((*family, points.remove(family.prometheus)?)))
@@ -263,6 +326,11 @@ impl Registry {
                 .collect(),
         }
     }
+}
+
+/// An amount of money as exporters show it.
+pub(super) fn dollars(picodollars: u64) -> f64 {
+    picodollars as f64 / PICODOLLARS
 }
 
 type Points = BTreeMap<&'static str, BTreeMap<Vec<String>, Value>>;
@@ -281,7 +349,9 @@ fn add(points: &mut Points, family: &Family, labels: Vec<String>, value: Value) 
 impl Shard {
     /// Counts one call that has ended.
     pub fn add(&mut self, record: &Record) {
-        let answered = record.status.is_some_and(|status| (200..300).contains(&status));
+        // An upstream that changes to another protocol has taken the call, too.
+        let answered = record.status.is_some_and(|status| matches!(status, 101 | 200..300))
+            && record.grpc_status.is_none_or(|status| status == 0);
         let model = match record.request_model.as_deref() {
             Some(model) => self.models.value(model, answered),
             None => UNKNOWN,
@@ -303,8 +373,9 @@ impl Shard {
             }
         }
         if let Some(reason) = &record.not_understood {
-            self.count_not_understood(reason);
+            self.not_understood.count(reason);
         }
+        record.warnings.iter().for_each(|warning| self.warnings.count(warning));
     }
 
     /// Counts one call for as long as the guard is held.
@@ -324,14 +395,17 @@ impl Shard {
         count.fetch_add(1, Ordering::Relaxed);
         InFlight(count.clone())
     }
+}
 
-    fn count_not_understood(&mut self, reason: &Arc<str>) {
-        if let Some(count) = self.not_understood.get_mut(reason) {
+impl Words {
+    fn count(&mut self, word: &Arc<str>) {
+        let words = &mut self.0;
+        if let Some(count) = words.get_mut(word) {
             *count += 1;
-        } else if self.not_understood.len() < REASONS {
-            self.not_understood.insert(reason.clone(), 1);
+        } else if words.len() < WORDS {
+            words.insert(word.clone(), 1);
         } else {
-            *self.not_understood.entry(OTHER.into()).or_default() += 1;
+            *words.entry(OTHER.into()).or_default() += 1;
         }
     }
 }
@@ -350,18 +424,23 @@ impl Series {
             calls: 0,
             usage_absent: 0,
             tokens: [None; 5],
+            cost: None,
+            unpriced: 0,
+            unpriced_tokens: [0; 2],
             duration: Histogram::new(SECONDS),
             time_to_first_token: Histogram::new(SECONDS),
             time_per_output_token: Histogram::new(SECONDS_PER_TOKEN),
             overhead: Histogram::new(SECONDS_ADDED),
             input_usage: Histogram::new(TOKENS),
             output_usage: Histogram::new(TOKENS),
+            by_input: None,
+            media: [0; MEDIA_KINDS.len()],
         }
     }
 
     fn add(&mut self, record: &Record) {
         self.calls += 1;
-        self.usage_absent += u64::from(lacks_usage(record));
+        self.usage_absent += u64::from(record.lacks_usage());
         let tokens = [
             record.input_tokens,
             record.output_tokens,
@@ -372,12 +451,45 @@ impl Series {
         for (sum, stated) in self.tokens.iter_mut().zip(tokens) {
             merge_stated(sum, stated);
         }
+        self.add_cost(record);
         self.duration.observe(record.duration_s);
         self.time_to_first_token.observe(record.time_to_first_token_s);
         self.time_per_output_token.observe(record.time_per_output_token_s);
         self.overhead.observe(record.overhead_s);
         self.input_usage.observe(record.input_tokens.map(|tokens| tokens as f64));
         self.output_usage.observe(record.output_tokens.map(|tokens| tokens as f64));
+        self.add_by_input(record);
+        if let Some(media) = record.media.as_deref() {
+            self.add_media(media);
+        }
+    }
+
+    fn add_by_input(&mut self, record: &Record) {
+        let Some(class) = record.size_class.as_deref() else { return };
+        if record.time_to_first_token_s.is_some()
+            && let Some(at) = SIZE_CLASSES.iter().position(|known| *known == class)
+        {
+            self.by_input.get_or_insert_with(by_input)[at].observe(record.time_to_first_token_s);
+        }
+    }
+
+    fn add_media(&mut self, media: &Media) {
+        let counts = [media.images, media.audios, media.videos, media.documents];
+        for (sum, count) in self.media.iter_mut().zip(counts) {
+            *sum = sum.saturating_add(count.unwrap_or(0));
+        }
+    }
+
+    fn add_cost(&mut self, record: &Record) {
+        // Beyond 18 million dollars the number stands still.
+        merge_stated(&mut self.cost, record.cost_usd.map(|usd| (usd * PICODOLLARS).round() as u64));
+        if record.unpriced == Some(true) {
+            self.unpriced += 1;
+            let tokens = [record.input_tokens, record.output_tokens];
+            for (sum, stated) in self.unpriced_tokens.iter_mut().zip(tokens) {
+                *sum = sum.saturating_add(stated.unwrap_or(0));
+            }
+        }
     }
 
     fn merge(&mut self, other: &Self) {
@@ -386,13 +498,29 @@ impl Series {
         for (sum, stated) in self.tokens.iter_mut().zip(other.tokens) {
             merge_stated(sum, stated);
         }
+        merge_stated(&mut self.cost, other.cost);
+        self.unpriced += other.unpriced;
+        for (sum, tokens) in self.unpriced_tokens.iter_mut().zip(other.unpriced_tokens) {
+            *sum = sum.saturating_add(tokens);
+        }
         self.duration.merge(&other.duration);
         self.time_to_first_token.merge(&other.time_to_first_token);
         self.time_per_output_token.merge(&other.time_per_output_token);
         self.overhead.merge(&other.overhead);
         self.input_usage.merge(&other.input_usage);
         self.output_usage.merge(&other.output_usage);
+        if let Some(others) = &other.by_input {
+            let mine = self.by_input.get_or_insert_with(by_input);
+            mine.iter_mut().zip(others.iter()).for_each(|(mine, other)| mine.merge(other));
+        }
+        for (sum, count) in self.media.iter_mut().zip(other.media) {
+            *sum = sum.saturating_add(count);
+        }
     }
+}
+
+fn by_input() -> Box<[Histogram; SIZE_CLASSES.len()]> {
+    Box::new(std::array::from_fn(|_| Histogram::new(SECONDS)))
 }
 
 fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
@@ -402,23 +530,15 @@ fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
     }
 }
 
-/// Whether an answer lacks the token numbers that its operation should have had.
-fn lacks_usage(record: &Record) -> bool {
-    let generates = record.operation.as_deref().is_some_and(|operation| {
-        matches!(operation, "chat" | "generate_content" | "text_completion" | "embeddings")
-    });
-    generates && record.outcome == Some(Outcome::Completed) && record.usage_source.is_none()
-}
-
 // === impl Histogram ===
 
 impl Histogram {
-    fn new(bounds: &'static [f64]) -> Self {
+    pub(crate) fn new(bounds: &'static [f64]) -> Self {
         Self { bounds, counts: Vec::new(), sum: 0.0 }
     }
 
     /// Counts a value, where there is one and it is a number: one NaN would spoil the sum for good.
-    fn observe(&mut self, value: Option<f64>) {
+    pub(crate) fn observe(&mut self, value: Option<f64>) {
         let Some(value) = value.filter(|value| value.is_finite()) else { return };
         if self.counts.is_empty() {
             self.counts = vec![0; self.bounds.len() + 1];
@@ -465,7 +585,9 @@ impl Value {
     /// Adds another worker's part of the same series.
     fn merge(&mut self, other: &Self) {
         match (self, other) {
-            (Self::Counter(sum), Self::Counter(count)) => *sum = sum.saturating_add(*count),
+            (Self::Counter(sum), Self::Counter(count))
+            | (Self::Milliseconds(sum), Self::Milliseconds(count))
+            | (Self::Cost(sum), Self::Cost(count)) => *sum = sum.saturating_add(*count),
             (Self::Gauge(sum), Self::Gauge(count)) => *sum += count,
             (Self::Histogram(sum), Self::Histogram(counted)) => sum.merge(counted),
             _ => debug_assert!(false, "a family has one kind of value"),
@@ -488,7 +610,7 @@ impl Names {
     }
 
     /// The word, if it is admitted or, where it may `join`, there still is room.
-    fn admit(&self, word: &str, join: bool) -> Option<Arc<str>> {
+    pub(crate) fn admit(&self, word: &str, join: bool) -> Option<Arc<str>> {
         let admitted = self.admitted.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(name) = admitted.get(word) {
             return Some(name.clone());

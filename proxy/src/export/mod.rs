@@ -6,8 +6,10 @@
 pub mod catalog;
 pub mod jsonl;
 pub mod metrics;
+pub mod names;
 pub mod otlp;
 pub mod prometheus;
+pub mod spans;
 
 use tidegate_wire::Record;
 
@@ -33,10 +35,12 @@ mod tests {
 
     use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
     use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
-    use tidegate_wire::{ErrorOrigin, Outcome, UsageSource};
+    use tidegate_wire::{ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource};
+    use tokio::time::Instant;
 
     use super::catalog::FAMILIES;
     use super::metrics::{Registry, lock};
+    use super::names::Conventions;
     use super::*;
 
     /// Samples by name and labels, as the text format tells them apart.
@@ -44,12 +48,20 @@ mod tests {
 
     #[test]
     fn prometheus_and_otlp_show_the_same_numbers() {
-        let registry = Arc::new(busy_registry());
+        for conventions in [Conventions::Latest, Conventions::V1_36, Conventions::Both] {
+            check_numbers(Arc::new(busy_registry().with_conventions(conventions)));
+        }
+    }
+
+    fn check_numbers(registry: Arc<Registry>) {
+        let conventions = registry.conventions();
         let text = prometheus::Prometheus::new(registry.clone()).text().expect("metrics encode");
         let request = otlp::encode(registry.snapshot(), &BTreeMap::new());
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
 
-        let (shown, pushed) = (parse(&text), flatten(metrics));
+        let (shown, pushed) = (parse(&text), flatten(metrics, conventions));
+        assert_eq!(text.contains("gen_ai_provider_name="), conventions != Conventions::V1_36);
+        assert_eq!(text.contains("gen_ai_system="), conventions != Conventions::Latest);
         assert_eq!(metrics.len(), FAMILIES.len(), "each metric has a value here");
         assert!(shown.len() > 200, "{} samples", shown.len());
         assert_eq!(shown, pushed);
@@ -63,7 +75,41 @@ mod tests {
             drop(lock(shard).open(Some("gemma"), "pool"));
             lock(shard).add(&record(number));
         }
+        for number in 0..6 {
+            [submit(number), poll(number)]
+                .iter_mut()
+                .for_each(|call| registry.jobs().see(call, Instant::now()));
+        }
         registry
+    }
+
+    fn submit(number: usize) -> Record {
+        let job = Job {
+            name: number.to_string(),
+            done: Some(false),
+            video_length_s: Some(6.25),
+            ..Job::default()
+        };
+        Record {
+            operation: Some("predict_long_running".into()),
+            request_model: Some("veo".into()),
+            status: Some(200),
+            job: Some(Box::new(job)),
+            ..Record::default()
+        }
+    }
+
+    /// Half of the jobs are done.
+    fn poll(number: usize) -> Record {
+        let is_done = number.is_multiple_of(2);
+        let job = Job {
+            name: number.to_string(),
+            done: Some(is_done),
+            outcome: is_done.then_some(JobOutcome::Succeeded),
+            ..Job::default()
+        };
+        let operation = Some("fetch_predict_operation".into());
+        Record { operation, job: Some(Box::new(job)), ..submit(number) }
     }
 
     fn record(number: usize) -> Record {
@@ -83,11 +129,16 @@ mod tests {
             usage_source: (!failed).then_some(UsageSource::Reported),
             input_tokens: (!failed).then_some(number as u64),
             output_tokens: (!failed).then_some(7),
+            size_class: (!failed).then(|| "up_to_4k".into()),
+            media: Some(Box::new(Media { images: Some(1), audios: Some(2), ..Media::default() })),
+            cost_usd: number.is_multiple_of(2).then_some(size / 1e7 + 1e-6),
+            unpriced: (!number.is_multiple_of(2)).then_some(true),
             duration_s: Some(size / 8.0),
             time_to_first_token_s: Some(size / 16.0),
             time_per_output_token_s: Some(size / 64.0),
             overhead_s: Some(size / 65536.0),
             not_understood: failed.then(|| "json".into()),
+            warnings: vec!["word".into()],
             ..Record::default()
         }
     }
@@ -108,7 +159,9 @@ mod tests {
     }
 
     /// What a collector makes of OTLP for Prometheus.
-    fn flatten(metrics: &[Metric]) -> Samples {
+    fn flatten(metrics: &[Metric], conventions: Conventions) -> Samples {
+        let labels =
+            |metric: &str, attributes: &[KeyValue]| labels(metric, attributes, conventions);
         let mut samples = Samples::new();
         for metric in metrics {
             let family = FAMILIES.iter().find(|family| family.name == metric.name);
@@ -122,10 +175,12 @@ mod tests {
                 _ => &[],
             };
             for point in numbers {
-                let Some(number_data_point::Value::AsInt(value)) = point.value else {
-                    panic!("{name} has no number")
+                let value = match point.value {
+                    Some(number_data_point::Value::AsInt(value)) => value as f64,
+                    Some(number_data_point::Value::AsDouble(value)) => value,
+                    None => panic!("{name} has no number"),
                 };
-                put("", labels(&metric.name, &point.attributes), value as f64);
+                put("", labels(&metric.name, &point.attributes), value);
             }
             let Some(metric::Data::Histogram(histogram)) = &metric.data else { continue };
             for point in &histogram.data_points {
@@ -145,9 +200,13 @@ mod tests {
         samples
     }
 
-    fn labels(metric: &str, attributes: &[KeyValue]) -> BTreeMap<String, String> {
+    fn labels(
+        metric: &str,
+        attributes: &[KeyValue],
+        conventions: Conventions,
+    ) -> BTreeMap<String, String> {
         let family = FAMILIES.iter().find(|family| family.name == metric);
-        let labels = family.expect("it is in the catalog").labels.iter();
+        let labels = family.expect("it is in the catalog").shown(conventions);
         let value = |name: &str| {
             let attribute = attributes.iter().find(|attribute| attribute.key == name)?;
             match attribute.value.as_ref()?.value.as_ref()? {

@@ -1,4 +1,4 @@
-//! Metrics pushed by OTLP, over gRPC or HTTP.
+//! Metrics pushed by OTLP, over gRPC or HTTP, and what spans need to go the same way.
 //!
 //! Off unless an endpoint is given, in the configuration or by the `OTEL_*` variables that a
 //! platform sets for all its pods; variables win. A collector that is away costs nothing but the
@@ -7,36 +7,27 @@
 
 mod encode;
 mod environment;
+pub(super) mod protobuf;
+mod transport;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Uri};
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem;
 use serde::Deserialize;
 use tokio::sync::oneshot;
-use tonic::codec::CompressionEncoding;
-use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, ClientTlsConfig};
 use tracing::{info, warn};
 
-use self::environment::{Environment, Path, compression, milliseconds, settle_endpoint};
 use super::metrics::Registry;
+use super::spans::TracesConfig;
 
 pub(crate) use self::encode::encode;
-
-/// More of a collector's answer is not read.
-const ANSWER_BYTES: usize = 64 << 10;
+pub(super) use self::environment::Environment;
+pub(super) use self::transport::{Client, PushError, Signal, Transport, causes};
 
 /// Where metrics are pushed, as configured.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,6 +47,8 @@ pub struct OtlpConfig {
     pub timeout: Duration,
     /// `gzip` or `none`.
     pub compression: Compression,
+    /// Which calls become spans, and how these are pushed.
+    pub traces: TracesConfig,
 }
 
 /// How OTLP is carried.
@@ -116,14 +109,8 @@ pub enum Error {
 /// Where and how metrics are pushed, with nothing left open.
 #[derive(Clone, Debug)]
 pub struct Otlp {
-    endpoint: Uri,
-    protocol: Protocol,
-    headers: HeaderMap,
+    transport: Transport,
     interval: Duration,
-    timeout: Duration,
-    compression: Compression,
-    /// The collector's authority, where the system does not know it.
-    certificates: Vec<CertificateDer<'static>>,
     resource: BTreeMap<String, String>,
 }
 
@@ -133,28 +120,6 @@ pub struct Pusher {
     registry: Arc<Registry>,
     /// Whether the last push failed: said once, not for every push.
     failing: bool,
-}
-
-enum Client {
-    Grpc(MetricsServiceClient<Channel>),
-    Http(reqwest::Client),
-}
-
-/// Why a push did not arrive.
-#[derive(Debug, thiserror::Error)]
-enum PushError {
-    #[error("collector did not answer in time")]
-    Timeout,
-    #[error("collector refused the push: {}: {}", .0.code(), .0.message())]
-    Grpc(#[from] tonic::Status),
-    #[error("collector could not be reached")]
-    Http(#[from] reqwest::Error),
-    #[error("collector answered {0}")]
-    Status(http::StatusCode),
-    #[error("collector rejected {points} points: {message}")]
-    Rejected { points: i64, message: String },
-    #[error(transparent)]
-    Compress(#[from] std::io::Error),
 }
 
 // === impl OtlpConfig ===
@@ -168,6 +133,7 @@ impl Default for OtlpConfig {
             interval: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
             compression: Compression::None,
+            traces: TracesConfig::default(),
         }
     }
 }
@@ -188,88 +154,17 @@ impl Otlp {
         config: &OtlpConfig,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, Error> {
-        let environment = Environment { variable: &variable };
-        if environment.is_off() {
-            return Ok(None);
-        }
-        let protocol = environment.protocol().or(config.protocol);
-        let Some(endpoint) = environment
-            .endpoint(protocol)
-            .or_else(|| Some((config.endpoint.clone()?, Path::Appended)))
-        else {
-            return Ok(None);
-        };
-        let (endpoint, protocol) = settle_endpoint(endpoint, protocol, environment.is_insecure())?;
+        let environment = Environment { variable: &variable, signal: Signal::Metrics };
+        let Some(transport) = Transport::settle(config, &environment)? else { return Ok(None) };
         environment.check_temporality();
         Ok(Some(Self {
-            endpoint,
-            protocol,
-            headers: environment.headers(&config.headers)?,
+            transport,
             interval: environment
                 .milliseconds("OTEL_METRIC_EXPORT_INTERVAL")
                 .unwrap_or(config.interval)
                 .max(Duration::from_secs(1)),
-            timeout: environment.otlp("TIMEOUT", milliseconds).unwrap_or(config.timeout),
-            compression: environment.otlp("COMPRESSION", compression).unwrap_or(config.compression),
-            certificates: environment.certificates()?,
             resource: environment.resource(),
         }))
-    }
-
-    fn client(&self) -> Result<Client, Error> {
-        match self.protocol {
-            Protocol::Grpc => self.grpc_client().map_err(|error| Error::Client(error.into())),
-            Protocol::HttpProtobuf => {
-                self.http_client().map_err(|error| Error::Client(error.into()))
-            }
-        }
-    }
-
-    fn grpc_client(&self) -> Result<Client, tonic::transport::Error> {
-        let mut endpoint = Channel::builder(self.endpoint.clone()).connect_timeout(self.timeout);
-        if self.is_tls() {
-            let tls = ClientTlsConfig::new().trust_anchors(self.authorities().roots);
-            endpoint = endpoint.tls_config(tls)?;
-        }
-        let client = MetricsServiceClient::new(endpoint.connect_lazy());
-        Ok(Client::Grpc(match self.compression {
-            Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
-            Compression::None => client,
-        }))
-    }
-
-    fn http_client(&self) -> Result<Client, reqwest::Error> {
-        let authorities = if self.is_tls() { self.authorities() } else { RootCertStore::empty() };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring speaks the default versions")
-            .with_root_certificates(authorities)
-            .with_no_client_auth();
-        let client = reqwest::Client::builder()
-            // The variables of proxies may lead back to ourselves.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .default_headers(self.headers.clone())
-            .tls_backend_preconfigured(tls)
-            .build()?;
-        Ok(Client::Http(client))
-    }
-
-    fn is_tls(&self) -> bool {
-        self.endpoint.scheme_str() == Some("https")
-    }
-
-    /// Who may vouch for a collector: the authorities of the system, or in an image that has none,
-    /// those that browsers trust; and the one that was named.
-    fn authorities(&self) -> RootCertStore {
-        let mut authorities = RootCertStore::empty();
-        authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if authorities.is_empty() {
-            authorities.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        authorities.add_parsable_certificates(self.certificates.iter().cloned());
-        authorities
     }
 }
 
@@ -283,7 +178,7 @@ impl Pusher {
 
     /// Pushes at every interval, and once more when it is told to stop, and until when it may.
     pub async fn run(mut self, mut stop: oneshot::Receiver<Instant>) {
-        let mut client = match self.otlp.client() {
+        let mut client = match self.otlp.transport.connect() {
             Ok(client) => client,
             Err(error) => {
                 warn!(error = %causes(&error), "metrics are not pushed");
@@ -291,7 +186,7 @@ impl Pusher {
                 return;
             }
         };
-        info!(endpoint = %self.otlp.endpoint, "metrics are pushed");
+        info!(endpoint = %self.otlp.transport.endpoint, "metrics are pushed");
         let deadline = loop {
             tokio::select! {
                 deadline = &mut stop => break deadline,
@@ -301,22 +196,21 @@ impl Pusher {
         let Ok(deadline) = deadline else { return };
         let last = self.push(&mut client);
         if tokio::time::timeout_at(deadline.into(), last).await.is_err() {
-            warn!(endpoint = %self.otlp.endpoint, "the last metrics were not pushed in time");
+            warn!(endpoint = %self.otlp.transport.endpoint, "the last metrics were not pushed in time");
         }
     }
 
     async fn push(&mut self, client: &mut Client) {
         let request = encode(self.registry.snapshot(), &self.otlp.resource);
-        let push = client.push(&self.otlp, request);
-        let result = tokio::time::timeout(self.otlp.timeout, push).await;
-        match result.unwrap_or(Err(PushError::Timeout)) {
+        match client.push(request.encode_to_vec().into()).await.and_then(|answer| accepted(&answer))
+        {
             Err(error) if !self.failing => {
-                let (endpoint, error) = (&self.otlp.endpoint, causes(&error));
+                let (endpoint, error) = (&self.otlp.transport.endpoint, causes(&error));
                 warn!(%endpoint, %error, "metrics cannot be pushed; they add up until they can");
                 self.failing = true;
             }
             Ok(()) if self.failing => {
-                info!(endpoint = %self.otlp.endpoint, "metrics are pushed again");
+                info!(endpoint = %self.otlp.transport.endpoint, "metrics are pushed again");
                 self.failing = false;
             }
             _ => {}
@@ -324,70 +218,17 @@ impl Pusher {
     }
 }
 
-// === impl Client ===
-
-impl Client {
-    async fn push(
-        &mut self,
-        otlp: &Otlp,
-        request: ExportMetricsServiceRequest,
-    ) -> Result<(), PushError> {
-        let answer = match self {
-            Self::Grpc(client) => {
-                let metadata = MetadataMap::from_headers(otlp.headers.clone());
-                let request = tonic::Request::from_parts(metadata, Default::default(), request);
-                client.export(request).await?.into_inner()
-            }
-            Self::Http(client) => post(client, otlp, request.encode_to_vec()).await?,
-        };
-        match answer.partial_success {
-            Some(partial) if partial.rejected_data_points > 0 => Err(PushError::Rejected {
-                points: partial.rejected_data_points,
-                message: partial.error_message,
-            }),
-            _ => Ok(()),
-        }
+/// The push has arrived; the collector may still have refused some of it. The answers to metrics
+/// and to spans are the same message but for its name.
+pub(super) fn accepted(answer: &[u8]) -> Result<(), PushError> {
+    let answer = ExportMetricsServiceResponse::decode(answer).unwrap_or_default();
+    match answer.partial_success {
+        Some(partial) if partial.rejected_data_points > 0 => Err(PushError::Rejected {
+            rejected: partial.rejected_data_points,
+            message: partial.error_message,
+        }),
+        _ => Ok(()),
     }
-}
-
-async fn post(
-    client: &reqwest::Client,
-    otlp: &Otlp,
-    mut body: Vec<u8>,
-) -> Result<ExportMetricsServiceResponse, PushError> {
-    let mut request = client
-        .post(otlp.endpoint.to_string())
-        .header(http::header::CONTENT_TYPE, "application/x-protobuf");
-    if otlp.compression == Compression::Gzip {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(&body)?;
-        body = encoder.finish()?;
-        request = request.header(http::header::CONTENT_ENCODING, "gzip");
-    }
-    let mut response = request.body(body).send().await?;
-    if !response.status().is_success() {
-        return Err(PushError::Status(response.status()));
-    }
-    let mut answer = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if answer.len() + chunk.len() > ANSWER_BYTES {
-            break;
-        }
-        answer.extend_from_slice(&chunk);
-    }
-    // The push has arrived, whatever the collector says of it.
-    Ok(ExportMetricsServiceResponse::decode(&*answer).unwrap_or_default())
-}
-
-/// An error with what caused it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -400,11 +241,13 @@ mod tests {
     use hyper::body::{Bytes, Incoming};
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
     use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
         MetricsService, MetricsServiceServer,
     };
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
+    use tonic::codec::CompressionEncoding;
     use tower::Service;
 
     use super::*;
@@ -447,7 +290,7 @@ mod tests {
             (("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"), "http://c:4317/"),
         ];
         for (variable, endpoint) in cases {
-            assert_eq!(settled(&[variable]).endpoint, endpoint);
+            assert_eq!(settled(&[variable]).transport.endpoint, endpoint);
         }
     }
 
@@ -468,11 +311,11 @@ mod tests {
             &config,
         );
         let otlp = otlp.expect("it is valid").expect("it is on");
-        assert_eq!(otlp.endpoint, "http://own:4317/");
-        assert_eq!(otlp.protocol, Protocol::Grpc, "what is not understood is left out");
-        assert_eq!(otlp.headers["x-from"], "variable");
-        assert_eq!(otlp.headers["x-key"], "a b");
-        assert_eq!(otlp.timeout, Duration::from_millis(1500));
+        assert_eq!(otlp.transport.endpoint, "http://own:4317/");
+        assert_eq!(otlp.transport.protocol, Protocol::Grpc, "what is not understood is left out");
+        assert_eq!(otlp.transport.headers["x-from"], "variable");
+        assert_eq!(otlp.transport.headers["x-key"], "a b");
+        assert_eq!(otlp.transport.timeout, Duration::from_millis(1500));
         assert_eq!(otlp.interval, config.interval);
     }
 
@@ -603,8 +446,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", &address),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
         ]);
-        let mut client = otlp.client().expect("it builds");
-        let error = client.push(&otlp, Default::default()).await.expect_err("it is refused");
+        let mut client = otlp.transport.connect().expect("it builds");
+        let error = client.push(Default::default()).await.expect_err("it is refused");
         assert_eq!(causes(&error), "collector answered 503 Service Unavailable");
     }
 

@@ -8,7 +8,8 @@ use ::prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, 
 use ::prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::catalog::{FAMILIES, Family, Kind};
-use super::metrics::{self, Point, Registry, Value};
+use super::metrics::{self, Point, Registry, Value, dollars};
+use super::names::Conventions;
 
 /// The content type of [`Prometheus::text`].
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
@@ -28,7 +29,8 @@ struct Calls {
 impl Prometheus {
     /// Shows this registry.
     pub fn new(registry: Arc<Registry>) -> Self {
-        let descriptions = FAMILIES.iter().map(|family| describe(family)).collect();
+        let descriptions =
+            FAMILIES.iter().map(|family| describe(family, registry.conventions())).collect();
         let prometheus = ::prometheus::Registry::new();
         prometheus
             .register(Box::new(Calls { registry, descriptions }))
@@ -49,17 +51,19 @@ impl Collector for Calls {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let snapshot = self.registry.snapshot();
-        snapshot.families.into_iter().map(|(family, points)| encode(family, points)).collect()
+        let conventions = snapshot.conventions;
+        let families = snapshot.families.into_iter();
+        families.map(|(family, points)| encode(family, conventions, points)).collect()
     }
 }
 
-fn describe(family: &Family) -> Desc {
-    let labels = family.labels.iter().map(|label| label.prometheus.to_owned()).collect();
+fn describe(family: &Family, conventions: Conventions) -> Desc {
+    let labels = family.shown(conventions).map(|label| label.prometheus.to_owned()).collect();
     Desc::new(family.prometheus.into(), family.help.into(), labels, Default::default())
         .expect("the names in the catalog are valid")
 }
 
-fn encode(family: &Family, points: Vec<Point>) -> MetricFamily {
+fn encode(family: &Family, conventions: Conventions, points: Vec<Point>) -> MetricFamily {
     let mut encoded = MetricFamily::default();
     encoded.set_name(family.prometheus.into());
     encoded.set_help(family.help.into());
@@ -68,12 +72,13 @@ fn encode(family: &Family, points: Vec<Point>) -> MetricFamily {
         Kind::Gauge => MetricType::GAUGE,
         Kind::Histogram => MetricType::HISTOGRAM,
     });
-    encoded.set_metric(points.into_iter().map(|point| encode_point(family, point)).collect());
+    let points = points.into_iter().map(|point| encode_point(family, conventions, point));
+    encoded.set_metric(points.collect());
     encoded
 }
 
-fn encode_point(family: &Family, point: Point) -> Metric {
-    let labels = family.labels.iter().zip(point.labels).map(|(label, value)| {
+fn encode_point(family: &Family, conventions: Conventions, point: Point) -> Metric {
+    let labels = family.shown(conventions).zip(point.labels).map(|(label, value)| {
         let mut pair = LabelPair::default();
         pair.set_name(label.prometheus.into());
         pair.set_value(value);
@@ -84,6 +89,16 @@ fn encode_point(family: &Family, point: Point) -> Metric {
         Value::Counter(count) => {
             let mut counter = Counter::default();
             counter.set_value(count as f64);
+            metric.set_counter(counter);
+        }
+        Value::Milliseconds(time) => {
+            let mut counter = Counter::default();
+            counter.set_value(time as f64 / 1e3);
+            metric.set_counter(counter);
+        }
+        Value::Cost(picodollars) => {
+            let mut counter = Counter::default();
+            counter.set_value(dollars(picodollars));
             metric.set_counter(counter);
         }
         Value::Gauge(value) => {

@@ -37,6 +37,11 @@ impl Framed {
         self.decoder.is_done()
     }
 
+    /// Where in its framing the body stands.
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
     /// The trailer section as it came.
     pub(crate) fn trailers(&self) -> &[u8] {
         self.decoder.trailers()

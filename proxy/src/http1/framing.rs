@@ -30,7 +30,7 @@ pub(crate) enum FramingError {
 const MAX_EXTRA: u32 = 16 * 1024;
 
 /// Follows one body through its bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Decoder {
     state: State,
     extra: u32,

@@ -8,4 +8,5 @@ pub(crate) mod conn;
 pub(crate) mod framing;
 pub(crate) mod hop;
 pub(crate) mod parse;
+pub(crate) mod upgrade;
 pub(crate) mod write;

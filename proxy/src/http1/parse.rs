@@ -37,6 +37,8 @@ pub(crate) enum HeadError {
     Host,
     #[error("request target must be a path on this host")]
     Target,
+    #[error("changes to a protocol that was not asked for")]
+    Switching,
     #[error("method CONNECT is not served here")]
     Connect,
     #[error("connection header must not name {0}")]
@@ -57,14 +59,24 @@ pub(crate) struct Parsed<H> {
 /// Length of the head at the front of `bytes`, its last empty line included; `None` while it is cut.
 pub(crate) fn head_length(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
     match memmem::find(bytes, b"\r\n\r\n") {
+        // Whole or not, the same first bytes are refused; an empty line may yet be in front.
+        _ if bytes.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) && bytes != b"\r" => {
+            Err(HeadError::NotHttp)
+        }
         Some(at) if at + 4 <= MAX_HEAD => Ok(Some(at + 4)),
         Some(_) => Err(HeadError::TooLarge),
         None if bytes.len() > MAX_HEAD => Err(HeadError::TooLarge),
-        None if bytes.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) => {
-            Err(HeadError::NotHttp)
-        }
         None => check_line_ends(bytes).map(|()| None),
     }
+}
+
+/// Length of the empty lines in front of a request: a caller may send some (RFC 9112, section 2.2).
+pub(crate) fn empty_lines(mut ahead: &[u8]) -> usize {
+    let length = ahead.len();
+    while let Some(rest) = ahead.strip_prefix(b"\r\n") {
+        ahead = rest;
+    }
+    length - ahead.len()
 }
 
 /// The bytes of the head at the front of what was read, if it is whole.
@@ -106,6 +118,10 @@ pub(crate) fn request(block: Bytes) -> Result<Parsed<RequestHead>, HeadError> {
         }),
         authority: block.slice_ref(host),
         version,
+        upgrades: version == Version::HTTP_11
+            && said.upgrade == (true, Some(true))
+            // Where a body stands in front of it, two readers could see the change at two places.
+            && framing == Framing::Empty,
         fields: fields(&block, request.headers),
     };
     Ok(Parsed {
@@ -163,6 +179,8 @@ struct Said<'a> {
     chunked: bool,
     keep_alive: bool,
     expects_continue: bool,
+    /// Whether `Connection` names it, and whether what it names may all pass.
+    upgrade: (bool, Option<bool>),
 }
 
 impl<'a> Said<'a> {
@@ -173,6 +191,7 @@ impl<'a> Said<'a> {
             chunked: false,
             keep_alive: version == Version::HTTP_11,
             expects_continue: false,
+            upgrade: (false, None),
         };
         for line in lines {
             match line.name.len() {
@@ -181,6 +200,10 @@ impl<'a> Said<'a> {
                 }
                 6 if line.name.eq_ignore_ascii_case("expect") => {
                     said.expects_continue = line.value.eq_ignore_ascii_case(b"100-continue");
+                }
+                7 if line.name.eq_ignore_ascii_case("upgrade") => {
+                    let before = said.upgrade.1.unwrap_or(true);
+                    said.upgrade.1 = Some(before && super::upgrade::may_pass(line.value));
                 }
                 10 if line.name.eq_ignore_ascii_case("connection") => {
                     said.connection(line.value)?;
@@ -210,6 +233,8 @@ impl<'a> Said<'a> {
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 // Over HTTP/1.0 it must be asked for.
                 self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade.0 = true;
             } else if let Some(named) = super::hop::protected(option) {
                 return Err(HeadError::Nominated(named));
             }
@@ -386,6 +411,15 @@ mod tests {
         assert_eq!(head_length(b"GET / HTTP/1.1\nHost: a\n\n"), Err(HeadError::LineEnd));
         assert_eq!(head_length(&[b'a'; MAX_HEAD + 1]), Err(HeadError::TooLarge));
         assert_eq!(head_length(b"GET / HT"), Ok(None));
+    }
+
+    #[test]
+    fn first_bytes_are_read_alike_whole_or_in_parts() {
+        assert_eq!(head_length(b"1GE"), Err(HeadError::NotHttp));
+        assert_eq!(head_length(b"1GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::NotHttp));
+        assert_eq!(head_length(b"\r"), Ok(None));
+        assert_eq!(empty_lines(b"\r\n\r\nGET"), 4);
+        assert_eq!(empty_lines(b"\r"), 0);
     }
 
     #[test]

@@ -38,12 +38,15 @@ pub(crate) fn request(
             // Where it stood, spelled as it was.
             line(out, name, host);
             hosted = true;
-        } else if !hop.holds(name) && !is_ours(name) {
+        } else if !hop.holds(name) && !is_ours(name) || head.upgrades && is_upgrade(name) {
             line(out, name, value);
         }
     }
     if !hosted {
         line(out, b"host", host);
+    }
+    if head.upgrades {
+        line(out, b"Connection", b"Upgrade");
     }
     if body == BodyAs::Chunked {
         line(out, b"transfer-encoding", b"chunked");
@@ -67,11 +70,13 @@ pub(crate) fn response(
     let hop = HopByHop::of(&head.fields);
     for (name, value) in head.fields.iter() {
         let unframed = body != BodyAs::Framed && name.eq_ignore_ascii_case(b"transfer-encoding");
-        if !hop.holds(name) && !unframed {
+        let changes = keep_alive == KeepAlive::Upgrade && is_upgrade(name);
+        if !hop.holds(name) && !unframed || changes {
             line(out, name, value);
         }
     }
     match keep_alive {
+        KeepAlive::Upgrade => line(out, b"Connection", b"Upgrade"),
         KeepAlive::Usual => {}
         KeepAlive::Said => line(out, b"connection", b"keep-alive"),
         KeepAlive::Close => line(out, b"connection", b"close"),
@@ -91,6 +96,8 @@ pub(crate) enum KeepAlive {
     Said,
     /// Closes.
     Close,
+    /// Changes to the protocol that `Upgrade` names.
+    Upgrade,
 }
 
 /// One piece of a body that we cut into chunks ourselves.
@@ -114,6 +121,10 @@ pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&http::HeaderMap>) 
 /// Whether only Tidegate may set this field.
 pub(crate) fn is_ours(name: &[u8]) -> bool {
     name.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS))
+}
+
+fn is_upgrade(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"upgrade")
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

@@ -10,9 +10,10 @@ use tidegate_wire::Dialect;
 use tokio::time::{Instant, timeout};
 
 use crate::call::{Reply, ReplyBody, RequestBody};
+use crate::config::TimeoutsConfig;
 use crate::error::Error;
 use crate::exchange::{Exchange, Notes};
-use crate::head::RequestHead;
+use crate::head::{RequestHead, ResponseHead};
 use crate::http1::body::Framed;
 use crate::http1::conn::Conn;
 use crate::http1::framing::Framing;
@@ -21,6 +22,7 @@ use crate::http1::write::{self, BodyAs, KeepAlive};
 use crate::pump::{Piece, Pump, PumpError, Source};
 use crate::serve::{Request, Worker};
 use crate::timer::Timer;
+use crate::tunnel::{self, Limits};
 
 /// How long, and how much, a caller may go on sending after it was told that we will not read it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -61,7 +63,7 @@ async fn read_head(
     timer.set(Instant::now() + worker.timeouts.keep_alive.0);
     poll_fn(|cx| {
         loop {
-            skip_empty_lines(conn);
+            conn.consume(conn.peek(parse::empty_lines));
             if let Some(block) = conn.peek(parse::take_head)? {
                 conn.consume(block.len());
                 return Poll::Ready(parse::request(block).map(Some).map_err(Error::Head));
@@ -83,13 +85,6 @@ async fn read_head(
     .await
 }
 
-/// A caller may send an empty line before a request (RFC 9112, section 2.2).
-fn skip_empty_lines(conn: &Conn) {
-    while conn.peek(|ahead| ahead.starts_with(b"\r\n")) {
-        conn.consume(2);
-    }
-}
-
 async fn serve_call(
     conn: &Rc<Conn>,
     parsed: Parsed<RequestHead>,
@@ -109,6 +104,10 @@ async fn serve_call(
         return Next::Close;
     };
     let terms = Terms { version, is_head, keep_alive };
+    if let ReplyBody::Upgraded(upstream) = &reply.body {
+        change(conn, upstream, &reply.head, &exchange, timer, worker).await;
+        return Next::Close;
+    }
     let next = deliver(conn, reply, &exchange, terms, timer, worker).await;
     // The call is over; what its caller still sends is no part of it.
     drop(exchange);
@@ -216,8 +215,26 @@ async fn deliver(
     }
 }
 
+/// Changes to the protocol on which caller and upstream have agreed, to the end of both connections.
+async fn change(
+    conn: &Conn,
+    upstream: &Conn,
+    head: &ResponseHead,
+    exchange: &Exchange,
+    timer: &mut Timer,
+    worker: &Worker,
+) {
+    let notes = exchange.notes();
+    notes.status(head.status);
+    let mut out = Vec::with_capacity(512);
+    write::response(&mut out, head, BodyAs::Framed, KeepAlive::Upgrade);
+    let TimeoutsConfig { upgraded_idle, idle, .. } = &worker.timeouts;
+    let limits = Limits { open: upgraded_idle.0, half_closed: idle.0.min(upgraded_idle.0) };
+    tunnel::run(conn, upstream, out, timer, limits, notes).await;
+}
+
 /// How the caller gets the body.
-fn body_as(head: &crate::head::ResponseHead, body: &ReplyBody, terms: &Terms) -> BodyAs {
+fn body_as(head: &ResponseHead, body: &ReplyBody, terms: &Terms) -> BodyAs {
     let chunked = head.fields.get("transfer-encoding").is_some();
     let sized = head.fields.get("content-length").is_some();
     let bodiless = terms.is_head || matches!(head.status, 204 | 304);
@@ -227,10 +244,12 @@ fn body_as(head: &crate::head::ResponseHead, body: &ReplyBody, terms: &Terms) ->
             BodyAs::UntilClose
         }
         ReplyBody::Http1(_) if !chunked && !sized => BodyAs::UntilClose,
-        ReplyBody::Http2(_) if !sized && terms.version == http::Version::HTTP_10 => {
+        ReplyBody::Http2(_) | ReplyBody::Filtered(_)
+            if !sized && terms.version == http::Version::HTTP_10 =>
+        {
             BodyAs::UntilClose
         }
-        ReplyBody::Http2(_) if !sized => BodyAs::Chunked,
+        ReplyBody::Http2(_) | ReplyBody::Filtered(_) if !sized => BodyAs::Chunked,
         _ => BodyAs::Framed,
     }
 }
@@ -294,13 +313,17 @@ impl Source for UpstreamBody {
                 Some(payload) => Piece::Data(payload),
                 None => body.trailers().map_or(Piece::End, Piece::Trailers),
             },
-            ReplyBody::Http2(body) => match ready!(body.poll_frame(cx)).transpose()? {
-                None => Piece::End,
-                Some(frame) => match frame.into_data() {
-                    Ok(data) => Piece::Data(data),
-                    Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
-                },
-            },
+            body @ (ReplyBody::Http2(_) | ReplyBody::Filtered(_)) => {
+                match ready!(body.poll_frame(cx)).transpose()? {
+                    None => Piece::End,
+                    Some(frame) => match frame.into_data() {
+                        Ok(data) => Piece::Data(data),
+                        Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
+                    },
+                }
+            }
+            // It is no body; see `change`.
+            ReplyBody::Upgraded(_) => Piece::End,
         };
         Poll::Ready(Ok(piece))
     }

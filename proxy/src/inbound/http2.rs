@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tidegate_wire::Dialect;
+use tidegate_wire::{Dialect, is_grpc};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -66,7 +66,11 @@ async fn serve_call(
         Err(error) => {
             let error = Error::Head(error);
             let exchange = worker.open_refused(&error);
-            return Ok(response(error.reply(Dialect::Other), exchange, false, deliveries));
+            let reply = match is_grpc(&parts.headers) {
+                true => error.grpc_reply(exchange.notes()),
+                false => error.reply(Dialect::Other),
+            };
+            return Ok(response(reply, exchange, false, deliveries));
         }
     };
     let exchange = worker.open(&head);
@@ -110,6 +114,8 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
         target: Target::new(Bytes::copy_from_slice(target.as_bytes())),
         authority: Bytes::copy_from_slice(authority),
         version: http::Version::HTTP_2,
+        // Streams share a connection: none of them can change it.
+        upgrades: false,
         fields: Fields::from_map(&parts.headers),
     })
 }
@@ -130,12 +136,26 @@ fn response(
         .head
         .fields
         .to_map(|name| !hop.holds(name) && !name.eq_ignore_ascii_case(b"transfer-encoding"));
-    let answer = Answer { body: reply.body, exchange, bodiless, ended: false };
+    let ended = is_over(&reply.body, bodiless);
+    if ended {
+        exchange.notes().handed_over();
+    }
+    let answer = Answer { body: reply.body, exchange, bodiless, ended };
     let mut response = http::Response::new(deliveries.outgoing(answer));
     *response.status_mut() = http::StatusCode::from_u16(reply.head.status)
         .expect("a status of three digits was read or chosen");
     *response.headers_mut() = fields;
     response
+}
+
+/// Whether an answer ends with its head. It must end there on the caller's side too: a gRPC status
+/// in a head is one only if nothing follows.
+fn is_over(body: &ReplyBody, bodiless: bool) -> bool {
+    match body {
+        ReplyBody::Full(bytes) => bytes.is_empty() || bodiless,
+        ReplyBody::Http1(_) | ReplyBody::Filtered(_) | ReplyBody::Upgraded(_) => false,
+        ReplyBody::Http2(body) => body.is_bodiless(),
+    }
 }
 
 /// The body of a reply as hyper takes it.
@@ -210,7 +230,8 @@ impl Body for Outgoing {
         self.0.waits_for_caller.set(polled.is_ready().then(Instant::now));
         let frame = ready!(polled)?;
         answer.exchange.notes().delivered();
-        if frame.is_none() {
+        // Nobody asks for more behind trailers.
+        if frame.as_ref().is_none_or(Frame::is_trailers) {
             answer.ended = true;
             answer.exchange.notes().handed_over();
         }
@@ -218,7 +239,7 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Only after `None` was seen: the end is what tells a whole answer from a part.
+        // Only after the end was seen: it is what tells a whole answer from a part.
         self.0.answer.borrow().as_ref().is_some_and(|answer| answer.ended)
     }
 }
@@ -242,6 +263,17 @@ impl Answer {
                 }
             },
             ReplyBody::Http2(body) => ready!(body.poll_frame(cx)).transpose()?,
+            // Nobody asks for it over HTTP/2.
+            ReplyBody::Upgraded(_) => None,
+            ReplyBody::Filtered(body) => {
+                let frame = ready!(body.poll_frame(cx)).transpose()?;
+                // Nobody asks for what comes after the trailers.
+                if frame.as_ref().is_some_and(Frame::is_trailers) {
+                    self.ended = true;
+                    self.exchange.notes().handed_over();
+                }
+                frame
+            }
         };
         Poll::Ready(Ok(frame))
     }

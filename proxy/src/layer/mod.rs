@@ -1,3 +1,4 @@
 //! The policies, one file each; `stack.rs` puts them in order.
 
+pub(crate) mod include_usage;
 pub(crate) mod retry;

@@ -20,15 +20,25 @@ pub(crate) struct Connected {
     pub(crate) http2: bool,
 }
 
+/// What may be spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speak {
+    /// HTTP/2 where the server does.
+    Any,
+    /// HTTP/1.1, which alone can change a connection to another protocol.
+    Http1,
+}
+
 /// Connects within `limit`.
 pub(crate) async fn connect(
     origin: &Origin,
+    speak: Speak,
     upstream: &Arc<str>,
     limit: Duration,
     notes: &Notes,
 ) -> Result<Connected, Error> {
     let deadline = Instant::now() + limit;
-    match timeout_at(deadline, dial(origin, upstream, notes)).await {
+    match timeout_at(deadline, dial(origin, speak, upstream, notes)).await {
         Ok(result) => result,
         Err(_) => {
             Err(Error::ConnectTimeout { upstream: upstream.clone(), limit_s: limit.as_secs() })
@@ -36,7 +46,12 @@ pub(crate) async fn connect(
     }
 }
 
-async fn dial(origin: &Origin, upstream: &Arc<str>, notes: &Notes) -> Result<Connected, Error> {
+async fn dial(
+    origin: &Origin,
+    speak: Speak,
+    upstream: &Arc<str>,
+    notes: &Notes,
+) -> Result<Connected, Error> {
     let unreachable =
         |error: std::io::Error| Error::Connect { upstream: upstream.clone(), source: error.into() };
     let addresses = timed(notes, Wait::Dns, resolve(origin)).await.map_err(unreachable)?;
@@ -44,15 +59,21 @@ async fn dial(origin: &Origin, upstream: &Arc<str>, notes: &Notes) -> Result<Con
     // Without this a first token waits for the peer's delayed acknowledgement: 40 ms.
     tcp.set_nodelay(true).map_err(unreachable)?;
     if !origin.tls {
-        return Ok(Connected { stream: Stream::Tcp(tcp), http2: origin.http2 });
+        return Ok(Connected {
+            stream: Stream::Tcp(tcp),
+            http2: origin.http2 && speak == Speak::Any,
+        });
     }
     let no_tls = |source| Error::Tls { upstream: upstream.clone(), source };
     let name = ServerName::try_from(origin.host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| no_tls(error.into()))?;
-    let connector = tokio_rustls::TlsConnector::from(client_config());
+    let connector = tokio_rustls::TlsConnector::from(client_config(speak));
     let tls = timed(notes, Wait::Tls, connector.connect(name, tcp)).await;
     let tls = tls.map_err(|error| no_tls(error.into()))?;
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    if origin.needs_http2 && !http2 {
+        return Err(Error::NoHttp2 { upstream: upstream.clone() });
+    }
     Ok(Connected { stream: Stream::Tls(Box::new(tls)), http2 })
 }
 
@@ -81,9 +102,19 @@ async fn timed<T>(notes: &Notes, wait: Wait, work: impl Future<Output = T>) -> T
 }
 
 /// TLS 1.2 and 1.3 with the system's roots, Mozilla's where there are none.
-fn client_config() -> Arc<rustls::ClientConfig> {
-    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    CONFIG.get_or_init(|| Arc::new(make_client_config())).clone()
+fn client_config(speak: Speak) -> Arc<rustls::ClientConfig> {
+    static ANY: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    static HTTP1: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    let any = ANY.get_or_init(|| Arc::new(make_client_config()));
+    let http1 = || {
+        let mut config = rustls::ClientConfig::clone(any);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    };
+    match speak {
+        Speak::Any => any.clone(),
+        Speak::Http1 => HTTP1.get_or_init(http1).clone(),
+    }
 }
 
 fn make_client_config() -> rustls::ClientConfig {

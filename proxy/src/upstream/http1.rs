@@ -11,8 +11,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::Limits;
+use super::connect::Speak;
 use super::pool::{Idle, Pool};
+use super::{Connection, Limits};
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
 use crate::error::Error;
 use crate::exchange::Notes;
@@ -20,12 +21,15 @@ use crate::head::{Fields, ResponseHead};
 use crate::http1::body::{BodyError, Framed};
 use crate::http1::conn::{Conn, with_scratch};
 use crate::http1::parse::{self, HeadError, Parsed};
+use crate::http1::upgrade;
 use crate::http1::write::{self, BodyAs};
 use crate::pump::{Piece, Pump, PumpError, Source};
 use crate::timer::Timer;
 
 /// Interim responses (1xx) that an upstream may send for one call.
 const MAX_INTERIM: u32 = 16;
+/// The status that changes a connection to another protocol.
+const SWITCHING: u16 = 101;
 
 /// The body of an answer, on its connection.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ struct Awaiting {
     upload: Upload,
     uploaded: bool,
     method: http::Method,
+    /// The fields of a request that asks to change its connection to another protocol.
+    asked: Option<Fields>,
     notes: Rc<Notes>,
     upstream: Arc<str>,
     limits: Limits,
@@ -86,7 +92,8 @@ pub(crate) async fn send(
     if reused && closed && awaiting.upload.written() == 0 {
         // The server had closed while the connection was idle. Nothing was sent: try another. A
         // caller that is at fault is not read again: what it said wrong would be missing.
-        if let Some(fresh) = super::open_http1(&pool, upstream, limits, &awaiting.notes).await? {
+        let fresh = super::open(&pool, Speak::Http1, upstream, limits, &awaiting.notes).await?;
+        if let Connection::Http1 { idle: fresh, .. } = fresh {
             awaiting.conn = fresh.conn;
             awaiting.timer = fresh.timer;
             awaiting.uploaded = false;
@@ -95,6 +102,9 @@ pub(crate) async fn send(
     }
     let parsed = result?;
     awaiting.notes.answered(&parsed.head);
+    if parsed.head.status == SWITCHING {
+        return Ok(Reply { head: parsed.head, body: ReplyBody::Upgraded(awaiting.conn) });
+    }
     // From here on silence counts, not what is left of the time for the head.
     awaiting.timer.set(Instant::now() + limits.idle);
     let reply = Http1Reply {
@@ -136,6 +146,7 @@ impl Awaiting {
             upload: Pump::new(out, CallerBody { body, notes: notes.clone() }, body_as),
             uploaded: false,
             method: head.method,
+            asked: head.upgrades.then_some(head.fields),
             notes,
             upstream: upstream.clone(),
             limits,
@@ -209,7 +220,7 @@ impl Awaiting {
                 .map_err(|error| self.protocol(error))?;
             match parsed.head.status {
                 200.. => return Ok(Some(parsed)),
-                101 => return Err(self.protocol(HeadError::NotHttp)),
+                SWITCHING => return self.switched(parsed).map(Some),
                 _ if self.interims == MAX_INTERIM => return Err(self.protocol(HeadError::TooLarge)),
                 _ => {
                     self.interims += 1;
@@ -217,6 +228,16 @@ impl Awaiting {
                 }
             }
         }
+    }
+
+    /// The answer that ends HTTP on this connection, if the request was sent and asked for it.
+    fn switched(&self, parsed: Parsed<ResponseHead>) -> Result<Parsed<ResponseHead>, Error> {
+        let asked = self.asked.as_ref().filter(|_| self.uploaded);
+        match asked.and_then(|asked| upgrade::agreed(asked, &parsed.head.fields)) {
+            Some(protocol) => self.notes.upgraded(protocol),
+            None => return Err(self.protocol(HeadError::Switching)),
+        }
+        Ok(parsed)
     }
 
     /// Hands interim responses on to a caller that speaks HTTP/1.1; ready when all have gone.
@@ -266,6 +287,11 @@ impl Source for CallerBody {
         let notes = &self.notes;
         let piece = match &mut self.body {
             RequestBody::Empty => Piece::End,
+            RequestBody::Full(bytes) if bytes.is_empty() => Piece::End,
+            RequestBody::Full(bytes) => {
+                notes.request_chunk(bytes);
+                Piece::Data(std::mem::take(bytes))
+            }
             RequestBody::Http1(framed) => {
                 match ready!(framed.poll_raw(cx, scratch, |payload| notes.request_chunk(payload))) {
                     Ok(0) => Piece::End,

@@ -12,30 +12,50 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Limits;
+use super::line::PATIENCE;
 use super::pool::Pool;
+use super::watched::Watched;
+use super::{Connection, Limits};
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
 use crate::error::{Error, Source};
 use crate::exchange::Notes;
 use crate::executor::LocalExecutor;
-use crate::head::{Fields, ResponseHead};
+use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::http1::body::BodyError;
 use crate::http1::conn::Stream;
 use crate::http1::hop::HopByHop;
 use crate::http1::write::is_ours;
 use crate::timer::Timer;
 
-/// Streams that one connection carries at a time.
-const MAX_STREAMS: u32 = 100;
+/// Streams that one connection carries at a time, where its server allows as many.
+pub(super) const MAX_STREAMS: usize = 100;
+/// What hyper calls the server's limit until the server has said it: more than it could say.
+const UNKNOWN: usize = usize::MAX - 1;
+/// How often a call is sent, at most, where connections close before they have taken it.
+const MAX_UNSENT: usize = 4;
+
+/// How often a connection that carries calls, but no bytes, is looked at.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// gRPC's servers take more than two pings within five minutes of silence for abuse, and close the
+/// connection with all that is on it (github.com/grpc/grpc, `doc/keepalive.md`).
+const GRPC_KEEP_ALIVE: Duration = Duration::from_secs(310);
 
 /// A connection that is shared by the calls of one worker.
-#[derive(Debug)]
 pub(crate) struct Http2Connection {
     sender: SendRequest<Upload>,
-    streams: Cell<u32>,
+    /// Asks hyper how many streams the server allows; nothing once the connection has ended.
+    allowed: Box<dyn Fn() -> Option<usize>>,
+    /// Whether the server has said so.
+    is_known: Rc<Cell<bool>>,
+    opened: Instant,
+    streams: Cell<usize>,
     last_used: Cell<Instant>,
+    /// Tells the line that there may be room.
+    changed: Rc<Notify>,
+    expected: Rc<Cell<usize>>,
 }
 
 /// One of the streams of a connection; dropping it makes room for another.
@@ -59,6 +79,8 @@ struct Ascent {
     timer: RefCell<Timer>,
     idle: Duration,
     moved: Cell<Instant>,
+    /// Whether something was read of it.
+    is_begun: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// What the caller did wrong.
     broken: RefCell<Option<Error>>,
@@ -75,68 +97,131 @@ pub(crate) struct Http2Reply {
     _seat: Seat,
 }
 
-/// A seat on one of the open connections.
-pub(crate) fn seat(pool: &Pool) -> Option<Seat> {
+/// A seat on one of the open connections, but not on the one to be avoided.
+pub(super) fn seat(pool: &Pool, avoid: Option<&Rc<Http2Connection>>) -> Option<Seat> {
     let mut connections = pool.http2.borrow_mut();
     connections.retain(|connection| !connection.sender.is_closed());
-    connections.iter().find_map(Http2Connection::seat)
+    let avoided =
+        |connection: &Rc<Http2Connection>| avoid.is_some_and(|avoid| Rc::ptr_eq(avoid, connection));
+    connections.iter().filter(|connection| !avoided(connection)).find_map(Http2Connection::seat)
+}
+
+/// How many connections are open, and how many of them have yet to say what they can carry.
+pub(super) fn connections(pool: &Pool) -> (usize, usize) {
+    let connections = pool.http2.borrow();
+    let is_unknown = |connection: &&Rc<Http2Connection>| connection.limit().is_none();
+    (connections.len(), connections.iter().filter(is_unknown).count())
 }
 
 /// Makes a connection of a stream on which HTTP/2 was agreed, and takes its first seat.
 pub(crate) async fn open(pool: &Pool, stream: Stream) -> Result<Seat, hyper::Error> {
-    let sender = match stream {
-        Stream::Tcp(tcp) => handshake(TokioIo::new(tcp)).await?,
-        Stream::Tls(tls) => handshake(TokioIo::new(*tls)).await?,
+    let connection = match stream {
+        Stream::Tcp(tcp) => handshake(pool, TokioIo::new(tcp)).await?,
+        Stream::Tls(tls) => handshake(pool, TokioIo::new(*tls)).await?,
     };
-    let connection = Rc::new(Http2Connection {
-        sender,
-        streams: Cell::new(0),
-        last_used: Cell::new(Instant::now()),
-    });
+    let connection = Rc::new(connection);
     pool.http2.borrow_mut().push(connection.clone());
-    Ok(connection.seat().expect("a new connection has room"))
+    Ok(connection.take_seat())
 }
 
-async fn handshake<T>(io: T) -> Result<SendRequest<Upload>, hyper::Error>
+async fn handshake<T>(pool: &Pool, io: T) -> Result<Http2Connection, hyper::Error>
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
+    let keep_alive = if pool.origin.needs_http2 { GRPC_KEEP_ALIVE } else { KEEP_ALIVE };
+    let (changed, is_known) = (pool.line.changed.clone(), Rc::new(Cell::new(false)));
+    let io = Watched { io, changed: changed.clone(), is_known: is_known.clone() };
     let (sender, connection) = hyper::client::conn::http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
+        .initial_max_send_streams(UNKNOWN)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_interval(keep_alive)
         .keep_alive_timeout(Duration::from_secs(20))
         .handshake(io)
         .await?;
+    // Only the connection itself, which has to be driven, can be asked for the limit.
+    let driven = Rc::new(RefCell::new(Some(connection)));
+    let asked = driven.clone();
+    let allowed = move || asked.borrow().as_ref().map(|driven| driven.current_max_send_streams());
+    let told = changed.clone();
     tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
+        let ended = poll_fn(|cx| match &mut *driven.borrow_mut() {
+            Some(connection) => Pin::new(connection).poll(cx),
+            None => Poll::Ready(Ok(())),
+        });
+        if let Err(error) = ended.await {
             tracing::debug!(%error, "upstream connection ended");
         }
+        driven.take();
+        // There is room for another.
+        told.notify_one();
     });
-    Ok(sender)
+    let now = Instant::now();
+    Ok(Http2Connection {
+        sender,
+        allowed: Box::new(allowed),
+        is_known,
+        opened: now,
+        streams: Cell::new(0),
+        last_used: Cell::new(now),
+        changed,
+        expected: pool.line.expected.clone(),
+    })
 }
 
 /// Sends the call and waits for the final response head.
 pub(crate) async fn send(
     mut seat: Seat,
-    pool: &Pool,
+    pool: &Rc<Pool>,
     call: Call,
     upstream: &Arc<str>,
     limits: Limits,
 ) -> Result<Reply, Failure> {
-    let notes = call.notes.clone();
-    let (request, uploading) = request(call, pool, upstream, limits)?;
+    let Call { head, body, notes } = call;
+    let mut uploading = Uploading::new(body, &notes, limits);
+    let mut call = request(&head, pool, &uploading, upstream)?;
     notes.sent();
-    let mut answer = attempt(&seat, request, &uploading, upstream, limits).await;
-    if let Err(Unanswered { unsent: Some(request), .. }) = answer {
-        // The connection was closing, and nothing of the call went out on it: take another.
-        if let Some(another) = super::open_http2(pool, upstream, limits, &notes).await? {
-            seat = another;
+    let (mut unsent, mut refused) = (0, false);
+    let response = loop {
+        let Unanswered { error, again } =
+            match attempt(&seat, call, &uploading, upstream, limits).await {
+                Ok(response) => break response,
+                Err(unanswered) => unanswered,
+            };
+        match again {
+            // The connection was closing, and nothing of the call went out on it.
+            Again::Unsent(request) if unsent < MAX_UNSENT => {
+                unsent += 1;
+                call = *request;
+                seat.0.leave(pool);
+            }
+            // The server says that it has not looked at the call, of which all is still here.
+            Again::Unprocessed { is_closing } if !refused => {
+                let Some(body) = uploading.whole_body() else { return Err(error.into()) };
+                refused = true;
+                uploading = Uploading::new(body, &notes, limits);
+                call = request(&head, pool, &uploading, upstream)?;
+                notes.attempt(&pool.origin);
+                if is_closing {
+                    seat.0.leave(pool);
+                }
+            }
+            _ => return Err(error.into()),
         }
-        answer = attempt(&seat, request, &uploading, upstream, limits).await;
-    }
-    let response = answer.map_err(|unanswered| unanswered.error)?;
+        // The stream is over: it may be the one that somebody waits for.
+        let left = seat.0.clone();
+        drop(seat);
+        match super::connection(pool, upstream, limits, &notes, Some(&left)).await {
+            Ok(Connection::Http2(another)) => seat = another,
+            Ok(Connection::Http1 { .. }) => return Err(error.into()),
+            // Another address may take what this one has not.
+            Err(error) => {
+                let unsent = uploading.whole_body().map(|body| Call { head, body, notes });
+                return Err(Failure { error, unsent });
+            }
+        }
+    };
     let (parts, incoming) = response.into_parts();
     let head = ResponseHead {
         status: parts.status.as_u16(),
@@ -150,10 +235,20 @@ pub(crate) async fn send(
     Ok(Reply { head, body: ReplyBody::Http2(Box::new(reply)) })
 }
 
-/// Why there is no answer, and the request where nothing of it was sent.
+/// Why there is no answer, and whether the call may be sent again.
 struct Unanswered {
     error: Error,
-    unsent: Option<http::Request<Upload>>,
+    again: Again,
+}
+
+/// Whether a call without an answer may be sent again.
+enum Again {
+    /// The request, of which nothing was sent.
+    Unsent(Box<http::Request<Upload>>),
+    /// It was sent, but the server has not processed it; the connection may be closing besides.
+    Unprocessed { is_closing: bool },
+    /// Nobody knows what became of it.
+    No,
 }
 
 /// Sends the request on one connection.
@@ -182,26 +277,45 @@ async fn attempt(
     match answer.await {
         Some(Ok(response)) => Ok(response),
         Some(Err(mut error)) => {
-            let unsent = error.take_message();
-            let source = Some(error.into_error().into());
+            let unsent = error.take_message().map(|request| Again::Unsent(Box::new(request)));
+            let error = error.into_error();
+            let again = unsent.unwrap_or_else(|| again(&error));
+            let source = Some(error.into());
             let closed = || Error::Closed { upstream: upstream.clone(), source };
-            Err(Unanswered { error: uploading.0.broken.take().unwrap_or_else(closed), unsent })
+            Err(Unanswered { error: uploading.0.broken.take().unwrap_or_else(closed), again })
         }
         None => {
             let (upstream, limit_s) = (upstream.clone(), limit.as_secs());
-            Err(Unanswered { error: Error::ResponseTimeout { upstream, limit_s }, unsent: None })
+            Err(Unanswered {
+                error: Error::ResponseTimeout { upstream, limit_s },
+                again: Again::No,
+            })
         }
+    }
+}
+
+/// What the server says of a call that it does not answer (RFC 9113, section 8.7).
+fn again(error: &hyper::Error) -> Again {
+    let Some(said) = std::error::Error::source(error).and_then(|said| said.downcast_ref()) else {
+        return Again::No;
+    };
+    let said: &h2::Error = said;
+    let is_refused = said.is_reset() && said.reason() == Some(h2::Reason::REFUSED_STREAM);
+    match said.is_remote() {
+        // Streams up to the last one that GOAWAY names go on; only the others hear of it so.
+        true if said.is_go_away() => Again::Unprocessed { is_closing: true },
+        true if is_refused => Again::Unprocessed { is_closing: false },
+        _ => Again::No,
     }
 }
 
 /// The call as an HTTP/2 request: the fields that came, less those of one connection.
 fn request(
-    call: Call,
+    head: &RequestHead,
     pool: &Pool,
+    uploading: &Uploading,
     upstream: &Arc<str>,
-    limits: Limits,
-) -> Result<(http::Request<Upload>, Uploading), Error> {
-    let Call { head, body, notes } = call;
+) -> Result<http::Request<Upload>, Error> {
     let uri = http::Uri::builder()
         .scheme(if pool.origin.tls { "https" } else { "http" })
         .authority(&pool.origin.authority[..])
@@ -212,9 +326,8 @@ fn request(
     let hop = HopByHop::of(&head.fields);
     let asks_for_trailers =
         head.fields.get("te").is_some_and(|te| te.eq_ignore_ascii_case(b"trailers"));
-    let ascent = Rc::new(Ascent::new(body, notes, limits.request_body_idle));
-    let mut request = http::Request::new(Upload(ascent.clone()));
-    *request.method_mut() = head.method;
+    let mut request = http::Request::new(Upload(uploading.0.clone()));
+    *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = head.fields.to_map(|name| {
@@ -226,18 +339,41 @@ fn request(
     if asks_for_trailers {
         request.headers_mut().insert("te", http::HeaderValue::from_static("trailers"));
     }
-    Ok((request, Uploading(ascent)))
+    Ok(request)
 }
 
 // === impl Http2Connection ===
 
 impl Http2Connection {
+    /// How many streams it carries, once the server has said so, or has not for too long.
+    fn limit(&self) -> Option<usize> {
+        match (self.allowed)() {
+            Some(UNKNOWN) if self.opened.elapsed() < PATIENCE => None,
+            Some(allowed) => {
+                let limit = allowed.min(MAX_STREAMS);
+                if !self.is_known.replace(true) {
+                    self.expected.set(limit);
+                }
+                Some(limit)
+            }
+            None => Some(0),
+        }
+    }
+
     fn seat(self: &Rc<Self>) -> Option<Seat> {
-        let free = self.streams.get() < MAX_STREAMS && !self.sender.is_closed();
-        free.then(|| {
-            self.streams.set(self.streams.get() + 1);
-            Seat(self.clone())
-        })
+        // Who opened it has the first stream; the next must wait until it is known to be one.
+        let free = self.streams.get() < self.limit().unwrap_or(1) && !self.sender.is_closed();
+        free.then(|| self.take_seat())
+    }
+
+    fn take_seat(self: &Rc<Self>) -> Seat {
+        self.streams.set(self.streams.get() + 1);
+        Seat(self.clone())
+    }
+
+    /// It takes no more calls; those on it go on.
+    fn leave(self: &Rc<Self>, pool: &Pool) {
+        pool.http2.borrow_mut().retain(|connection| !Rc::ptr_eq(connection, self));
     }
 
     /// Whether nobody has used it for so long, or it is closed.
@@ -247,10 +383,33 @@ impl Http2Connection {
     }
 }
 
+impl std::fmt::Debug for Http2Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http2Connection").field("streams", &self.streams).finish_non_exhaustive()
+    }
+}
+
+// === impl Seat ===
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
         self.0.last_used.set(Instant::now());
+        self.0.changed.notify_one();
+    }
+}
+
+// === impl Uploading ===
+
+impl Uploading {
+    fn new(body: RequestBody, notes: &Rc<Notes>, limits: Limits) -> Self {
+        Self(Rc::new(Ascent::new(body, notes.clone(), limits.request_body_idle)))
+    }
+
+    /// The body, if nothing was read of it: whoever still holds the upload reads nothing any more.
+    fn whole_body(&self) -> Option<RequestBody> {
+        let is_whole = !self.0.is_begun.get();
+        is_whole.then(|| self.0.body.take()).flatten()
     }
 }
 
@@ -265,6 +424,7 @@ impl Ascent {
             timer: RefCell::new(Timer::at(now + idle)),
             idle,
             moved: Cell::new(now),
+            is_begun: Cell::new(false),
             waker: RefCell::default(),
             broken: RefCell::default(),
         }
@@ -275,6 +435,10 @@ impl Ascent {
         let polled = match &mut *body {
             None => return Poll::Ready(Some(Err(Error::CallerLeft))),
             Some(RequestBody::Empty) => Poll::Ready(None),
+            Some(RequestBody::Full(bytes)) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
             Some(RequestBody::Http1(framed)) => framed
                 .poll_payload(cx)
                 .map(|payload| payload.transpose())
@@ -286,6 +450,7 @@ impl Ascent {
         let now = Instant::now();
         match polled {
             Poll::Ready(frame) => {
+                self.is_begun.set(self.is_begun.get() || frame.is_some());
                 self.moved.set(now);
                 timer.set(now + self.idle);
                 Poll::Ready(frame)
@@ -332,6 +497,9 @@ impl Body for Upload {
             Some(frame) => frame.data_ref().into_iter().for_each(|data| notes.request_chunk(data)),
             None => notes.request_ended(),
         }
+        if frame.as_ref().is_some_and(Frame::is_trailers) {
+            notes.request_ended();
+        }
         Poll::Ready(frame.map(Ok))
     }
 
@@ -340,6 +508,7 @@ impl Body for Upload {
             // Let go of, not ended.
             None => return false,
             Some(RequestBody::Empty) => true,
+            Some(RequestBody::Full(bytes)) => bytes.is_empty(),
             Some(RequestBody::Http1(framed)) => framed.is_done(),
             Some(RequestBody::Http2(body)) => {
                 body.ahead.is_empty() && body.incoming.is_end_stream()
@@ -355,6 +524,11 @@ impl Body for Upload {
 // === impl Http2Reply ===
 
 impl Http2Reply {
+    /// Whether the head was all there is.
+    pub(crate) fn is_bodiless(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
     /// The next piece of payload, or the trailers; `None` is the clean end.
     pub(crate) fn poll_frame(
         &mut self,
@@ -365,20 +539,26 @@ impl Http2Reply {
             self.notes.broken("upstream_idle_timeout");
             return Poll::Ready(Some(Err(Error::Body(BodyError::Cut))));
         };
-        match &frame {
-            None => {}
-            Some(Ok(frame)) => {
-                let now = Instant::now();
-                self.timer.set(now + self.idle);
-                if let Some(data) = frame.data_ref() {
-                    self.notes.response_chunk(data, now);
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            None if self.incoming.is_end_stream() => return Poll::Ready(None),
+            // hyper takes a stream that was reset without an error for one that has ended.
+            None | Some(Err(_)) => {
+                // A caller that breaks off its request has the stream reset, which is not the
+                // upstream's doing.
+                if self.uploading.0.broken.borrow().is_none() {
+                    self.notes.broken("upstream_closed");
                 }
+                return Poll::Ready(Some(Err(Error::Body(BodyError::Cut))));
             }
-            // A caller that breaks off its request has the stream reset, which is not the upstream's
-            // doing.
-            Some(Err(_)) if self.uploading.0.broken.borrow().is_some() => {}
-            Some(Err(_)) => self.notes.broken("upstream_closed"),
+        };
+        let now = Instant::now();
+        self.timer.set(now + self.idle);
+        if let Some(data) = frame.data_ref() {
+            self.notes.response_chunk(data, now);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.notes.response_trailers(trailers);
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|_| Error::Body(BodyError::Cut))))
+        Poll::Ready(Some(Ok(frame)))
     }
 }

@@ -3,10 +3,13 @@
 mod connect;
 mod http1;
 mod http2;
+mod line;
 mod pool;
 mod spec;
+mod watched;
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,6 +30,9 @@ pub(crate) use http1::Http1Reply;
 pub(crate) use http2::Http2Reply;
 pub(crate) use spec::{Origin, Spec};
 
+use connect::Speak;
+use http2::{Http2Connection, Seat};
+use line::Place;
 use pool::{Idle, Pool};
 
 /// Locations that one upstream is called at, at most.
@@ -38,9 +44,12 @@ pub(crate) struct Upstream {
     pub(crate) spec: Arc<Spec>,
     limits: Limits,
     max_idle: usize,
+    max_http2: usize,
     keep_alive: Duration,
     /// The servers at each location (`""` where there is but one), in the order of the addresses.
     pools: RefCell<FxHashMap<Box<str>, Servers>>,
+    /// The same servers for calls by gRPC: where the others go out by HTTP/1.1, these may not.
+    grpc_pools: RefCell<FxHashMap<Box<str>, Servers>>,
     turn: Cell<usize>,
 }
 
@@ -75,27 +84,32 @@ impl Upstream {
                 idle: timeouts.idle.0,
             },
             max_idle: limits.idle_connections.get() as usize,
+            max_http2: limits.http2_connections.get() as usize,
             keep_alive: timeouts.upstream_keep_alive.0,
             pools: RefCell::default(),
+            grpc_pools: RefCell::default(),
             turn: Cell::new(0),
         }
     }
 
     /// Closes connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
-        self.pools.borrow().values().flatten().for_each(|pool| pool.sweep());
+        for pools in [&self.pools, &self.grpc_pools] {
+            pools.borrow().values().flatten().for_each(|pool| pool.sweep());
+        }
     }
 
-    /// The server whose turn it is, at the location that the path names.
-    fn pool(&self, path: &str) -> Result<Rc<Pool>, Error> {
-        let location =
-            self.spec.is_templated().then(|| spec::location_in(path).unwrap_or("global"));
+    /// The server whose turn it is, at the location that the call names.
+    fn pool(&self, call: &Call) -> Result<Rc<Pool>, Error> {
+        let is_grpc = call.is_grpc();
+        let location = self.spec.is_templated().then(|| location(call, is_grpc));
+        let location = location.as_deref();
         if let Some(location) = location {
             self.spec.allows(location)?;
         }
         let turn = self.turn.get();
         self.turn.set((turn + 1) % self.spec.addresses());
-        let mut pools = self.pools.borrow_mut();
+        let mut pools = if is_grpc { &self.grpc_pools } else { &self.pools }.borrow_mut();
         if let Some(servers) = pools.get(location.unwrap_or_default()) {
             return Ok(servers[turn].clone());
         }
@@ -104,7 +118,8 @@ impl Upstream {
         }
         let server = |address| {
             let origin = self.spec.origin(address, location);
-            Rc::new(Pool::new(origin, self.max_idle, self.keep_alive))
+            let origin = if is_grpc { origin.for_grpc() } else { origin };
+            Rc::new(Pool::new(origin, self.max_idle, self.max_http2, self.keep_alive))
         };
         let servers: Servers = (0..self.spec.addresses()).map(server).collect();
         let chosen = servers[turn].clone();
@@ -113,10 +128,14 @@ impl Upstream {
     }
 
     async fn send(&self, call: Call) -> Result<Reply, Failure> {
-        let pool = self.pool(call.head.target.path())?;
+        let pool = self.pool(&call)?;
         call.notes.attempt(&pool.origin);
         let name = &self.spec.name;
-        match self.connection(&pool, &call.notes).await {
+        let connection = match call.head.upgrades {
+            true => open_http1(&pool, name, self.limits, &call.notes).await,
+            false => connection(&pool, name, self.limits, &call.notes, None).await,
+        };
+        match connection {
             Ok(Connection::Http1 { idle, reused }) => {
                 http1::send(idle, reused, pool, call, name, self.limits).await
             }
@@ -126,54 +145,98 @@ impl Upstream {
             Err(error) => Err(Failure { error, unsent: Some(call) }),
         }
     }
+}
 
-    /// A connection that is free, else a new one.
-    async fn connection(&self, pool: &Rc<Pool>, notes: &Notes) -> Result<Connection, Error> {
-        if let Some(found) = free(pool) {
-            return Ok(found);
-        }
-        if !pool.speaks_http2.get() {
-            return open(pool, &self.spec.name, self.limits, notes).await;
-        }
-        // One call opens; those that come meanwhile find seats on what it has opened.
-        let (start, limit) = (Instant::now(), self.limits.connect);
-        let opening = timeout(limit, pool.opening.acquire()).await;
-        notes.waited(Wait::Pool, start.elapsed());
-        // Where nobody can connect, a queue of attempts would have the last call wait for them all.
-        let Ok(_opening) = opening else {
-            let upstream = self.spec.name.clone();
-            return Err(Error::ConnectTimeout { upstream, limit_s: limit.as_secs() });
-        };
-        match free(pool) {
-            Some(found) => Ok(found),
-            None => open(pool, &self.spec.name, self.limits, notes).await,
-        }
-    }
+/// The location that a call names: in its path, or by gRPC elsewhere.
+fn location(call: &Call, is_grpc: bool) -> String {
+    let in_path = spec::location_in(call.head.target.path()).map(str::to_owned);
+    let elsewhere = || call.notes.observer(|observer| observer.location().map(str::to_owned));
+    in_path
+        .or_else(|| if is_grpc { elsewhere() } else { None })
+        .unwrap_or_else(|| "global".to_owned())
 }
 
 /// What a call goes out on.
 enum Connection {
     Http1 { idle: Idle, reused: bool },
-    Http2(http2::Seat),
+    Http2(Seat),
 }
 
-fn free(pool: &Pool) -> Option<Connection> {
-    if pool.speaks_http2.get() {
-        return http2::seat(pool).map(Connection::Http2);
+/// A connection that is free, else a new one; not the one to be avoided.
+async fn connection(
+    pool: &Rc<Pool>,
+    upstream: &Arc<str>,
+    limits: Limits,
+    notes: &Notes,
+    avoid: Option<&Rc<Http2Connection>>,
+) -> Result<Connection, Error> {
+    if let Some(found) = free(pool, avoid) {
+        return Ok(found);
     }
-    pool.take().map(|idle| Connection::Http1 { idle, reused: true })
+    let opening = match pool.speaks_http2.get() {
+        Some(false) => None,
+        _ => match in_line(pool, upstream, limits, notes, avoid).await? {
+            Place::Seat(seat) => return Ok(Connection::Http2(seat)),
+            Place::Open(opening) => Some(opening),
+            Place::Http1 => None,
+        },
+    };
+    let opened = open(pool, Speak::Any, upstream, limits, notes).await;
+    // Only now do others look for a seat on it.
+    drop(opening);
+    opened
+}
+
+fn free(pool: &Pool, avoid: Option<&Rc<Http2Connection>>) -> Option<Connection> {
+    match pool.speaks_http2.get() {
+        Some(false) => pool.take().map(|idle| Connection::Http1 { idle, reused: true }),
+        _ if !pool.line.is_empty() => None,
+        _ => http2::seat(pool, avoid).map(Connection::Http2),
+    }
+}
+
+/// A place in HTTP/2, and the wait for it.
+async fn in_line(
+    pool: &Rc<Pool>,
+    upstream: &Arc<str>,
+    limits: Limits,
+    notes: &Notes,
+    avoid: Option<&Rc<Http2Connection>>,
+) -> Result<Place, Error> {
+    let start = Instant::now();
+    let mut place = pin!(line::place(pool, avoid));
+    let result = loop {
+        match timeout(limits.connect, &mut place).await {
+            Ok(place) => break Ok(place),
+            // Where nobody can connect, the last in line would wait for all the attempts before it.
+            Err(_) if http2::connections(pool).0 == 0 => {
+                let limit_s = limits.connect.as_secs();
+                break Err(Error::ConnectTimeout { upstream: upstream.clone(), limit_s });
+            }
+            Err(_) if start.elapsed() >= limits.response_head => {
+                let limit_s = limits.response_head.as_secs();
+                break Err(Error::Saturated { upstream: upstream.clone(), limit_s });
+            }
+            Err(_) => {}
+        }
+    };
+    notes.waited(Wait::Pool, start.elapsed());
+    result
 }
 
 async fn open(
     pool: &Pool,
+    speak: Speak,
     upstream: &Arc<str>,
     limits: Limits,
     notes: &Notes,
 ) -> Result<Connection, Error> {
     // Boxed: a handshake is large and rare, and would otherwise be moved about with every call.
-    let connecting = Box::pin(connect::connect(&pool.origin, upstream, limits.connect, notes));
-    let connected = connecting.await?;
-    pool.speaks_http2.set(connected.http2);
+    let connecting = connect::connect(&pool.origin, speak, upstream, limits.connect, notes);
+    let connected = Box::pin(connecting).await?;
+    if speak == Speak::Any {
+        pool.speaks_http2.set(Some(connected.http2));
+    }
     if connected.http2 {
         let seat = Box::pin(http2::open(pool, connected.stream)).await;
         return seat
@@ -185,33 +248,16 @@ async fn open(
     Ok(Connection::Http1 { idle: Idle::fresh(conn, timer), reused: false })
 }
 
-/// A new HTTP/1.1 connection; `None` where the server has changed to HTTP/2.
+/// An HTTP/1.1 connection, whatever else the server speaks.
 async fn open_http1(
     pool: &Pool,
     upstream: &Arc<str>,
     limits: Limits,
     notes: &Notes,
-) -> Result<Option<Idle>, Error> {
-    match open(pool, upstream, limits, notes).await? {
-        Connection::Http1 { idle, .. } => Ok(Some(idle)),
-        Connection::Http2(_) => Ok(None),
-    }
-}
-
-/// A seat on another HTTP/2 connection, or on a new one; `None` where the server has changed to
-/// HTTP/1.1.
-async fn open_http2(
-    pool: &Pool,
-    upstream: &Arc<str>,
-    limits: Limits,
-    notes: &Notes,
-) -> Result<Option<http2::Seat>, Error> {
-    if let Some(seat) = http2::seat(pool) {
-        return Ok(Some(seat));
-    }
-    match open(pool, upstream, limits, notes).await? {
-        Connection::Http2(seat) => Ok(Some(seat)),
-        Connection::Http1 { .. } => Ok(None),
+) -> Result<Connection, Error> {
+    match pool.take() {
+        Some(idle) => Ok(Connection::Http1 { idle, reused: true }),
+        None => open(pool, Speak::Http1, upstream, limits, notes).await,
     }
 }
 

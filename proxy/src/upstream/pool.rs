@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::http2::Http2Connection;
+use super::line::Line;
 use super::spec::Origin;
 use crate::http1::conn::Conn;
 use crate::timer::Timer;
@@ -17,10 +18,10 @@ pub(crate) struct Pool {
     pub(crate) origin: Origin,
     idle: RefCell<Vec<Idle>>,
     pub(crate) http2: RefCell<Vec<Rc<Http2Connection>>>,
-    /// Held while a connection is opened that others may share.
-    pub(crate) opening: tokio::sync::Semaphore,
-    /// Whether this server is known to speak HTTP/2, so that opening is worth waiting for.
-    pub(crate) speaks_http2: Cell<bool>,
+    /// The calls that wait for one of these.
+    pub(super) line: Line,
+    /// Whether this server speaks HTTP/2, once that is known: a connection then serves many.
+    pub(crate) speaks_http2: Cell<Option<bool>>,
     max_idle: usize,
     keep_alive: Duration,
 }
@@ -42,13 +43,20 @@ impl Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(origin: Origin, max_idle: usize, keep_alive: Duration) -> Self {
+    pub(crate) fn new(
+        origin: Origin,
+        max_idle: usize,
+        max_http2: usize,
+        keep_alive: Duration,
+    ) -> Self {
+        // With TLS only a handshake tells.
+        let known = !origin.tls || origin.http2;
         Self {
-            speaks_http2: Cell::new(origin.http2),
+            speaks_http2: Cell::new(known.then_some(origin.http2)),
             origin,
             idle: RefCell::default(),
             http2: RefCell::default(),
-            opening: tokio::sync::Semaphore::new(1),
+            line: Line::new(max_http2),
             max_idle,
             keep_alive,
         }

@@ -44,6 +44,8 @@ pub(crate) struct Origin {
     pub(crate) tls: bool,
     /// HTTP/2 without being asked (without TLS); with TLS the handshake decides.
     pub(crate) http2: bool,
+    /// Nothing but HTTP/2 will do.
+    pub(crate) needs_http2: bool,
     /// For SNI and records.
     pub(crate) host: Arc<str>,
     pub(crate) port: u16,
@@ -130,12 +132,22 @@ impl Spec {
             region: self.region.clone().or(said.region.map(Arc::from)),
             tls: url.tls,
             http2: self.http2,
+            needs_http2: false,
             host: host.into(),
             port,
             authority: authority.into(),
             base: url.base.clone().into(),
             dial: (dial.0.trim_matches(['[', ']']).to_owned(), dial.1),
         }
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// The same server, for calls by gRPC.
+    pub(crate) fn for_grpc(self) -> Self {
+        Self { http2: true, needs_http2: true, ..self }
     }
 }
 

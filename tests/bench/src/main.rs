@@ -61,6 +61,10 @@ struct Args {
     #[arg(long)]
     counts: bool,
 
+    /// Have tidegate send a span for each call, too.
+    #[arg(long)]
+    spans: bool,
+
     /// Also write everything to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -100,6 +104,7 @@ fn run(args: &Args) -> Result<bool> {
         upstream: mock::start()?,
         sink: sink::start()?,
         tidegate: args.tidegate.clone().map_or_else(built_beside, Ok)?,
+        spans: args.spans,
         folder: scratch.0.clone(),
     };
     let mut written = introduce(args, &setup)?;

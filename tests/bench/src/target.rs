@@ -71,6 +71,8 @@ pub(crate) struct Setup {
     /// Where tidegate sends its metrics.
     pub(crate) sink: SocketAddr,
     pub(crate) tidegate: PathBuf,
+    /// Whether tidegate sends spans, too.
+    pub(crate) spans: bool,
     /// For configurations, records and logs.
     pub(crate) folder: PathBuf,
 }
@@ -115,6 +117,8 @@ impl Target {
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", setup.sink))
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
             .env("OTEL_METRIC_EXPORT_INTERVAL", "5000")
+            // What spans cost is a question of its own: --spans.
+            .env("OTEL_TRACES_EXPORTER", if setup.spans { "otlp" } else { "none" })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)

@@ -34,6 +34,8 @@ pub(crate) enum Speaks {
     Http1,
     /// HTTP/2 at once.
     Http2,
+    /// Either, as the first bytes say.
+    Either,
     /// What is agreed on in the handshake.
     Tls(Arc<rustls::ServerConfig>),
 }
@@ -101,15 +103,23 @@ where
     let http1 = hyper::server::conn::http1::Builder::new();
     // How a connection ends is for the tests to judge by what they see.
     let _ = match speaks {
-        Speaks::Http1 => http1.serve_connection(TokioIo::new(tcp), service).await,
+        Speaks::Http1 => http1.serve_connection(TokioIo::new(tcp), service).with_upgrades().await,
         Speaks::Http2 => http2.serve_connection(TokioIo::new(tcp), service).await,
+        Speaks::Either => {
+            let mut start = [0; 3];
+            while tcp.peek(&mut start).await.is_ok_and(|length| (1..3).contains(&length)) {}
+            match &start {
+                b"PRI" => http2.serve_connection(TokioIo::new(tcp), service).await,
+                _ => http1.serve_connection(TokioIo::new(tcp), service).await,
+            }
+        }
         Speaks::Tls(config) => {
             let Ok(tls) = TlsAcceptor::from(config).accept(tcp).await else { return };
             let is_http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
             let io = TokioIo::new(tls);
             match is_http2 {
                 true => http2.serve_connection(io, service).await,
-                false => http1.serve_connection(io, service).await,
+                false => http1.serve_connection(io, service).with_upgrades().await,
             }
         }
     };

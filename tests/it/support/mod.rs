@@ -2,8 +2,12 @@
 //! that writes its own bytes.
 
 mod folder;
+#[path = "../../support/grpc_messages.rs"]
+mod grpc_messages;
 mod http2;
 mod messages;
+#[path = "../../support/protobuf.rs"]
+mod protobuf;
 mod sidecar;
 mod tls;
 mod upstream;
@@ -13,8 +17,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 pub(crate) use folder::Folder;
+pub(crate) use grpc_messages::{last, message, token};
 pub(crate) use http2::*;
 pub(crate) use messages::*;
+pub(crate) use protobuf::field;
 pub(crate) use sidecar::{Launch, Sidecar, nowhere, read_records, tidegate};
 pub(crate) use tls::Certificate;
 pub(crate) use upstream::Upstream;

@@ -41,8 +41,10 @@ pub(super) const PATHS: &[(&str, Want, Field)] = &[
     ("usage.cache_read_input_tokens", Want::Value, Field::Count(CacheRead)),
     ("usage.cache_creation_input_tokens", Want::Value, Field::Count(CacheWrite)),
     ("usage.output_tokens_details.thinking_tokens", Want::Value, Field::Count(Reasoning)),
+    ("usage.service_tier", Want::Value, Field::Tier),
     ("message.id", Want::Value, Field::Id),
     ("message.model", Want::Value, Field::Model),
+    ("message.usage.service_tier", Want::Value, Field::Tier),
     ("message.usage.input_tokens", Want::Value, Field::Count(Input)),
     ("message.usage.output_tokens", Want::Value, Field::Count(Output)),
     ("message.usage.cache_read_input_tokens", Want::Value, Field::Count(CacheRead)),
@@ -76,6 +78,7 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
         region: None,
         project: None,
         stream: (!has_stream).then_some(false),
+        streams_unasked: false,
         asks: Asks { model: true, stream: has_stream },
         reading,
     })

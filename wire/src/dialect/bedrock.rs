@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use super::Count::*;
 use super::openai::{CHAT_PATHS, ERROR_PATHS, USAGE_PATHS};
 use super::{Asks, Call, Count, Counts, Field, Path, Reading, Usage, anthropic, decoded, openai};
+use crate::job::JobFact;
 use crate::json::{Table, Want};
 use crate::{Dialect, HeadView};
 
@@ -38,6 +39,14 @@ static OTHER: Reading = Reading {
     count_headers: &[],
 };
 
+static JOB: Reading = Reading {
+    paths: LazyLock::new(|| Table::new(&[JOB_PATHS, FAULT_PATHS].concat())),
+    nested: None,
+    usage,
+    has_end: false,
+    count_headers: &[],
+};
+
 static CHUNK: LazyLock<Table<Field>> = LazyLock::new(|| Table::new(&family_paths()));
 
 const COUNT_HEADERS: &[(&str, Count)] = &[
@@ -56,6 +65,7 @@ const CONVERSE_PATHS: &[(&str, Want, Field)] = &[
     ("usage.cacheReadInputTokenCount", Want::Value, Field::Count(CacheRead)),
     ("usage.cacheWriteInputTokens", Want::Value, Field::Count(CacheWrite)),
     ("usage.cacheWriteInputTokenCount", Want::Value, Field::Count(CacheWrite)),
+    ("serviceTier.type", Want::Value, Field::Tier),
     ("delta.text", Want::Seen, Field::Text),
     ("delta.reasoningContent.text", Want::Seen, Field::Reasoning),
     ("delta.toolUse.input", Want::Seen, Field::Text),
@@ -73,7 +83,7 @@ const NOVA_PATHS: &[(&str, Want, Field)] = &[
     ("metadata.usage.cacheWriteInputTokenCount", Want::Value, Field::Count(CacheWrite)),
 ];
 
-/// Titan, Llama, Mistral, Cohere and AI21, and the metering.
+/// Titan, Llama, Mistral, Cohere and AI21, those that draw, and the metering.
 const TEXT_PATHS: &[(&str, Want, Field)] = &[
     ("id", Want::Value, Field::MessageId),
     ("inputTextTokenCount", Want::Value, Field::Count(Prompt)),
@@ -97,6 +107,10 @@ const TEXT_PATHS: &[(&str, Want, Field)] = &[
     ("text", Want::Seen, Field::Text),
     ("completions[*]", Want::Closed, Field::Choice),
     ("completions[*].finishReason.reason", Want::Value, Field::Finish),
+    ("finishReason", Want::Value, Field::Stop),
+    ("images[*]", Want::Seen, Field::Images),
+    ("artifacts[*]", Want::Closed, Field::Part),
+    ("artifacts[*].base64", Want::Seen, Field::Image),
     ("amazon-bedrock-invocationMetrics", Want::Seen, Field::End),
     ("amazon-bedrock-invocationMetrics.inputTokenCount", Want::Value, Field::Count(MeteredInput)),
     ("amazon-bedrock-invocationMetrics.outputTokenCount", Want::Value, Field::Count(MeteredOutput)),
@@ -114,6 +128,15 @@ const TEXT_PATHS: &[(&str, Want, Field)] = &[
 
 const COUNT_PATHS: &[(&str, Want, Field)] = &[("inputTokens", Want::Value, Field::Count(Counted))];
 
+/// An asynchronous invocation: the answer to its submit, and to every poll.
+const JOB_PATHS: &[(&str, Want, Field)] = &[
+    ("invocationArn", Want::Value, Field::Job(JobFact::Name)),
+    ("status", Want::Value, Field::Job(JobFact::Status)),
+    ("submitTime", Want::Value, Field::Job(JobFact::Created)),
+    ("endTime", Want::Value, Field::Job(JobFact::Ended)),
+    ("modelArn", Want::Value, Field::Model),
+];
+
 const FAULT_PATHS: &[(&str, Want, Field)] = &[("__type", Want::Value, Field::FlatType)];
 
 /// Every family at once: their keys do not collide.
@@ -124,6 +147,9 @@ fn family_paths() -> Vec<(&'static str, Want, Field)> {
 
 /// Recognises `model/{id}/{verb}`. An ARN's slash may come undecoded.
 pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
+    if head.method == "GET" {
+        return poll(path);
+    }
     if head.method != "POST" {
         return None;
     }
@@ -133,9 +159,24 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
             call(decoded(&format!("{arn}/{id}")).into_owned(), verb)
         }
         [.., "guardrail", _, "version", _, "apply"] => Some(new("apply_guardrail", None, &OTHER)),
-        [.., "async-invoke"] => Some(new("async_invoke", None, &OTHER)),
+        [.., "async-invoke"] => {
+            let asks = Asks { model: true, stream: false };
+            Some(Call { asks, ..new("async_invoke", None, &JOB) })
+        }
         _ => None,
     }
+}
+
+/// Recognises `async-invoke/{arn}`; without an ARN it lists them.
+fn poll(path: &Path<'_>) -> Option<Call> {
+    let arn = match path.segments() {
+        [.., "async-invoke", arn] | [.., "async-invoke", arn, _] => decoded(arn),
+        _ => return None,
+    };
+    if !arn.starts_with("arn:") {
+        return None;
+    }
+    Some(Call { region: region_of_arn(&arn), ..new("get_async_invoke", None, &JOB) })
 }
 
 fn call(model: String, verb: &str) -> Option<Call> {
@@ -160,6 +201,7 @@ fn new(operation: &'static str, model: Option<String>, reading: &'static Reading
         region: None,
         project: None,
         stream: Some(false),
+        streams_unasked: false,
         asks: Asks::NOTHING,
         reading,
     }
@@ -168,9 +210,11 @@ fn new(operation: &'static str, model: Option<String>, reading: &'static Reading
 /// What InvokeModel does depends on the family.
 fn family_operation(model: &str) -> &'static str {
     const COMPLETES: [&str; 4] = ["titan-t", "ai21.j2", "cohere.command-text", "command-light"];
+    const DRAWS: [&str; 3] = ["titan-image", "nova-canvas", "stability."];
     match model {
         _ if model.contains("embed") => "embeddings",
         _ if model.contains("rerank") => "rerank",
+        _ if DRAWS.iter().any(|family| model.contains(family)) => "generate_image",
         _ if COMPLETES.iter().any(|family| model.contains(family)) => "text_completion",
         _ => "chat",
     }

@@ -6,12 +6,13 @@
 use std::sync::LazyLock;
 
 use super::Count::*;
-use super::openai::{self, ERROR_PATHS};
-use super::{Asks, Call, Counts, Field, Path, Reading, Usage, anthropic, decoded};
+use super::openai::{self, CHAT_PATHS, ERROR_PATHS};
+use super::{Asks, Call, Counts, Field, Path, Reading, Usage, anthropic, decoded, generate};
+use crate::job::JobFact;
 use crate::json::{Table, Want};
 use crate::{Dialect, HeadView};
 
-static GENERATE: Reading = Reading {
+pub(super) static GENERATE: Reading = Reading {
     paths: LazyLock::new(|| Table::new(&[GENERATE_PATHS, ERROR_PATHS].concat())),
     nested: None,
     usage,
@@ -19,9 +20,28 @@ static GENERATE: Reading = Reading {
     count_headers: &[],
 };
 
-/// Counting, embedding, predicting, long-running operations: one reply, nothing to stream.
-static OTHER: Reading = Reading {
+/// Counting, embedding, predicting: one reply, nothing to stream.
+pub(super) static OTHER: Reading = Reading {
     paths: LazyLock::new(|| Table::new(&[OTHER_PATHS, USAGE_PATHS, ERROR_PATHS].concat())),
+    nested: None,
+    usage,
+    has_end: false,
+    count_headers: &[],
+};
+
+/// Own endpoints: whatever server stands there answers in its own words.
+static RAW: Reading = Reading {
+    paths: LazyLock::new(|| {
+        Table::new(&[CHAT_PATHS, openai::USAGE_PATHS, ERROR_PATHS, generate::PATHS].concat())
+    }),
+    nested: None,
+    usage: openai::usage,
+    has_end: true,
+    count_headers: &[],
+};
+
+static OPERATION: Reading = Reading {
+    paths: LazyLock::new(|| Table::new(&[OPERATION_PATHS, ERROR_PATHS].concat())),
     nested: None,
     usage,
     has_end: false,
@@ -38,24 +58,54 @@ const GENERATE_PATHS: &[(&str, Want, Field)] = &[
     ("candidates[*].content.parts[*].text", Want::Seen, Field::PartText),
     ("candidates[*].content.parts[*].thought", Want::Seen, Field::PartThought),
     ("candidates[*].content.parts[*].functionCall", Want::Seen, Field::PartText),
-    ("candidates[*].content.parts[*].inlineData", Want::Seen, Field::PartText),
+    ("candidates[*].content.parts[*].executableCode", Want::Seen, Field::PartText),
+    ("candidates[*].content.parts[*].inlineData.mimeType", Want::Value, Field::MimeType),
+    ("candidates[*].content.parts[*].inlineData.data", Want::Seen, Field::Image),
     ("promptFeedback.blockReason", Want::Value, Field::BlockReason),
     ("usageMetadata.promptTokenCount", Want::Value, Field::Count(Prompt)),
     ("usageMetadata.toolUsePromptTokenCount", Want::Value, Field::Count(ToolPrompt)),
     ("usageMetadata.candidatesTokenCount", Want::Value, Field::Count(Visible)),
     ("usageMetadata.thoughtsTokenCount", Want::Value, Field::Count(Reasoning)),
     ("usageMetadata.cachedContentTokenCount", Want::Value, Field::Count(CacheRead)),
+    ("usageMetadata.serviceTier", Want::Value, Field::Tier),
 ];
 
 const USAGE_PATHS: &[(&str, Want, Field)] = &[
     ("usageMetadata.promptTokenCount", Want::Value, Field::Count(Prompt)),
     ("predictions[*].embeddings.statistics.token_count", Want::Value, Field::Add(Prompt)),
+    ("metadata.tokenMetadata.inputTokenCount.totalTokens", Want::Value, Field::Count(Prompt)),
+    ("metadata.tokenMetadata.outputTokenCount.totalTokens", Want::Value, Field::Count(Visible)),
+    ("output_token_counts[*]", Want::Value, Field::Add(Visible)),
 ];
 
 const OTHER_PATHS: &[(&str, Want, Field)] = &[
     ("totalTokens", Want::Value, Field::Count(Counted)),
-    ("name", Want::Value, Field::JobName),
-    ("done", Want::Value, Field::JobDone),
+    ("predictions[*]", Want::Closed, Field::Part),
+    ("predictions[*].mimeType", Want::Value, Field::MimeType),
+    ("predictions[*].bytesBase64Encoded", Want::Seen, Field::Image),
+    ("predictions[*].gcsUri", Want::Seen, Field::Image),
+    ("predictions[*].videoUri", Want::Seen, Field::Job(JobFact::Video)),
+];
+
+/// A long-running operation: the answer to its submit, and to every poll.
+const OPERATION_PATHS: &[(&str, Want, Field)] = &[
+    ("name", Want::Value, Field::Job(JobFact::Name)),
+    ("done", Want::Value, Field::Job(JobFact::Done)),
+    ("metadata.createTime", Want::Value, Field::Job(JobFact::Created)),
+    ("metadata.updateTime", Want::Value, Field::Job(JobFact::Updated)),
+    ("metadata.endTime", Want::Value, Field::Job(JobFact::Ended)),
+    ("metadata.genericMetadata.createTime", Want::Value, Field::Job(JobFact::Created)),
+    ("metadata.genericMetadata.updateTime", Want::Value, Field::Job(JobFact::Updated)),
+    ("response.videos[*]", Want::Seen, Field::Job(JobFact::Video)),
+    ("response.generatedVideos[*]", Want::Seen, Field::Job(JobFact::Video)),
+    ("response.generatedSamples[*]", Want::Seen, Field::Job(JobFact::Video)),
+    ("response.raiMediaFilteredCount", Want::Value, Field::Job(JobFact::Filtered)),
+    ("response.generateVideoResponse.generatedSamples[*]", Want::Seen, Field::Job(JobFact::Video)),
+    (
+        "response.generateVideoResponse.raiMediaFilteredCount",
+        Want::Value,
+        Field::Job(JobFact::Filtered),
+    ),
 ];
 
 /// Recognises `models/{model}:{verb}` with or without a publisher, endpoints, and operations.
@@ -66,9 +116,13 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
         ("POST", [.., "endpoints", last]) => endpoint(last)?,
         ("POST", [.., "models" | "tunedModels", last]) => gemini(last)?,
         ("GET", [.., "publishers", _, "models", model, "operations", _]) => {
-            operation(Dialect::Vertex, model)
+            operation(Dialect::Vertex, Some(model))
         }
-        ("GET", [.., "models", model, "operations", _]) => operation(Dialect::Gemini, model),
+        ("GET", [.., "locations", _, "operations", _]) => operation(Dialect::Vertex, None),
+        ("GET", [.., "models", model, "operations", _]) => operation(Dialect::Gemini, Some(model)),
+        ("GET", [.., version, "operations", _]) if is_version(version) => {
+            operation(Dialect::Gemini, None)
+        }
         _ => return None,
     };
     Some(Call {
@@ -107,7 +161,7 @@ fn endpoint(last: &str) -> Option<Call> {
     match verb.as_str() {
         "rawPredict" | "streamRawPredict" => {
             let is_stream = Some(verb == "streamRawPredict");
-            Some(new(Dialect::Vertex, "raw_predict", Some(endpoint), is_stream, &openai::CHAT))
+            Some(new(Dialect::Vertex, "raw_predict", Some(endpoint), is_stream, &RAW))
         }
         _ => generated(Dialect::Vertex, endpoint, &verb),
     }
@@ -125,20 +179,44 @@ fn generated(dialect: Dialect, model: String, verb: &str) -> Option<Call> {
             return Some(new(dialect, "generate_content", Some(model), Some(is_stream), &GENERATE));
         }
         "embedContent" | "batchEmbedContents" => "embeddings",
-        "predict" if model.contains("embed") => "embeddings",
-        "predict" => "predict",
+        "predict" => predicted(&model),
         "countTokens" => "count_tokens",
         "computeTokens" => "compute_tokens",
-        "predictLongRunning" => "predict_long_running",
-        "fetchPredictOperation" => "fetch_predict_operation",
+        "predictLongRunning" => {
+            return Some(new(
+                dialect,
+                "predict_long_running",
+                Some(model),
+                Some(false),
+                &OPERATION,
+            ));
+        }
+        "fetchPredictOperation" => return Some(operation(dialect, Some(&model))),
         _ => return None,
     };
     Some(new(dialect, operation, Some(model), Some(false), &OTHER))
 }
 
-fn operation(dialect: Dialect, model: &str) -> Call {
-    let model = decoded(model).into_owned();
-    new(dialect, "fetch_predict_operation", Some(model), Some(false), &OTHER)
+/// What `predict` does depends on the model.
+fn predicted(model: &str) -> &'static str {
+    const DRAWS: [&str; 2] = ["imagen", "imagegeneration"];
+    match model {
+        _ if model.contains("embed") => "embeddings",
+        _ if DRAWS.iter().any(|family| model.contains(family)) => "generate_image",
+        _ if model.contains("chat-bison") => "chat",
+        _ if model.contains("-bison") => "text_completion",
+        _ => "predict",
+    }
+}
+
+fn operation(dialect: Dialect, model: Option<&str>) -> Call {
+    let model = model.map(|model| decoded(model).into_owned());
+    new(dialect, "fetch_predict_operation", model, Some(false), &OPERATION)
+}
+
+/// `v1beta`, `v1alpha`; other services have operations at `v1`.
+fn is_version(segment: &str) -> bool {
+    ["v1beta", "v1alpha"].iter().any(|version| segment.starts_with(version))
 }
 
 fn new(
@@ -157,6 +235,7 @@ fn new(
         region: None,
         project: None,
         stream,
+        streams_unasked: false,
         asks: Asks::NOTHING,
         reading,
     }

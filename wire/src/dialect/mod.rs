@@ -5,26 +5,37 @@
 
 mod anthropic;
 mod bedrock;
+mod cohere;
 mod generate;
 mod google;
+pub(crate) mod grpc;
+mod ollama;
 mod openai;
 mod path;
+mod realtime;
+mod videos;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use crate::job::JobFact;
 use crate::json::Table;
 use crate::{Dialect, HeadView};
 
+pub(crate) use generate::recognise_reply;
 pub(crate) use path::Path;
 
 /// All dialects, the ones with the most telling paths first.
-pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 5] = [
+pub(crate) static DIALECTS: [fn(&HeadView<'_>, &Path<'_>) -> Option<Call>; 9] = [
     bedrock::recognise,
     google::recognise,
     anthropic::recognise,
+    ollama::recognise,
     generate::recognise,
+    cohere::recognise,
     openai::recognise,
+    realtime::recognise,
+    videos::recognise,
 ];
 
 /// A call as a dialect recognised it.
@@ -37,6 +48,8 @@ pub(crate) struct Call {
     pub(crate) region: Option<String>,
     pub(crate) project: Option<String>,
     pub(crate) stream: Option<bool>,
+    /// Whether it is a stream that comes where the request does not say.
+    pub(crate) streams_unasked: bool,
     pub(crate) asks: Asks,
     pub(crate) reading: &'static Reading,
 }
@@ -106,6 +119,8 @@ pub(crate) enum Field {
     Error,
     /// Its type.
     ErrorType,
+    /// Its type, where no other is stated.
+    ErrorStatus,
     /// Its code.
     ErrorCode,
     /// Its type, where a flat error is all there is.
@@ -116,10 +131,22 @@ pub(crate) enum Field {
     RetryDelay,
     /// Why the prompt was blocked.
     BlockReason,
-    /// The name of a long-running operation.
-    JobName,
-    /// Whether it is done.
-    JobDone,
+    /// An image, where the part at hand turns out to be one.
+    Image,
+    /// What the media of the part at hand are.
+    MimeType,
+    /// An image that stands by itself.
+    Images,
+    /// The service tier that served the call.
+    Tier,
+    /// The fingerprint of the system that served it.
+    Fingerprint,
+    /// Whether this is the last of many items.
+    Done,
+    /// One of many items, of which the last is told by [`Field::End`].
+    More,
+    /// What it says of a long-running job.
+    Job(JobFact),
     /// JSON as base64.
     Nested,
     /// The stream shows this only at its end.
@@ -161,9 +188,11 @@ pub(crate) enum Count {
     MeteredCacheWrite,
     /// The answer of a call that counts tokens.
     Counted,
+    /// Images made.
+    Images,
 }
 
-const COUNTS: usize = Count::Counted as usize + 1;
+const COUNTS: usize = Count::Images as usize + 1;
 
 /// The last value of each count that was seen.
 #[derive(Clone, Debug, Default)]
@@ -223,7 +252,7 @@ impl Counts {
 }
 
 /// Percent-decodes one path segment.
-fn decoded(segment: &str) -> Cow<'_, str> {
+pub(crate) fn decoded(segment: &str) -> Cow<'_, str> {
     if !segment.contains('%') {
         return Cow::Borrowed(segment);
     }

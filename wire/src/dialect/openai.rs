@@ -1,4 +1,4 @@
-//! OpenAI, and those that speak like it: chat, completions, embeddings, responses.
+//! OpenAI, and those that speak like it: chat, completions, embeddings, responses, images.
 //!
 //! Cached tokens are inside the input and reasoning is inside the output, unless the provider's
 //! own total shows that it stands beside (xAI, Gemini), or more is cached than there is input
@@ -7,6 +7,7 @@
 use std::sync::LazyLock;
 
 use super::Count::*;
+use super::anthropic::COUNT_TOKENS;
 use super::{Asks, Call, Counts, Field, Path, Reading, Usage, decoded};
 use crate::json::{Table, Want};
 use crate::{Dialect, HeadView};
@@ -21,7 +22,7 @@ pub(super) static CHAT: Reading = Reading {
 };
 
 static RESPONSES: Reading = Reading {
-    paths: LazyLock::new(|| Table::new(&[RESPONSES_PATHS, ERROR_PATHS].concat())),
+    paths: LazyLock::new(|| Table::new(&[RESPONSES_PATHS, ITEM_USAGE_PATHS, ERROR_PATHS].concat())),
     nested: None,
     usage,
     has_end: true,
@@ -36,6 +37,14 @@ static EMBEDDINGS: Reading = Reading {
     count_headers: &[],
 };
 
+static IMAGES: Reading = Reading {
+    paths: LazyLock::new(|| Table::new(&[IMAGE_PATHS, ITEM_USAGE_PATHS, ERROR_PATHS].concat())),
+    nested: None,
+    usage,
+    has_end: true,
+    count_headers: &[],
+};
+
 /// Choices, of whole answers and of chunks.
 pub(super) const CHAT_PATHS: &[(&str, Want, Field)] = &[
     ("id", Want::Value, Field::Id),
@@ -45,12 +54,24 @@ pub(super) const CHAT_PATHS: &[(&str, Want, Field)] = &[
     ("choices[*].index", Want::Value, Field::Index),
     ("choices[*].finish_reason", Want::Value, Field::Finish),
     ("choices[*].text", Want::Seen, Field::Text),
-    ("choices[*].delta.content", Want::Seen, Field::Text),
+    ("choices[*].delta.content", Want::Text, Field::Text),
+    ("choices[*].delta.content[*].text", Want::Seen, Field::Text),
+    ("choices[*].delta.content[*].thinking", Want::Seen, Field::Reasoning),
+    ("choices[*].delta.content[*].summary[*].text", Want::Seen, Field::Reasoning),
     ("choices[*].delta.refusal", Want::Seen, Field::Text),
     ("choices[*].delta.reasoning_content", Want::Seen, Field::Reasoning),
     ("choices[*].delta.reasoning", Want::Seen, Field::Reasoning),
     ("choices[*].delta.function_call.arguments", Want::Seen, Field::Text),
     ("choices[*].delta.tool_calls[*].function.arguments", Want::Seen, Field::Text),
+    ("choices[*].delta.tool_calls[*].custom.input", Want::Seen, Field::Text),
+    ("choices[*].delta.audio.transcript", Want::Seen, Field::Text),
+    ("choices[*].delta.audio.data", Want::Seen, Field::Text),
+    ("choices[*].delta.images[*]", Want::Closed, Field::Part),
+    ("choices[*].delta.images[*].image_url.url", Want::Seen, Field::Image),
+    ("choices[*].message.images[*]", Want::Closed, Field::Part),
+    ("choices[*].message.images[*].image_url.url", Want::Seen, Field::Image),
+    ("service_tier", Want::Value, Field::Tier),
+    ("system_fingerprint", Want::Value, Field::Fingerprint),
     ("type", Want::Value, Field::FlatType),
     ("code", Want::Value, Field::FlatCode),
 ];
@@ -84,18 +105,17 @@ const RESPONSES_PATHS: &[(&str, Want, Field)] = &[
     ("model", Want::Value, Field::Model),
     ("status", Want::Value, Field::Status),
     ("incomplete_details.reason", Want::Value, Field::Stop),
-    ("usage.input_tokens", Want::Value, Field::Count(Prompt)),
-    ("usage.output_tokens", Want::Value, Field::Count(Output)),
-    ("usage.total_tokens", Want::Value, Field::Count(Total)),
-    ("usage.input_tokens_details.cached_tokens", Want::Value, Field::Count(CacheRead)),
-    ("usage.input_tokens_details.cache_write_tokens", Want::Value, Field::Count(CacheWrite)),
-    ("usage.output_tokens_details.reasoning_tokens", Want::Value, Field::Count(Reasoning)),
+    ("object", Want::Value, Field::Object),
+    ("service_tier", Want::Value, Field::Tier),
+    ("output[*].result", Want::Seen, Field::Images),
     ("type", Want::Value, Field::Type),
     ("delta", Want::Seen, Field::Delta),
     ("code", Want::Value, Field::FlatCode),
     ("response.id", Want::Value, Field::Id),
     ("response.model", Want::Value, Field::Model),
     ("response.status", Want::Value, Field::Status),
+    ("response.service_tier", Want::Value, Field::Tier),
+    ("response.output[*].result", Want::Seen, Field::Images),
     ("response.incomplete_details.reason", Want::Value, Field::Stop),
     ("response.error", Want::Seen, Field::Error),
     ("response.error.type", Want::Value, Field::ErrorType),
@@ -112,16 +132,36 @@ const RESPONSES_PATHS: &[(&str, Want, Field)] = &[
     ("response.usage.output_tokens_details.reasoning_tokens", Want::Value, Field::Count(Reasoning)),
 ];
 
+/// Images, of whole answers and of events; where these carry one, their type says that it is done.
+const IMAGE_PATHS: &[(&str, Want, Field)] = &[
+    ("data[*]", Want::Closed, Field::Part),
+    ("data[*].b64_json", Want::Seen, Field::Image),
+    ("data[*].url", Want::Seen, Field::Image),
+    ("model", Want::Value, Field::Model),
+    ("type", Want::Value, Field::Type),
+    ("code", Want::Value, Field::FlatCode),
+];
+
+/// Usage in the words of responses and images.
+const ITEM_USAGE_PATHS: &[(&str, Want, Field)] = &[
+    ("usage.input_tokens", Want::Value, Field::Count(Prompt)),
+    ("usage.output_tokens", Want::Value, Field::Count(Output)),
+    ("usage.total_tokens", Want::Value, Field::Count(Total)),
+    ("usage.input_tokens_details.cached_tokens", Want::Value, Field::Count(CacheRead)),
+    ("usage.input_tokens_details.cache_write_tokens", Want::Value, Field::Count(CacheWrite)),
+    ("usage.output_tokens_details.reasoning_tokens", Want::Value, Field::Count(Reasoning)),
+];
+
 /// Errors of all who speak like OpenAI, and Google's, which come from its compatible endpoints.
 pub(super) const ERROR_PATHS: &[(&str, Want, Field)] = &[
     ("error", Want::Seen, Field::Error),
     ("error.type", Want::Value, Field::ErrorType),
     ("error.code", Want::Value, Field::ErrorCode),
-    ("error.status", Want::Value, Field::ErrorType),
+    ("error.status", Want::Value, Field::ErrorStatus),
     ("error.details[*].retryDelay", Want::Value, Field::RetryDelay),
 ];
 
-/// Recognises chat, completions, embeddings and responses, behind whatever prefix.
+/// Recognises chat, completions, embeddings, responses and images, behind whatever prefix.
 pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
     if head.method != "POST" {
         return None;
@@ -131,21 +171,32 @@ pub(super) fn recognise(head: &HeadView<'_>, path: &Path<'_>) -> Option<Call> {
         [front @ .., "completions"] => ("text_completion", &CHAT, front),
         [front @ .., "embeddings"] => ("embeddings", &EMBEDDINGS, front),
         [front @ .., "responses"] => ("chat", &RESPONSES, front),
+        [front @ .., "responses", "input_tokens"] => ("count_tokens", &COUNT_TOKENS, front),
+        [front @ .., "images", "generations" | "edits" | "variations"] => {
+            ("generate_image", &IMAGES, front)
+        }
+        [front @ .., "serving-endpoints", _, "invocations"] => ("chat", &CHAT, front),
         _ => return None,
     };
-    let deployment = match front {
-        [.., "deployments", deployment] => Some(decoded(deployment).into_owned()),
-        _ => None,
+    let (model, provider) = match (front, path.segments()) {
+        ([.., "deployments", deployment] | [.., "deployments", deployment, "extensions"], _) => {
+            (Some(*deployment), "azure.ai.openai")
+        }
+        ([.., "engines", engine], _) => (Some(*engine), "openai"),
+        (_, [.., "serving-endpoints", endpoint, "invocations"]) => (Some(*endpoint), "databricks"),
+        (["", "models"], _) => (None, "azure.ai.inference"),
+        _ => (None, "openai"),
     };
-    let has_stream = operation != "embeddings";
+    let has_stream = !matches!(operation, "embeddings" | "count_tokens");
     Some(Call {
         dialect: Dialect::OpenAi,
         operation,
-        provider: Some("openai"),
-        model: deployment,
+        provider: Some(provider),
+        model: model.map(|model| decoded(model).into_owned()),
         region: None,
         project: None,
         stream: (!has_stream).then_some(false),
+        streams_unasked: false,
         asks: Asks { model: true, stream: has_stream },
         reading,
     })

@@ -93,7 +93,10 @@ impl EventStream {
 
     fn collect(&mut self, bytes: &[u8], pieces: &mut impl Pieces) -> Result<usize, NotUnderstood> {
         let Some(prelude) = Prelude::read(&self.collected)? else {
-            return Ok(self.take(bytes, PRELUDE));
+            let used = self.take(bytes, PRELUDE);
+            // A wrong one is seen at its last byte, even if nothing comes after it.
+            Prelude::read(&self.collected)?;
+            return Ok(used);
         };
         let wanted = if prelude.is_collected() { prelude.total } else { PRELUDE + prelude.headers };
         let used = self.take(bytes, wanted);
@@ -112,7 +115,13 @@ impl EventStream {
     }
 
     fn take(&mut self, bytes: &[u8], wanted: usize) -> usize {
-        let missing = (wanted - self.collected.len()).min(bytes.len());
+        let length = self.collected.len();
+        let missing = (wanted - length).min(bytes.len());
+        if self.collected.capacity() < length + missing {
+            // Never more than the message wants, and never all of it before it comes.
+            let room = wanted.min((2 * length).max(KEPT_ROOM)).max(length + missing);
+            self.collected.reserve_exact(room - length);
+        }
         self.collected.extend_from_slice(&bytes[..missing]);
         missing
     }

@@ -1,12 +1,14 @@
 //! How a body is cut into the pieces that mean something.
 //!
-//! A piece is one JSON text: an event of a stream, or a whole body. Nothing is collected: what
-//! belongs to a piece goes on as it comes.
+//! A piece is one JSON text or one protobuf message: an event of a stream, or a whole body. Nothing
+//! is collected: what belongs to a piece goes on as it comes.
 
 mod event_stream;
+mod grpc;
 mod sse;
 
 pub use event_stream::EventStream;
+pub use grpc::Grpc;
 pub use sse::Sse;
 
 /// Takes what a framing cuts out.
@@ -36,15 +38,17 @@ pub enum NotUnderstood {
     TooDeep,
     /// A message of an event stream does not have the checksum that it states.
     BadChecksum,
-    /// A message of an event stream is illegal.
+    /// A message of an event stream or of gRPC is illegal.
     BadFrame,
     /// A message of an event stream, or its headers, is longer than allowed.
     FrameTooLarge,
+    /// A gRPC message is no protobuf, or broken protobuf.
+    NotProtobuf,
 }
 
 impl NotUnderstood {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Encoded,
         Self::DecodedTooLarge,
         Self::NotJson,
@@ -52,6 +56,7 @@ impl NotUnderstood {
         Self::BadChecksum,
         Self::BadFrame,
         Self::FrameTooLarge,
+        Self::NotProtobuf,
     ];
 
     /// The word that stands in records and metrics.
@@ -64,6 +69,7 @@ impl NotUnderstood {
             Self::BadChecksum => "bad_checksum",
             Self::BadFrame => "bad_frame",
             Self::FrameTooLarge => "frame_too_large",
+            Self::NotProtobuf => "not_protobuf",
         }
     }
 }
@@ -79,6 +85,8 @@ pub enum Framing {
     Sse(Sse),
     /// AWS event stream.
     EventStream(EventStream),
+    /// gRPC.
+    Grpc(Box<Grpc>),
 }
 
 /// What a head says of the body, where that need not be so.
@@ -132,6 +140,7 @@ impl Framing {
             Self::Json => pieces.payload(bytes),
             Self::Sse(sse) => sse.feed(bytes, pieces),
             Self::EventStream(stream) => stream.feed(bytes, pieces)?,
+            Self::Grpc(grpc) => grpc.feed(bytes, pieces)?,
         }
         Ok(())
     }
@@ -144,11 +153,9 @@ impl Framing {
                 pieces.end();
                 false
             }
-            Self::Sse(sse) => {
-                sse.end(pieces);
-                false
-            }
+            Self::Sse(sse) => sse.end(pieces),
             Self::EventStream(stream) => !stream.between(),
+            Self::Grpc(grpc) => !grpc.between(),
         }
     }
 

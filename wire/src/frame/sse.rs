@@ -21,6 +21,8 @@ pub struct Sse {
     after_cr: bool,
     /// The event at hand has data.
     has_data: bool,
+    /// That data is JSON without a field.
+    is_bare: bool,
     /// How much of the end mark the data has shown.
     done: u8,
     name: Name,
@@ -64,12 +66,18 @@ impl Sse {
         }
     }
 
-    /// No more comes.
-    pub fn end(&mut self, pieces: &mut impl Pieces) {
+    /// No more comes. Says whether it stopped within a line that is no data yet.
+    pub fn end(&mut self, pieces: &mut impl Pieces) -> bool {
+        let is_within = match self.line {
+            Line::Field => self.name.length > 0,
+            Line::Colon(value) | Line::Value(value) => value == Value::Event,
+        };
+        let is_within = is_within || self.line == Line::Colon(Value::Data);
         if self.line == Line::Value(Value::Data) {
             self.data_ended(pieces);
         }
         self.dispatch(pieces);
+        is_within
     }
 
     fn step(&mut self, bytes: &[u8], pieces: &mut impl Pieces) -> usize {
@@ -93,6 +101,9 @@ impl Sse {
             self.data_begins(pieces);
             return USUAL.len();
         }
+        if self.name.length == 0 && is_bare(bytes[0], self.has_data) {
+            return self.bare(bytes[0], pieces);
+        }
         let Some(length) = memchr3(b':', b'\n', b'\r', bytes) else {
             self.name.push(bytes);
             return bytes.len();
@@ -115,6 +126,18 @@ impl Sse {
         }
         self.name.length = 0;
         length + 1
+    }
+
+    /// A line of JSON without a field: gateways put their errors into streams like that, and some
+    /// servers break the lines of their data.
+    fn bare(&mut self, first: u8, pieces: &mut impl Pieces) -> usize {
+        if first == b'{' && !self.is_bare {
+            self.dispatch(pieces);
+        }
+        self.is_bare = true;
+        self.line = Line::Value(Value::Data);
+        self.data_begins(pieces);
+        0
     }
 
     fn value(&mut self, value: Value, bytes: &[u8], pieces: &mut impl Pieces) -> usize {
@@ -181,6 +204,7 @@ impl Sse {
     }
 
     fn dispatch(&mut self, pieces: &mut impl Pieces) {
+        self.is_bare = false;
         if std::mem::take(&mut self.has_data) {
             pieces.end();
         }
@@ -200,6 +224,11 @@ impl Name {
     fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length.min(NAME_BYTES)]
     }
+}
+
+/// Whether a line is JSON and no field: no field begins so.
+fn is_bare(first: u8, goes_on: bool) -> bool {
+    first == b'{' || goes_on && matches!(first, b' ' | b'\t' | b'"' | b'}' | b'[' | b']')
 }
 
 #[cfg(test)]
@@ -276,6 +305,14 @@ mod tests {
     #[test]
     fn an_event_without_a_blank_line_at_the_end_counts() {
         check("event: error\ndata: {\"a\":1}", &["event error", "{\"a\":1}"]);
+    }
+
+    #[test]
+    fn json_without_a_field_is_an_event_of_its_own_or_goes_on() {
+        check("data: {\n  \"a\": 1\n}\n\ndata: 2\n\n", &["{\n  \"a\": 1\n}", "2"]);
+        check("data: 1\n\n{\"error\":{}}\n", &["1", "{\"error\":{}}"]);
+        check("data: 1\n{\"a\":\n  2\n}\ndata: 3\n\n", &["1", "{\"a\":\n  2\n}\n3"]);
+        check("data: 1\n\n{\n\"a\": 2\n}\n\ndata: 3\n\n", &["1", "{\n\"a\": 2\n}", "3"]);
     }
 
     #[test]

@@ -7,6 +7,8 @@ pub enum Want {
     Value,
     /// Whether it is anything but null or an empty string.
     Seen,
+    /// Whether it is a string with text in it.
+    Text,
     /// Its text, in pieces as they come.
     Fragments,
     /// The moment when its object closes.

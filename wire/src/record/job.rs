@@ -31,6 +31,12 @@ pub struct Job {
     /// Polls of it that this sidecar has seen, this one included.
     #[serde(rename = "tidegate.job.polls", skip_serializing_if = "Option::is_none")]
     pub polls: Option<u64>,
+    /// The length that the submit asks for of each video, in seconds.
+    #[serde(rename = "tidegate.job.video_length_s", skip_serializing_if = "Option::is_none")]
+    pub video_length_s: Option<f64>,
+    /// Videos that the submit asks for, where it says how many.
+    #[serde(rename = "tidegate.job.video_count", skip_serializing_if = "Option::is_none")]
+    pub video_count: Option<u64>,
 }
 
 /// How a long-running operation came out.
@@ -56,6 +62,8 @@ impl Job {
         line.quoted("tidegate.job.ended", self.ended);
         line.seconds("tidegate.job.duration_s", self.duration_s);
         line.plain("tidegate.job.polls", self.polls);
+        line.seconds("tidegate.job.video_length_s", self.video_length_s);
+        line.plain("tidegate.job.video_count", self.video_count);
     }
 }
 

@@ -61,6 +61,7 @@ impl Record {
         line.list("tidegate.warnings", &self.warnings);
         line.seconds("tidegate.duration_s", self.duration_s);
         line.seconds("tidegate.time_to_first_byte_s", self.time_to_first_byte_s);
+        line.seconds("tidegate.time_to_first_body_byte_s", self.time_to_first_body_byte_s);
         line.seconds("tidegate.time_to_first_event_s", self.time_to_first_event_s);
         line.seconds("tidegate.time_to_first_token_s", self.time_to_first_token_s);
         line.seconds("tidegate.time_to_first_visible_token_s", self.time_to_first_visible_token_s);
@@ -85,6 +86,8 @@ impl Record {
             job.write(&mut line);
         }
         line.text("tidegate.not_understood", self.not_understood.as_deref());
+        line.text("tidegate.upgrade", self.upgrade.as_deref());
+        line.plain("tidegate.client_retries", self.client_retries);
         line.end();
     }
 }
@@ -246,6 +249,7 @@ mod tests {
             warnings: vec!["a".into(), "b".into()],
             duration_s: Some(34.1e-6),
             time_to_first_byte_s: Some(35.1e-6),
+            time_to_first_body_byte_s: Some(34.5e-6),
             time_to_first_event_s: Some(35.6e-6),
             time_to_first_token_s: Some(36.1e-6),
             time_to_first_visible_token_s: Some(37.1e-6),
@@ -279,8 +283,17 @@ mod tests {
                 ended: "2026-11-21T10:01:00.123456Z".parse().ok(),
                 duration_s: Some(60.0),
                 polls: Some(3),
+                video_length_s: Some(8.0),
+                video_count: Some(2),
             })),
             not_understood: Some("a".into()),
+            upgrade: Some("a".into()),
+            // These have no keys.
+            is_sampled: None,
+            sent_s: None,
+            moments: Vec::new(),
+            content: None,
+            client_retries: Some(1),
         }
     }
 

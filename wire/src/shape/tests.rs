@@ -58,7 +58,8 @@ fn google_names_model_and_verb_in_the_path() {
         Some("text-embedding-1"),
         Some(false),
     );
-    call("google/models/imagen:predict", "predict", Some("imagen"), Some(false));
+    call("google/models/imagen:predict", "generate_image", Some("imagen"), Some(false));
+    call("google/models/own:predict", "predict", Some("own"), Some(false));
     call("google/models/veo:predictLongRunning", "predict_long_running", Some("veo"), Some(false));
     call("anthropic/models/c@1:rawPredict", "chat", Some("c@1"), Some(false));
     call("anthropic/models/c@1:streamRawPredict", "chat", Some("c@1"), Some(true));
@@ -162,4 +163,32 @@ fn a_body_that_is_no_json_is_not_asked() {
 fn nonsense_in_a_path_is_taken_as_it_stands() {
     let model = shape("POST", "localhost", "/model/%zz%e2%28%/converse").model;
     assert_eq!(model.as_deref(), Some("%zz\u{fffd}(%"));
+}
+
+#[test]
+fn a_session_over_websocket_is_recognised_where_one_is_asked_for() {
+    use Dialect::*;
+    let mut headers = HeaderMap::new();
+    let session = |path: &str, headers: &HeaderMap| {
+        let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
+        Shape::read(&HeadView { method: "GET", host: None, path, query, headers })
+    };
+    let google = "google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
+    let vertex = "google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent";
+    let cases = [
+        ("/v1/realtime?model=gpt-realtime&key=secret".to_owned(), OpenAi, Some("gpt-realtime")),
+        ("/openai/realtime?api-version=1&deployment=my%20one".to_owned(), OpenAi, Some("my one")),
+        ("/v1/realtime?intent=transcription".to_owned(), OpenAi, None),
+        (format!("/ws/{google}?key=secret"), Gemini, None),
+        (format!("/ws/{google}Constrained?access_token=secret"), Gemini, None),
+        (format!("/ws/{vertex}"), Vertex, None),
+    ];
+    for (path, dialect, model) in &cases {
+        assert_eq!(session(path, &headers).operation, None, "{path}");
+        headers.insert("upgrade", "WebSocket".parse().expect("a value"));
+        let shape = session(path, &headers);
+        assert_eq!(shape.operation.as_deref(), Some("realtime"), "{path}");
+        assert_eq!((shape.dialect, shape.model.as_deref()), (*dialect, *model), "{path}");
+        headers.clear();
+    }
 }

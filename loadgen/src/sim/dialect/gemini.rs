@@ -9,8 +9,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::{Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, vector_as_json};
-use crate::sim::generation::{Ask, Generation, fill, input_tokens, quoted};
+use super::{Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, tool, vector_as_json};
+use crate::sim::generation::{Ask, Generation, Token, fill, input_tokens, quoted};
 use crate::sim::playback::Script;
 
 pub(super) struct Gemini;
@@ -18,11 +18,16 @@ pub(super) struct Gemini;
 const JSON: &str = "application/json; charset=UTF-8";
 const SSE: &str = "text/event-stream";
 
-const GEMINI_CHUNK: &str = r#"{"candidates": [{"content": {"parts": [{"text": "$word"}],"role": "model"},"index": 0}],"usageMetadata": {"promptTokenCount": $input,"candidatesTokenCount": $done,"totalTokenCount": $sum,"promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}]},"modelVersion": $model,"responseId": "$id"}"#;
-const GEMINI_LAST: &str = r#"{"candidates": [{"content": {"parts": [{"text": "$word"}],"role": "model"},"finishReason": "$reason","index": 0}],"usageMetadata": {"promptTokenCount": $input,"candidatesTokenCount": $output,"totalTokenCount": $total,"promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}]},"modelVersion": $model,"responseId": "$id"}"#;
+const CANDIDATE: &str =
+    r#"{"content": {"parts": [$parts],"role": "model"}$finish,"index": $choice}"#;
+const TEXT: &str = r#"{"text": "$word"}"#;
+const THOUGHT: &str = r#"{"text": "$word","thought": true}"#;
+const CALL: &str = r#"{"functionCall": {"name": $name,"args": $args},"thoughtSignature": "c2lt"}"#;
 
-const VERTEX_CHUNK: &str = r#"{"candidates": [{"content": {"role": "model","parts": [{"text": "$word"}]}}],"usageMetadata": {"trafficType": "ON_DEMAND"},"modelVersion": $model,"createTime": "$time","responseId": "$id"}"#;
-const VERTEX_LAST: &str = r#"{"candidates": [{"content": {"role": "model","parts": [{"text": "$word"}]},"finishReason": "$reason"}],"usageMetadata": {"promptTokenCount": $input,"candidatesTokenCount": $output,"totalTokenCount": $total,"trafficType": "ON_DEMAND","promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}],"candidatesTokensDetails": [{"modality": "TEXT","tokenCount": $output}]},"modelVersion": $model,"createTime": "$time","responseId": "$id"}"#;
+const GEMINI: &str = r#"{"candidates": [$candidates],"usageMetadata": {"promptTokenCount": $input$counts,"totalTokenCount": $sum,"promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}]},"modelVersion": $model,"responseId": "$id"}"#;
+
+const VERTEX_CHUNK: &str = r#"{"candidates": [$candidates],"usageMetadata": {"trafficType": "ON_DEMAND"},"modelVersion": $model,"createTime": "$time","responseId": "$id"}"#;
+const VERTEX_LAST: &str = r#"{"candidates": [$candidates],"usageMetadata": {"promptTokenCount": $input$counts,"totalTokenCount": $sum,"trafficType": "ON_DEMAND","promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}],"candidatesTokensDetails": [{"modality": "TEXT","tokenCount": $visible}]},"modelVersion": $model,"createTime": "$time","responseId": "$id"}"#;
 
 const COUNT: &str =
     r#"{"totalTokens": $input,"promptTokensDetails": [{"modality": "TEXT","tokenCount": $input}]}"#;
@@ -111,7 +116,7 @@ fn wants_events(target: &Target) -> bool {
     target.query().split('&').any(|pair| pair == "alt=sse")
 }
 
-fn json(body: String) -> Reply {
+pub(super) fn json(body: String) -> Reply {
     let mut reply = Response::new(body.into());
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     reply
@@ -120,6 +125,7 @@ fn json(body: String) -> Reply {
 fn ask(model: &str, body: &Value) -> Ask {
     // The Gemini API's `countTokens` may wrap the request that is to be counted.
     let body = body.get("generateContentRequest").unwrap_or(body);
+    let config = &body["generationConfig"];
     Ask {
         model: model.to_owned(),
         input_tokens: input_tokens(&[
@@ -127,7 +133,10 @@ fn ask(model: &str, body: &Value) -> Ask {
             &body["contents"],
             &body["content"],
         ]),
-        limit: body["generationConfig"]["maxOutputTokens"].as_u64(),
+        limit: config["maxOutputTokens"].as_u64(),
+        choices: config["candidateCount"].as_u64(),
+        thinks: true,
+        tool: tool(body, "/tools/0/functionDeclarations/0/name"),
     }
 }
 
@@ -151,51 +160,124 @@ impl Form {
         if target.is_vertex() {
             Self { chunk: VERTEX_CHUNK, last: VERTEX_LAST, events }
         } else {
-            Self { chunk: GEMINI_CHUNK, last: GEMINI_LAST, events }
+            Self { chunk: GEMINI, last: GEMINI, events }
         }
     }
 
     fn whole(self, generation: &Generation) -> Reply {
-        let values: [(&str, &dyn Display); 2] =
-            [("word", &generation.text()), ("reason", &reason(generation))];
-        json(generation.fill(&pretty(self.last), &values))
+        let candidates: Vec<_> = (0..generation.choices)
+            .map(|choice| {
+                let mut parts = Vec::new();
+                if generation.reasoning_tokens > 0 {
+                    parts.push(fill(THOUGHT, &[("word", &generation.reasoning_of(choice))]));
+                }
+                parts.push(match &generation.tool {
+                    Some(name) => call(name, &generation.arguments_of(choice)),
+                    None => fill(TEXT, &[("word", &generation.text_of(choice))]),
+                });
+                candidate(choice, &parts.join(","), Some(reason(generation)))
+            })
+            .collect();
+        let template = generation.fill(self.last, &[]);
+        let (thought, total) = (generation.reasoning_tokens, generation.output_tokens);
+        let input = generation.input_tokens;
+        json(pretty(&counts(&template, input, &candidates.join(","), thought, total)))
     }
 
     fn stream(self, generation: &Generation) -> Script {
-        let chunk = generation.fill(&self.framed(self.chunk), &[]);
-        let last = generation.fill(&self.framed(self.last), &[("reason", &reason(generation))]);
-        let input = generation.input_tokens;
         let failed = error(StatusCode::SERVICE_UNAVAILABLE, "The model is overloaded.", false);
-        let before = if generation.output_tokens < 2 { "[" } else { ",\r\n" };
         let end = if self.events { "" } else { "]" };
+        // What a function is given comes whole, with the last of its tokens.
+        let holds = generation.tool.is_some();
+        let half = generation.output_tokens / 2;
+        let has_begun = if holds { half.min(generation.reasoning_tokens) > 0 } else { half > 0 };
+        let (chunk, last) = (generation.fill(self.chunk, &[]), generation.fill(self.last, &[]));
+        let answer = Answered::new(generation);
+        let mut begun = false;
+        let token = move |token: Token| {
+            if holds && !token.is_reasoning && !token.ends_choice {
+                return Vec::new();
+            }
+            let template = if token.last { &last } else { &chunk };
+            let object = answer.chunk(template, token);
+            self.framed(&object, std::mem::replace(&mut begun, true)).into_bytes()
+        };
         Script {
             content_type: if self.events { SSE } else { JSON },
             headers: &[],
             opening: Vec::new(),
-            token: Box::new(move |token| {
-                let done = token.index + 1;
-                let before = if token.index == 0 { "[" } else { ",\r\n" };
-                let template = if token.last { &last } else { &chunk };
-                let values: [(&str, &dyn Display); 4] = [
-                    ("word", &token.word),
-                    ("done", &done),
-                    ("sum", &(input + done)),
-                    ("before", &before),
-                ];
-                fill(template, &values).into_bytes()
-            }),
+            token: Box::new(token),
             ending: end.as_bytes().to_vec(),
-            error: fill(&(self.framed(&failed) + end), &[("before", &before)]).into_bytes(),
+            error: (self.framed(&failed, has_begun) + end).into_bytes(),
         }
     }
 
-    fn framed(self, json: &str) -> String {
+    fn framed(self, json: &str, begun: bool) -> String {
         if self.events {
             format!("data: {json}\r\n\r\n")
         } else {
-            format!("$before{}\n", pretty(json))
+            format!("{}{}\n", if begun { ",\r\n" } else { "[" }, pretty(json))
         }
     }
+}
+
+/// What a stream needs to know of its generation.
+struct Answered {
+    input: u64,
+    reasoning: u64,
+    reason: &'static str,
+    /// The calls of a function, one for each choice.
+    calls: Option<Vec<String>>,
+}
+
+// === impl Answered ===
+
+impl Answered {
+    fn new(generation: &Generation) -> Self {
+        let calls = generation.tool.as_ref().map(|name| {
+            let choices = 0..generation.choices;
+            choices.map(|choice| call(name, &generation.arguments_of(choice))).collect()
+        });
+        Self {
+            input: generation.input_tokens,
+            reasoning: generation.reasoning_tokens,
+            reason: reason(generation),
+            calls,
+        }
+    }
+
+    fn chunk(&self, template: &str, token: Token) -> String {
+        let part = match &self.calls {
+            _ if token.is_reasoning => fill(THOUGHT, &[("word", &token.word)]),
+            Some(calls) => calls[token.choice as usize].clone(),
+            None => fill(TEXT, &[("word", &token.word)]),
+        };
+        let candidate = candidate(token.choice, &part, token.ends_choice.then_some(self.reason));
+        let done = token.index + 1;
+        counts(template, self.input, &candidate, self.reasoning.min(done), done)
+    }
+}
+
+/// Fills in what was said so far; thoughts are counted where there are some.
+fn counts(template: &str, input: u64, candidates: &str, thought: u64, done: u64) -> String {
+    let mut counts = format!(r#","candidatesTokenCount": {}"#, done - thought);
+    if thought > 0 {
+        counts += &format!(r#","thoughtsTokenCount": {thought}"#);
+    }
+    let values: [(&str, &dyn Display); 3] =
+        [("candidates", &candidates), ("counts", &counts), ("sum", &(input + done))];
+    fill(template, &values)
+}
+
+fn candidate(choice: u64, parts: &str, reason: Option<&str>) -> String {
+    let finish = reason.map(|reason| format!(r#","finishReason": "{reason}""#));
+    let values: [(&str, &dyn Display); 3] =
+        [("parts", &parts), ("finish", &finish.unwrap_or_default()), ("choice", &choice)];
+    fill(CANDIDATE, &values)
+}
+
+fn call(name: &str, arguments: &str) -> String {
+    fill(CALL, &[("name", &quoted(name)), ("args", &arguments)])
 }
 
 fn reason(generation: &Generation) -> &'static str {

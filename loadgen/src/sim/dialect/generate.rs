@@ -89,9 +89,9 @@ fn stream(_: &Generation) -> Script {
 
 fn fields(body: &Value) -> Ask {
     Ask {
-        model: String::new(),
         input_tokens: input_tokens(&PROMPTS.map(|name| &body[name])),
         limit: body["max_tokens"].as_u64().or(body["max_new_tokens"].as_u64()),
+        ..Ask::default()
     }
 }
 
@@ -120,7 +120,7 @@ fn form(body: &[u8], boundary: &str) -> Ask {
             _ => {}
         }
     }
-    Ask { model: String::new(), input_tokens: tokens_of(bytes), limit }
+    Ask { input_tokens: tokens_of(bytes), limit, ..Ask::default() }
 }
 
 #[cfg(test)]

@@ -5,26 +5,35 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use serde_json::Value;
 
 use super::generation::{Ask, Generation, mix};
 use super::playback::Script;
+use jobs::Jobs;
 
 mod anthropic;
 mod bedrock;
 mod gemini;
 mod generate;
+pub(super) mod jobs;
+mod ollama;
 mod openai;
+mod predict;
 
 /// Every dialect that the simulator speaks. Their paths do not overlap.
-const DIALECTS: [&dyn Dialect; 5] = [
+const DIALECTS: [&dyn Dialect; 7] = [
     &openai::OpenAi,
     &anthropic::Anthropic,
     &gemini::Gemini,
     &bedrock::Bedrock,
     &generate::Generate,
+    &predict::Predict,
+    &ollama::Ollama,
 ];
+
+/// A picture of one dot, in base64.
+const PICTURE: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 /// One way of talking to a model.
 pub(super) trait Dialect: Sync {
@@ -33,6 +42,11 @@ pub(super) trait Dialect: Sync {
 
     /// Whether a path asks for one of its operations, whatever prefix stands before.
     fn claims(&self, target: &Target) -> bool;
+
+    /// How the operations of a path are asked for.
+    fn method(&self, _: &Target) -> Method {
+        Method::POST
+    }
 
     /// Reads what is asked for, and knows from then on how to answer it.
     fn read(&self, call: &Call<'_>) -> Result<Answer, Unreadable>;
@@ -46,6 +60,11 @@ pub(super) trait Dialect: Sync {
     /// The header that names this call in every answer.
     fn request_id(&self, _id: &str) -> Option<(&'static str, String)> {
         None
+    }
+
+    /// The headers that say how much may still be asked for.
+    fn limits(&self, _: &Target, _: StatusCode) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
 }
 
@@ -74,6 +93,12 @@ pub(super) struct Call<'a> {
     pub(super) target: &'a Target,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Bytes,
+    /// Unique within a run.
+    pub(super) id: u128,
+    /// What was begun and is asked for later.
+    pub(super) jobs: &'a Jobs,
+    /// How often a job that begins now is asked for before it is done.
+    pub(super) polls: u64,
 }
 
 /// Why a request cannot be answered, for its sender.
@@ -89,9 +114,10 @@ pub(super) struct Refusal {
     pub(super) id: String,
 }
 
-/// The dialect that a path belongs to.
-pub(super) fn of(target: &Target) -> Option<&'static dyn Dialect> {
-    DIALECTS.into_iter().find(|dialect| dialect.claims(target))
+/// The dialect that a request belongs to.
+pub(super) fn of(method: &Method, target: &Target) -> Option<&'static dyn Dialect> {
+    let mut dialects = DIALECTS.into_iter();
+    dialects.find(|dialect| dialect.claims(target) && dialect.method(target) == *method)
 }
 
 /// A JSON answer.
@@ -107,6 +133,11 @@ pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: impl ToStr
     if let Ok(value) = HeaderValue::from_str(&value.to_string()) {
         headers.insert(HeaderName::from_static(name), value);
     }
+}
+
+/// The name of the first tool, where a request brings some.
+fn tool(body: &Value, name: &str) -> Option<String> {
+    body.pointer(name)?.as_str().map(str::to_owned)
 }
 
 /// Says when to come back, where the error is one of those that pass.

@@ -80,6 +80,22 @@ fn a_million_made_up_models_add_no_series() {
 }
 
 #[test]
+fn a_model_that_grpc_does_not_find_becomes_no_label() {
+    let registry = registry();
+    let not_found = Record { grpc_status: Some(5), ..answered("made-up", 200) };
+    let found = Record { grpc_status: Some(0), ..answered("gemini", 200) };
+    let shard = registry.shard();
+    lock(&shard).add(&not_found);
+    lock(&shard).add(&found);
+    let mut models: Vec<_> = points(&registry, "tidegate_calls_total")
+        .into_iter()
+        .map(|p| p.labels[0].clone())
+        .collect();
+    models.sort();
+    assert_eq!(models, ["gemini", "other"]);
+}
+
+#[test]
 fn only_so_many_models_that_answer_become_label_values() {
     let registry = registry();
     let (one, other) = (registry.shard(), registry.shard());
@@ -162,4 +178,33 @@ fn the_generated_name_of_each_metric_is_the_one_of_prometheus() {
         let generated = family.name.replace('.', "_") + unit + total;
         assert_eq!(generated, family.prometheus);
     }
+}
+
+#[test]
+fn costs_add_up_exactly_and_what_has_no_price_is_counted_apart() {
+    let registry = registry();
+    let shards = [registry.shard(), registry.shard()];
+    for shard in shards.iter().cycle().take(1000) {
+        let record = Record { cost_usd: Some(0.1e-6), ..answered("gemma", 200) };
+        lock(shard).add(&record);
+    }
+    let unpriced = Record { unpriced: Some(true), output_tokens: Some(2), ..answered("new", 200) };
+    lock(&shards[0]).add(&unpriced);
+
+    let cost = points(&registry, "tidegate_cost_usd_total");
+    assert_eq!(cost.len(), 1, "{cost:?}");
+    assert_eq!(cost[0].value, Value::Cost(100_000_000), "a thousand tenths of a millionth");
+    assert_eq!(dollars(100_000_000), 0.0001);
+    let calls: BTreeMap<_, _> = points(&registry, "tidegate_unpriced_calls_total")
+        .into_iter()
+        .map(|point| (point.labels[0].clone(), point.value))
+        .collect();
+    let expected = [("gemma".into(), Value::Counter(0)), ("new".into(), Value::Counter(1))];
+    assert_eq!(calls, BTreeMap::from(expected));
+    let tokens: Vec<_> = points(&registry, "tidegate_unpriced_tokens_total")
+        .into_iter()
+        .map(|point| (point.labels.join(" "), point.value))
+        .collect();
+    let expected = [("new openai input", 3), ("new openai output", 2)];
+    assert_eq!(tokens, expected.map(|(labels, tokens)| (labels.into(), Value::Counter(tokens))));
 }

@@ -14,7 +14,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::export::catalog::{self, Family, Kind};
-use crate::export::metrics::{Histogram, Point, Snapshot, Value};
+use crate::export::metrics::{Histogram, Point, Snapshot, Value, dollars};
+use crate::export::names::Conventions;
 
 /// A snapshot as one push.
 pub(crate) fn encode(
@@ -23,10 +24,11 @@ pub(crate) fn encode(
 ) -> ExportMetricsServiceRequest {
     let times = Times { started: nanoseconds(snapshot.started), now: now() };
     let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
+    let conventions = snapshot.conventions;
     let metrics = snapshot
         .families
         .into_iter()
-        .map(|(family, points)| encode_family(family, points, times))
+        .map(|(family, points)| encode_family(family, conventions, points, times))
         .collect();
     let scope = InstrumentationScope {
         name: "tidegate".into(),
@@ -50,9 +52,16 @@ struct Times {
     now: u64,
 }
 
-fn encode_family(family: &Family, points: Vec<Point>, times: Times) -> Metric {
+fn encode_family(
+    family: &Family,
+    conventions: Conventions,
+    points: Vec<Point>,
+    times: Times,
+) -> Metric {
     let temporality = AggregationTemporality::Cumulative.into();
-    let points = points.into_iter().map(|point| (attributes(family, point.labels), point.value));
+    let points = points
+        .into_iter()
+        .map(|point| (attributes(family, conventions, point.labels), point.value));
     let data = match family.kind {
         Kind::Counter => metric::Data::Sum(Sum {
             data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
@@ -82,16 +91,20 @@ fn encode_family(family: &Family, points: Vec<Point>, times: Times) -> Metric {
 }
 
 fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPoint {
+    use number_data_point::Value::{AsDouble, AsInt};
+
     let value = match value {
-        Value::Counter(count) => i64::try_from(count).unwrap_or(i64::MAX),
-        Value::Gauge(value) => value,
+        Value::Counter(count) => AsInt(i64::try_from(count).unwrap_or(i64::MAX)),
+        Value::Milliseconds(time) => AsDouble(time as f64 / 1e3),
+        Value::Cost(picodollars) => AsDouble(dollars(picodollars)),
+        Value::Gauge(value) => AsInt(value),
         Value::Histogram(_) => unreachable!("a family has one kind of value"),
     };
     NumberDataPoint {
         attributes,
         start_time_unix_nano: times.started,
         time_unix_nano: times.now,
-        value: Some(number_data_point::Value::AsInt(value)),
+        value: Some(value),
         ..Default::default()
     }
 }
@@ -110,10 +123,9 @@ fn histogram(attributes: Vec<KeyValue>, counted: &Histogram, times: Times) -> Hi
 }
 
 /// An empty label is an absent attribute.
-fn attributes(family: &Family, values: Vec<String>) -> Vec<KeyValue> {
+fn attributes(family: &Family, conventions: Conventions, values: Vec<String>) -> Vec<KeyValue> {
     family
-        .labels
-        .iter()
+        .shown(conventions)
         .zip(values)
         .filter(|(_, value)| !value.is_empty())
         .map(|(label, value)| attribute(label.name, value))

@@ -1,6 +1,7 @@
 //! What the `OTEL_*` variables of the OpenTelemetry specification say.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -8,12 +9,14 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tracing::warn;
 
-use super::{Compression, Error, Protocol, Secret};
+use super::{Compression, Error, Protocol, Secret, Signal};
 use crate::export::catalog;
 
 /// The variables of the OpenTelemetry specification.
-pub(super) struct Environment<'a> {
-    pub(super) variable: &'a dyn Fn(&str) -> Option<String>,
+pub(in crate::export) struct Environment<'a> {
+    pub(in crate::export) variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Whose variables these are.
+    pub(in crate::export) signal: Signal,
 }
 
 /// Whether an endpoint is for all signals, so that the path of this one is appended, or complete.
@@ -29,7 +32,11 @@ impl Environment<'_> {
         (self.variable)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
-    fn read<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
+    pub(in crate::export) fn read<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let text = self.get(name)?;
         let value = read(&text);
         if value.is_none() {
@@ -38,19 +45,32 @@ impl Environment<'_> {
         value
     }
 
-    /// A variable of the exporter: that of metrics, else that of all signals.
+    /// A variable of the exporter: that of this signal, else that of all signals.
     pub(super) fn otlp<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.read(&format!("OTEL_EXPORTER_OTLP_METRICS_{name}"), &read)
+        self.read(&self.own(name), &read)
             .or_else(|| self.read(&format!("OTEL_EXPORTER_OTLP_{name}"), &read))
     }
 
-    pub(super) fn milliseconds(&self, name: &str) -> Option<Duration> {
+    fn own(&self, name: &str) -> String {
+        format!("OTEL_EXPORTER_OTLP_{}_{name}", self.signal.variable())
+    }
+
+    pub(in crate::export) fn milliseconds(&self, name: &str) -> Option<Duration> {
         self.read(name, milliseconds)
     }
 
     pub(super) fn is_off(&self) -> bool {
         self.get("OTEL_SDK_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"))
-            || self.get("OTEL_METRICS_EXPORTER").is_some_and(|text| text != "otlp")
+            || self.exporter().is_some_and(|text| text != "otlp")
+    }
+
+    /// Whether this signal is asked for by name.
+    pub(in crate::export) fn is_on(&self) -> bool {
+        self.exporter().is_some_and(|text| text == "otlp")
+    }
+
+    fn exporter(&self) -> Option<String> {
+        self.get(&format!("OTEL_{}_EXPORTER", self.signal.variable()))
     }
 
     pub(super) fn is_insecure(&self) -> bool {
@@ -68,9 +88,9 @@ impl Environment<'_> {
     pub(super) fn endpoint(&self, protocol: Option<Protocol>) -> Option<(String, Path)> {
         let readable = |text: &str| {
             let endpoint = (text.to_owned(), Path::Complete);
-            settle_endpoint(endpoint, protocol, false).is_ok().then(|| text.to_owned())
+            settle_endpoint(endpoint, self.signal, protocol, false).is_ok().then(|| text.to_owned())
         };
-        let own = self.read("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", readable);
+        let own = self.read(&self.own("ENDPOINT"), readable);
         own.map(|endpoint| (endpoint, Path::Complete))
             .or_else(|| Some((self.read("OTEL_EXPORTER_OTLP_ENDPOINT", readable)?, Path::Appended)))
     }
@@ -103,12 +123,12 @@ impl Environment<'_> {
             .map_err(|source| Error::Certificate { path, source })
     }
 
-    /// What tells this process apart from all others whose metrics go to the same place.
-    pub(super) fn resource(&self) -> BTreeMap<String, String> {
+    /// What tells this process apart from all others whose telemetry goes to the same place.
+    pub(in crate::export) fn resource(&self) -> BTreeMap<String, String> {
         let mut resource = BTreeMap::from([
             ("service.name".to_owned(), "tidegate".to_owned()),
             ("service.version".to_owned(), catalog::VERSION.to_owned()),
-            ("service.instance.id".to_owned(), instance()),
+            ("service.instance.id".to_owned(), INSTANCE.clone()),
         ]);
         if let Some(attributes) = self.get("OTEL_RESOURCE_ATTRIBUTES") {
             resource.extend(pairs(&attributes).map(|(name, value)| (name.to_owned(), value)));
@@ -131,6 +151,7 @@ impl Environment<'_> {
 /// Which address a push goes to, and how it is carried.
 pub(super) fn settle_endpoint(
     (text, path): (String, Path),
+    signal: Signal,
     protocol: Option<Protocol>,
     insecure: bool,
 ) -> Result<(Uri, Protocol), Error> {
@@ -152,8 +173,11 @@ pub(super) fn settle_endpoint(
     if protocol == Protocol::Grpc || path == Path::Complete {
         return Ok((uri, protocol));
     }
-    let base = full.trim_end_matches('/').trim_end_matches("/v1/metrics");
-    let uri = format!("{base}/v1/metrics").parse();
+    let below = signal.http_path();
+    // People write the path of one signal where that of all is asked for.
+    let base = full.trim_end_matches('/');
+    let base = Signal::ALL.iter().fold(base, |base, own| base.trim_end_matches(own.http_path()));
+    let uri = format!("{base}{below}").parse();
     Ok((uri.map_err(|_| Error::Endpoint { endpoint: text })?, protocol))
 }
 
@@ -197,6 +221,9 @@ pub(super) fn compression(text: &str) -> Option<Compression> {
         _ => None,
     }
 }
+
+/// The same for all signals of this process.
+static INSTANCE: LazyLock<String> = LazyLock::new(instance);
 
 /// A random identifier in the form of a UUID, as the conventions ask.
 fn instance() -> String {

@@ -77,6 +77,17 @@ fn any_flipped_bit_is_found_before_anything_is_told() {
 }
 
 #[test]
+fn a_wrong_prelude_is_refused_at_its_last_byte() {
+    let bytes = &message(b"", b"{}")[..PRELUDE];
+    let mut wrong = bytes.to_vec();
+    wrong[0] ^= 1;
+    assert_eq!(read(&[bytes]), Ok((Vec::new(), false)));
+    for at in 0..PRELUDE {
+        assert_eq!(read(&[&wrong[..at], &wrong[at..]]), Err(NotUnderstood::BadChecksum), "{at}");
+    }
+}
+
+#[test]
 fn large_messages_are_told_as_they_come_and_checked_at_the_end() {
     let payload = vec![b'x'; 3 * MAX_COLLECTED];
     let mut bytes = message(HEADERS, &payload);

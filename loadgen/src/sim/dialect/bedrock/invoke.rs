@@ -78,7 +78,7 @@ impl Family {
             }
             Self::Llama => (input_tokens(&[&body["prompt"]]), body["max_gen_len"].as_u64()),
         };
-        Ask { model: String::new(), input_tokens: prompt, limit }
+        Ask { input_tokens: prompt, limit, ..Ask::default() }
     }
 
     fn reason(self, generation: &Generation) -> &'static str {
@@ -113,7 +113,8 @@ impl Family {
     fn stream(self, generation: &Generation) -> Script {
         let salt = generation.id as u64;
         let metrics = generation.fill(METRICS, &[]);
-        let (opening, mut ending) = self.frame(generation);
+        let claude = anthropic::Stream::new(generation);
+        let (opening, mut ending) = self.frame(generation, &claude);
         if let Some(last) = ending.last_mut() {
             *last = with_metrics(last, &metrics);
         }
@@ -126,7 +127,12 @@ impl Family {
         let input = generation.input_tokens;
         let reason = quoted(self.reason(generation));
         let metrics_in_token = ending.is_empty();
-        let token = move |token: Token| {
+        let token = move |token: Token| -> Vec<u8> {
+            if matches!(self, Self::Anthropic) {
+                let objects = claude.token(token);
+                let chunks = objects.iter().map(|(_, object)| chunk(object, salt, token.index));
+                return chunks.flatten().collect();
+            }
             let mut object = self.token(token, input, &reason);
             if token.last && metrics_in_token {
                 object = with_metrics(&object, &metrics);
@@ -144,14 +150,18 @@ impl Family {
     }
 
     /// The objects before the first token and after the last one.
-    fn frame(self, generation: &Generation) -> (Vec<String>, Vec<String>) {
+    fn frame(
+        self,
+        generation: &Generation,
+        claude: &anthropic::Stream,
+    ) -> (Vec<String>, Vec<String>) {
         match self {
             Self::Anthropic => {
-                let objects = |events: [(&str, String); 3]| {
-                    let events = events.into_iter().filter(|(name, _)| *name != "ping");
-                    events.map(|(_, object)| object).collect()
+                let objects = |events: &[anthropic::Event]| {
+                    let events = events.iter().filter(|(name, _)| *name != "ping");
+                    events.map(|(_, object)| object.clone()).collect()
                 };
-                (objects(anthropic::opening(generation)), objects(anthropic::ending(generation)))
+                (objects(&claude.opening), objects(&claude.ending))
             }
             Self::Nova => {
                 let reason = self.reason(generation);
@@ -169,7 +179,7 @@ impl Family {
         }
     }
 
-    /// The object of one token.
+    /// The object of one token, of families that have one for each.
     fn token(self, token: Token, input: u64, reason: &str) -> String {
         let finish = if token.last { reason } else { "null" };
         let first = if token.index == 0 { input.to_string() } else { "null".to_owned() };
@@ -181,8 +191,7 @@ impl Family {
             ("finish", &finish),
         ];
         match self {
-            Self::Anthropic => anthropic::delta(token.word),
-            Self::Nova => fill(NOVA_DELTA, &values),
+            Self::Anthropic | Self::Nova => fill(NOVA_DELTA, &values),
             Self::Titan => fill(TITAN_CHUNK, &values),
             Self::Llama => fill(LLAMA_CHUNK, &values),
         }

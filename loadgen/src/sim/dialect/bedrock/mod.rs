@@ -7,8 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, json, set};
-use crate::sim::generation::{Ask, Generation, fill, input_tokens, quoted, uuid};
+use super::{Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, json, set, tool};
+use crate::sim::generation::{Ask, Generation, Token, fill, input_tokens, quoted, uuid};
 use crate::sim::playback::Script;
 use eventstream::{event, midway_error, padding};
 
@@ -17,12 +17,16 @@ mod invoke;
 
 pub(super) struct Bedrock;
 
-const CONVERSE: &str = r#"{"metrics":{"latencyMs":$latency_ms},"output":{"message":{"content":[{"text":"$text"}],"role":"assistant"}},"stopReason":"$reason","usage":$usage}"#;
+const CONVERSE: &str = r#"{"metrics":{"latencyMs":$latency_ms},"output":{"message":{"content":[$content],"role":"assistant"}},"stopReason":"$reason","usage":$usage}"#;
 const USAGE: &str = r#"{"cacheReadInputTokenCount":0,"cacheReadInputTokens":0,"cacheWriteInputTokenCount":0,"cacheWriteInputTokens":0,"inputTokens":$input,"outputTokens":$output,"serverToolUsage":{},"totalTokens":$total}"#;
+const REASONING: &str =
+    r#"{"reasoningContent":{"reasoningText":{"signature":"c2ltdWxhdGVk","text":"$text"}}}"#;
+const TOOL_USE: &str = r#"{"toolUse":{"input":$arguments,"name":$name,"toolUseId":"tooluse_$id"}}"#;
 
 const MESSAGE_START: &str = r#"{"p":"$padding","role":"assistant"}"#;
-const BLOCK_DELTA: &str = r#"{"contentBlockIndex":0,"delta":{"text":"$word"},"p":"$padding"}"#;
-const BLOCK_STOP: &str = r#"{"contentBlockIndex":0,"p":"$padding"}"#;
+const BLOCK_START: &str = r#"{"contentBlockIndex":$index,"p":"$padding","start":{"toolUse":{"name":$name,"toolUseId":"tooluse_$id"}}}"#;
+const BLOCK_DELTA: &str = r#"{"contentBlockIndex":$index,"delta":$delta,"p":"$padding"}"#;
+const BLOCK_STOP: &str = r#"{"contentBlockIndex":$index,"p":"$padding"}"#;
 const MESSAGE_STOP: &str = r#"{"p":"$padding","stopReason":"$reason"}"#;
 const METADATA: &str = r#"{"metrics":{"latencyMs":$latency_ms},"p":"$padding","usage":$usage}"#;
 
@@ -95,15 +99,28 @@ fn exception(status: StatusCode) -> &'static str {
 
 fn converse_ask(body: &Value) -> Ask {
     Ask {
-        model: String::new(),
         input_tokens: input_tokens(&[&body["system"], &body["messages"]]),
         limit: body["inferenceConfig"]["maxTokens"].as_u64(),
+        thinks: true,
+        tool: tool(body, "/toolConfig/tools/0/toolSpec/name"),
+        ..Ask::default()
     }
 }
 
 fn converse(generation: &Generation) -> Reply {
+    let mut content = Vec::new();
+    if generation.reasoning_tokens > 0 {
+        content.push(fill(REASONING, &[("text", &generation.reasoning_of(0))]));
+    }
+    content.push(match &generation.tool {
+        Some(name) => {
+            let arguments = generation.arguments_of(0);
+            generation.fill(TOOL_USE, &[("name", &quoted(name)), ("arguments", &arguments)])
+        }
+        None => format!(r#"{{"text":"{}"}}"#, generation.text()),
+    });
     let values: [(&str, &dyn Display); 3] = [
-        ("text", &generation.text()),
+        ("content", &content.join(",")),
         ("reason", &stop_reason(generation)),
         ("usage", &generation.fill(USAGE, &[])),
     ];
@@ -112,35 +129,61 @@ fn converse(generation: &Generation) -> Reply {
 
 fn converse_stream(generation: &Generation) -> Script {
     let salt = generation.id as u64;
+    // The block of what is said comes after that of thoughts.
+    let index = u64::from(generation.reasoning_tokens > 0);
     let usage = generation.fill(USAGE, &[]);
-    let write = |name, template, index| {
-        let reason = stop_reason(generation);
-        let values: [(&str, &dyn Display); 3] =
-            [("reason", &reason), ("usage", &usage), ("padding", &padding(salt, index))];
-        event(name, &generation.fill(template, &values))
+    let name = generation.tool.as_deref().map(quoted).unwrap_or_default();
+    let write = |event_name, template, number, index: u64| {
+        let values: [(&str, &dyn Display); 5] = [
+            ("reason", &stop_reason(generation)),
+            ("usage", &usage),
+            ("name", &name),
+            ("index", &index),
+            ("padding", &padding(salt, number)),
+        ];
+        event(event_name, &generation.fill(template, &values))
     };
     let last = generation.output_tokens;
+    // Only the block of a tool says that it begins.
+    let calls = generation.tool.is_some();
+    let mut turn = Vec::new();
+    if index > 0 {
+        turn.extend(write("contentBlockStop", BLOCK_STOP, last + 3, 0));
+    }
+    if calls {
+        turn.extend(write("contentBlockStart", BLOCK_START, last + 4, index));
+    }
+    let token = move |token: Token| {
+        let (index, delta) = if token.is_reasoning {
+            (0, format!(r#"{{"reasoningContent":{{"text":"{}"}}}}"#, token.word))
+        } else if calls {
+            (index, format!(r#"{{"toolUse":{{"input":"{}"}}}}"#, token.argument()))
+        } else {
+            (index, format!(r#"{{"text":"{}"}}"#, token.word))
+        };
+        let values: [(&str, &dyn Display); 3] =
+            [("index", &index), ("delta", &delta), ("padding", &padding(salt, token.index))];
+        let mut events = if token.is_first_visible { turn.clone() } else { Vec::new() };
+        events.extend(event("contentBlockDelta", &fill(BLOCK_DELTA, &values)));
+        events
+    };
     Script {
         content_type: eventstream::CONTENT_TYPE,
         headers: &[],
-        opening: write("messageStart", MESSAGE_START, u64::MAX),
-        token: Box::new(move |token| {
-            let padding = padding(salt, token.index);
-            let payload = fill(BLOCK_DELTA, &[("word", &token.word), ("padding", &padding)]);
-            event("contentBlockDelta", &payload)
-        }),
+        opening: write("messageStart", MESSAGE_START, u64::MAX, 0),
         ending: [
-            write("contentBlockStop", BLOCK_STOP, last),
-            write("messageStop", MESSAGE_STOP, last + 1),
-            write("metadata", METADATA, last + 2),
+            write("contentBlockStop", BLOCK_STOP, last, index),
+            write("messageStop", MESSAGE_STOP, last + 1, 0),
+            write("metadata", METADATA, last + 2, 0),
         ]
         .concat(),
+        token: Box::new(token),
         error: midway_error(),
     }
 }
 
 fn stop_reason(generation: &Generation) -> &'static str {
-    generation.reason("end_turn", "max_tokens")
+    generation.end("end_turn", "max_tokens", "tool_use")
 }
 
 fn count(body: &Value) -> Reply {

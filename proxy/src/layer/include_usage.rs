@@ -1,0 +1,467 @@
+//! Has streams state their usage, where a route asks for it and the caller did not.
+//!
+//! OpenAI's interface for chat and completions leaves the usage out of a stream unless the request
+//! says `stream_options.include_usage`. On such a route this is added to the body, and nothing else
+//! of it moves; the one chunk more that the answer then has is taken out again. What the caller
+//! gets is what it would have got, but for a `"usage":null` that some providers put into the other
+//! chunks. The answer says so in a field of its own.
+//!
+//! A body must be known whole for this. One that cannot be held or changed goes on as it is, and
+//! its record says so.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use tokio::time::{Instant, timeout};
+use tower::{Layer, Service, ServiceExt};
+
+use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
+use crate::config::{LimitsConfig, TimeoutsConfig};
+use crate::error::Error;
+use crate::exchange::Wait;
+use crate::head::{RequestHead, ResponseHead};
+use crate::hold::Hold;
+use crate::http1::framing::Decoder;
+use crate::stack::LocalFuture;
+
+mod filter;
+
+pub(crate) use filter::Filtered;
+
+/// The field by which an answer says that it was asked for its usage.
+const FIELD: &str = "x-tidegate-include-usage";
+/// The warning in the record of a call that may lack it, for its body could not be changed.
+const NOT_ADDED: &str = "include_usage_not_added";
+
+/// Whether streams are asked for their usage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IncludeUsage {
+    /// As the caller says.
+    #[default]
+    Keep,
+    /// Where the caller says nothing, too.
+    Add,
+}
+
+/// Asks streams for their usage; absent where they are left as they are.
+#[derive(Clone, Debug)]
+pub(crate) struct IncludeUsageLayer {
+    adding: Option<Arc<Adding>>,
+}
+
+/// See [`IncludeUsageLayer`].
+#[derive(Clone, Debug)]
+pub(crate) struct WithUsage<S> {
+    inner: S,
+    adding: Option<Arc<Adding>>,
+}
+
+/// How much may be held of a body, and for how long it may stand still.
+#[derive(Debug)]
+struct Adding {
+    limits: LimitsConfig,
+    body_idle: Duration,
+    /// Bytes that all calls hold.
+    held: Arc<AtomicU64>,
+}
+
+impl IncludeUsageLayer {
+    pub(crate) fn new(
+        include_usage: IncludeUsage,
+        timeouts: &TimeoutsConfig,
+        limits: &LimitsConfig,
+        held: &Arc<AtomicU64>,
+    ) -> Self {
+        let adding = (include_usage == IncludeUsage::Add).then(|| {
+            Arc::new(Adding {
+                limits: limits.clone(),
+                body_idle: timeouts.request_body_idle.0,
+                held: held.clone(),
+            })
+        });
+        Self { adding }
+    }
+}
+
+impl<S> Layer<S> for IncludeUsageLayer {
+    type Service = WithUsage<S>;
+
+    fn layer(&self, inner: S) -> WithUsage<S> {
+        WithUsage { inner, adding: self.adding.clone() }
+    }
+}
+
+impl<S> Service<Call> for WithUsage<S>
+where
+    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
+{
+    type Response = Reply;
+    type Error = Failure;
+    type Future = LocalFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut call: Call) -> LocalFuture {
+        let Some(adding) = self.adding.clone().filter(|_| may_leave_usage_out(&call)) else {
+            return self.inner.call(call);
+        };
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            // Held until the upstream has answered: until then all of it may be sent again.
+            let mut hold = Hold::new(&adding.held);
+            let is_added = adding.add(&mut call, &mut hold).await?;
+            let reply = inner.oneshot(call).await?;
+            Ok(if is_added { without_usage_chunk(reply) } else { reply })
+        })
+    }
+}
+
+/// Whether this is a call of the interface whose streams leave the usage out.
+fn may_leave_usage_out(call: &Call) -> bool {
+    let is_empty = matches!(call.body, RequestBody::Empty);
+    call.head.method == http::Method::POST
+        && call.head.target.path().ends_with("/completions")
+        && !is_empty
+}
+
+// === the request ===
+
+impl Adding {
+    /// Asks for the usage, if the call is for a stream and says nothing of it.
+    async fn add(&self, call: &mut Call, hold: &mut Hold<'_>) -> Result<bool, Error> {
+        let whole = match is_sealed(&call.head) {
+            true => None,
+            false => self.read_ahead(call, hold).await?,
+        };
+        let Some(whole) = whole else {
+            call.notes.record(|record| record.warnings.push(NOT_ADDED.into()));
+            return Ok(false);
+        };
+        let Some(asking) = asking(&whole) else { return Ok(false) };
+        take(&mut call.body).await?;
+        call.notes.request_replaced(&whole);
+        let fields = call.head.fields.without("transfer-encoding").without("expect");
+        let fields = fields.with("content-length", asking.len().to_string().as_bytes());
+        // In an answer that is encoded nobody could find the chunk.
+        call.head.fields = match fields.get("accept-encoding") {
+            Some(_) => fields.with("accept-encoding", b"identity"),
+            None => fields,
+        };
+        call.body = RequestBody::Full(asking.into());
+        Ok(true)
+    }
+
+    /// The whole body, read ahead of its way; `None` where that is too much to hold. Every byte of
+    /// it stays where the upload will find it.
+    async fn read_ahead(
+        &self,
+        call: &mut Call,
+        hold: &mut Hold<'_>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let start = Instant::now();
+        let mut ahead = Ahead::new(call);
+        loop {
+            let read = poll_fn(|cx| ahead.poll(cx, call));
+            let Ok(read) = timeout(self.body_idle, read).await else {
+                return Err(Error::BodyTimeout { limit_s: self.body_idle.as_secs() });
+            };
+            match read? {
+                0 => break,
+                n => hold.more(n as u64),
+            }
+            if !hold.may_hold_more(&self.limits) {
+                call.notes.waited(Wait::Body, start.elapsed());
+                return Ok(None);
+            }
+        }
+        call.notes.waited(Wait::Body, start.elapsed());
+        Ok((!ahead.has_trailers()).then_some(ahead.payload))
+    }
+}
+
+/// Whether the body cannot be changed without anybody noticing: it is encoded, or something else
+/// vouches for it.
+fn is_sealed(head: &RequestHead) -> bool {
+    const SEALS: [&str; 5] =
+        ["content-encoding", "content-md5", "digest", "content-digest", "x-amz-content-sha256"];
+    let signature = head.fields.get("authorization").unwrap_or_default();
+    signature.starts_with(b"AWS4") || SEALS.iter().any(|name| head.fields.get(name).is_some())
+}
+
+/// A body that is read ahead of its way.
+struct Ahead {
+    /// Follows the framing of HTTP/1.1.
+    decoder: Option<Decoder>,
+    looked_at: usize,
+    payload: Vec<u8>,
+    /// Whether the caller holds the body back until it hears `100 Continue`.
+    expects_continue: bool,
+}
+
+impl Ahead {
+    fn new(Call { head, body, .. }: &Call) -> Self {
+        let decoder = match body {
+            RequestBody::Http1(framed) => Some(framed.decoder().clone()),
+            _ => None,
+        };
+        let mut payload = Vec::new();
+        if let RequestBody::Http2(body) = body {
+            let data = body.ahead.iter().filter_map(|frame| frame.data_ref());
+            data.for_each(|bytes| payload.extend_from_slice(bytes));
+        }
+        let is_http11 = head.version == http::Version::HTTP_11;
+        let expects_continue = is_http11 && head.fields.get("expect").is_some();
+        Self { decoder, looked_at: 0, payload, expects_continue }
+    }
+
+    fn has_trailers(&self) -> bool {
+        self.decoder.as_ref().is_some_and(|decoder| !decoder.trailers().is_empty())
+    }
+
+    /// Reads a piece; how much of it there is, and 0 at the end.
+    fn poll(&mut self, cx: &mut Context<'_>, call: &mut Call) -> Poll<Result<usize, Error>> {
+        match (&mut call.body, &mut self.decoder) {
+            (RequestBody::Http2(body), _) => match ready!(body.poll_ahead(cx)) {
+                Some(Ok(data)) => {
+                    self.payload.extend_from_slice(&data);
+                    Poll::Ready(Ok(data.len()))
+                }
+                Some(Err(_)) => Poll::Ready(Err(Error::CallerLeft)),
+                None => Poll::Ready(Ok(0)),
+            },
+            (RequestBody::Http1(framed), Some(decoder)) => loop {
+                let (from, payload) = (self.looked_at, &mut self.payload);
+                let taken = framed.conn.peek(|ahead| {
+                    decoder.advance(&ahead[from..], |run| payload.extend_from_slice(run))
+                });
+                let taken = taken.map_err(|error| Error::Body(error.into()))?;
+                self.looked_at += taken;
+                if taken > 0 || decoder.is_done() {
+                    return Poll::Ready(Ok(taken));
+                }
+                if std::mem::take(&mut self.expects_continue) && self.looked_at == 0 {
+                    let _ = framed.conn.poll_write(cx, b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                match ready!(framed.conn.poll_fill(cx)) {
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Error::CallerLeft)),
+                    Ok(_) => {}
+                }
+            },
+            _ => Poll::Ready(Ok(0)),
+        }
+    }
+}
+
+/// Takes the body, which has come whole, off its connection.
+async fn take(body: &mut RequestBody) -> Result<(), Error> {
+    match body {
+        RequestBody::Http1(framed) => {
+            while poll_fn(|cx| framed.poll_payload(cx)).await.map_err(Error::of_caller)?.is_some() {
+            }
+        }
+        RequestBody::Http2(body) => body.ahead.clear(),
+        RequestBody::Empty | RequestBody::Full(_) => {}
+    }
+    Ok(())
+}
+
+/// What a request says of its usage.
+#[derive(Deserialize)]
+struct Request {
+    #[serde(default)]
+    stream: Option<bool>,
+    /// Absent, null, or what it says.
+    #[serde(default, deserialize_with = "stated")]
+    stream_options: Option<Option<StreamOptions>>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    #[serde(default, deserialize_with = "stated")]
+    include_usage: Option<IgnoredAny>,
+}
+
+fn stated<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The same body with the question for its usage in it; `None` where it does not ask for a stream,
+/// says something of its usage, or is not to be understood.
+fn asking(body: &[u8]) -> Option<Vec<u8>> {
+    let request: Request = serde_json::from_slice(body).ok()?;
+    let (at, question) = match (request.stream, request.stream_options) {
+        (Some(true), None) => {
+            let start = body.iter().position(|byte| !byte.is_ascii_whitespace())?;
+            (after(body, start, b'{')?, &br#""stream_options":{"include_usage":true},"#[..])
+        }
+        (Some(true), Some(Some(StreamOptions { include_usage: None }))) => {
+            let at = within_options(body)?;
+            let rest = body[at..].trim_ascii_start();
+            let is_empty = rest.first() == Some(&b'}');
+            (
+                at,
+                if is_empty {
+                    &br#""include_usage":true"#[..]
+                } else {
+                    br#""include_usage":true,"#
+                },
+            )
+        }
+        _ => return None,
+    };
+    let asking = [&body[..at], question, &body[at..]].concat();
+    // The place was found by its name alone: it counts if what stands there now is understood.
+    let understood: Request = serde_json::from_slice(&asking).ok()?;
+    let is_asked = understood.stream_options.flatten()?.include_usage.is_some();
+    is_asked.then_some(asking)
+}
+
+/// Behind the brace of the only `stream_options` of a body.
+fn within_options(body: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = br#""stream_options""#;
+    let mut places = memchr::memmem::find_iter(body, NAME);
+    let (place, None) = (places.next()?, places.next()) else { return None };
+    let skipped = |from: usize| {
+        let blanks = body[from..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        from + blanks
+    };
+    let behind = after(body, skipped(place + NAME.len()), b':')?;
+    after(body, skipped(behind), b'{')
+}
+
+/// The place behind this byte, if it stands there.
+fn after(body: &[u8], at: usize, byte: u8) -> Option<usize> {
+    (body.get(at) == Some(&byte)).then_some(at + 1)
+}
+
+// === the answer ===
+
+/// The answer without what we asked for.
+fn without_usage_chunk(reply: Reply) -> Reply {
+    let Reply { mut head, body } = reply;
+    let is_encoded = head.fields.get("content-encoding").is_some_and(|coding| {
+        let coding = coding.trim_ascii();
+        !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")
+    });
+    let is_stream = (200..300).contains(&head.status) && is_event_stream(&head);
+    if is_stream && is_encoded {
+        head.fields = head.fields.with(FIELD, b"added; left in an encoded answer");
+        return Reply { head, body };
+    }
+    head.fields = head.fields.with(FIELD, b"added");
+    if !is_stream {
+        return Reply { head, body };
+    }
+    // Its length is not known any more.
+    head.fields = head.fields.without("content-length").without("transfer-encoding");
+    Reply { head, body: ReplyBody::Filtered(Box::new(Filtered::new(body))) }
+}
+
+fn is_event_stream(head: &ResponseHead) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = head.fields.get("content-type").unwrap_or_default();
+    kind.get(..KIND.len()).is_some_and(|start| start.eq_ignore_ascii_case(KIND))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::head::Fields;
+
+    #[track_caller]
+    fn assert_asks(body: &str, expected: Option<&str>) {
+        let asked = asking(body.as_bytes()).map(|body| String::from_utf8(body).expect("text"));
+        assert_eq!(asked.as_deref(), expected, "{body}");
+    }
+
+    #[test]
+    fn a_stream_that_says_nothing_of_its_usage_is_asked_for_it_and_nothing_else_moves() {
+        assert_asks(
+            r#" {"model":"m", "stream" : true}"#,
+            Some(r#" {"stream_options":{"include_usage":true},"model":"m", "stream" : true}"#),
+        );
+        assert_asks(
+            r#"{"stream":true,"stream_options" : { "a":1 }}"#,
+            Some(r#"{"stream":true,"stream_options" : {"include_usage":true, "a":1 }}"#),
+        );
+        assert_asks(
+            r#"{"stream":true,"stream_options":{ }}"#,
+            Some(r#"{"stream":true,"stream_options":{"include_usage":true }}"#),
+        );
+    }
+
+    #[test]
+    fn what_says_something_of_its_usage_is_left_alone() {
+        for body in [
+            r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":false}}"#,
+            r#"{"stream":true,"stream_options":{"include_usage":null}}"#,
+            r#"{"stream":true,"stream_options":null}"#,
+            r#"{"stream":true,"stream\u005foptions":{"include_usage":false}}"#,
+        ] {
+            assert_asks(body, None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_stream_or_cannot_be_understood_is_left_alone() {
+        for body in [
+            "",
+            "{}",
+            "[true]",
+            r#"{"stream":false}"#,
+            r#"{"stream":null}"#,
+            r#"{"stream":"true"}"#,
+            r#"{"a":{"stream":true}}"#,
+            r#"{"stream":true"#,
+            r#"{"stream":true}}"#,
+            r#"{"stream":true,"stream":false}"#,
+            r#"{"stream":true,"stream_options":[]}"#,
+            r#"{"stream":true,"stream_options":{"a":1},"stream_options":{}}"#,
+            r#"{"a":"\"stream_options\":{","stream":true,"stream_options":"x"}"#,
+            // The name stands somewhere else, and where it counts it is spelled otherwise.
+            r#"{"a":{"stream_options":{}},"stream":true,"stream\u005foptions":{}}"#,
+            r#"{"a":{"stream_options":{}},"stream":true,"stream_options":{}}"#,
+        ] {
+            assert_asks(body, None);
+        }
+    }
+
+    #[test]
+    fn a_name_within_a_text_is_no_name() {
+        assert_asks(
+            r#"{"a":"\"stream_options\":{}","stream":true,"stream_options":{}}"#,
+            Some(
+                r#"{"a":"\"stream_options\":{}","stream":true,"stream_options":{"include_usage":true}}"#,
+            ),
+        );
+    }
+
+    #[test]
+    fn a_body_that_something_vouches_for_is_not_changed() {
+        let head = |name: &str, value: &str| RequestHead {
+            method: http::Method::POST,
+            target: crate::head::Target::new(Bytes::from_static(b"/")),
+            authority: Bytes::new(),
+            version: http::Version::HTTP_11,
+            fields: Fields::default().with(name, value.as_bytes()),
+            upgrades: false,
+        };
+        assert!(is_sealed(&head("Authorization", "AWS4-HMAC-SHA256 Credential=a")));
+        assert!(is_sealed(&head("content-encoding", "gzip")));
+        assert!(is_sealed(&head("Content-Digest", "sha-256=:a:")));
+        assert!(!is_sealed(&head("authorization", "Bearer AWS4")));
+    }
+}
