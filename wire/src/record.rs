@@ -268,6 +268,10 @@ pub struct Record {
     #[serde(rename = "tidegate.client_retries", skip_serializing_if = "Option::is_none")]
     pub client_retries: Option<u32>,
 
+    /// Whether the provider is only the one whose interface the call speaks: anybody may serve that.
+    /// No key: for prices.
+    #[serde(skip)]
+    pub is_provider_assumed: bool,
     /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
     #[serde(skip)]
     pub is_sampled: Option<bool>,

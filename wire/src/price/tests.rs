@@ -65,6 +65,36 @@ fn what_has_no_price_makes_the_call_unpriced_and_never_free() {
 }
 
 #[test]
+fn who_only_speaks_like_a_provider_is_not_priced_as_that_one() {
+    let own = json!([{ "models": ["m"], "provider": "openai", "input": 3, "output": 15 }]);
+    let anybody = json!([{ "models": ["m"], "input": 1, "output": 1 }]);
+    let assumed = || Record { is_provider_assumed: true, ..call("m", [10, 0, 0, 1]) };
+    assert_eq!(prices(own.clone()).cost(&call("m", [10, 0, 0, 1])), dollars(45e-6));
+    assert_eq!(prices(own).cost(&assumed()), UNPRICED);
+    assert_eq!(prices(anybody).cost(&assumed()), dollars(11e-6));
+}
+
+#[test]
+fn a_call_that_ended_before_its_last_count_is_unpriced_and_not_cheap() {
+    let prices = prices(json!([{ "models": ["m"], "input": 3, "output": 15 }]));
+    let partial = UsageSource::Partial;
+    let cut = Record { usage_source: Some(partial), ..call("m", [1000, 0, 0, 1]) };
+    assert_eq!(prices.cost(&cut), UNPRICED);
+}
+
+#[test]
+fn no_count_is_too_large_to_be_reckoned_with() {
+    let prices = prices(json!([
+        { "models": ["m"], "input": 1e6, "cached": 1e6, "cache_write": 1e6, "output": 1e6,
+          "image": 1e6, "video_second": 1e6 },
+    ]));
+    let media =
+        Media { images_made: Some(u64::MAX), video_seconds: Some(f64::MAX), ..Media::default() };
+    let all = Record { media: Some(Box::new(media)), ..call("m", [u64::MAX; 4]) };
+    assert!(prices.cost(&all).usd.is_some_and(f64::is_finite));
+}
+
+#[test]
 fn what_used_nothing_costs_nothing() {
     let prices = prices(json!([{ "models": ["m"], "input": 3, "output": 15, "image": 1 }]));
     let silent = Record { usage_source: None, ..call("m", [0, 0, 0, 0]) };
