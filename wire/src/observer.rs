@@ -288,6 +288,8 @@ impl Observer {
         record.cache_read_tokens = usage.cache_read;
         record.cache_creation_tokens = usage.cache_creation;
         record.reasoning_tokens = usage.reasoning;
+        record.has_long_cache_write =
+            facts.counts.value(Count::CacheWriteLong).is_some_and(|tokens| tokens > 0);
     }
 
     fn fill_error(&self, ending: Ending, outcome: Outcome, record: &mut Record) {

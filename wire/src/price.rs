@@ -247,8 +247,8 @@ struct Used {
     video_seconds: f64,
     has_audio: bool,
     states_tokens: bool,
-    /// More may have been used than was stated.
-    is_partial: bool,
+    /// More may have been used than was stated, or at a price that the table does not have.
+    is_unclear: bool,
 }
 
 impl Used {
@@ -268,7 +268,8 @@ impl Used {
             video_seconds: media.and_then(|media| media.video_seconds).unwrap_or(0.0),
             has_audio: made(|media| media.audios.max(media.videos)) > 0,
             states_tokens: record.usage_source.is_some(),
-            is_partial: record.usage_source == Some(UsageSource::Partial),
+            is_unclear: record.usage_source == Some(UsageSource::Partial)
+                || record.has_long_cache_write,
         }
     }
 
@@ -345,7 +346,7 @@ impl Price {
         };
         let tokens = [used.uncached, used.cached, used.cache_write, used.output];
         let mut sum = match used.states_tokens {
-            true if used.is_partial || used.has_audio && !self.audio_as_input => Sum::Unpriced,
+            true if used.is_unclear || used.has_audio && !self.audio_as_input => Sum::Unpriced,
             true => Sum::Priced(0),
             false => Sum::Nothing,
         };

@@ -272,6 +272,10 @@ pub struct Record {
     /// No key: for prices.
     #[serde(skip)]
     pub is_provider_assumed: bool,
+    /// Whether something was written to a cache that keeps it for longer than usual. No key: for
+    /// prices.
+    #[serde(skip)]
+    pub has_long_cache_write: bool,
     /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
     #[serde(skip)]
     pub is_sampled: Option<bool>,

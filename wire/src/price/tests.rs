@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::UsageSource;
+use std::time::Duration;
+
+use crate::{Ending, HeadView, Observer, Shape, UsageSource};
 
 fn prices(entries: Value) -> Prices {
     serde_json::from_value(json!({ "version": "v1", "prices": entries })).expect("a table")
@@ -80,6 +82,35 @@ fn a_call_that_ended_before_its_last_count_is_unpriced_and_not_cheap() {
     let partial = UsageSource::Partial;
     let cut = Record { usage_source: Some(partial), ..call("m", [1000, 0, 0, 1]) };
     assert_eq!(prices.cost(&cut), UNPRICED);
+}
+
+#[test]
+fn what_is_cached_for_an_hour_is_not_priced_as_what_is_cached_for_minutes() {
+    let prices =
+        prices(json!([{ "models": ["m"], "input": 3, "cache_write": 3.75, "output": 15 }]));
+    let written = |hour: u64| {
+        let headers = http::HeaderMap::new();
+        let path = "/v1/messages";
+        let head = HeadView { method: "POST", host: None, path, query: None, headers: &headers };
+        let mut observer = Observer::new(Shape::read(&head));
+        observer.head(200, &headers, Duration::ZERO);
+        let usage = json!({
+            "input_tokens": 10,
+            "output_tokens": 1,
+            "cache_creation_input_tokens": 100,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": 100 - hour,
+                "ephemeral_1h_input_tokens": hour,
+            },
+        });
+        let answer = json!({ "model": "m", "stop_reason": "end_turn", "usage": usage });
+        observer.chunk(answer.to_string().as_bytes(), Duration::ZERO);
+        let mut record = Record::default();
+        observer.finish(Ending::Clean, Duration::ZERO, &mut record);
+        prices.cost(&record)
+    };
+    assert_eq!(written(0), dollars((10.0 * 3.0 + 100.0 * 3.75 + 15.0) / 1e6));
+    assert_eq!(written(1), UNPRICED);
 }
 
 #[test]

@@ -290,6 +290,7 @@ mod tests {
             upgrade: Some("a".into()),
             // These have no keys.
             is_provider_assumed: false,
+            has_long_cache_write: false,
             is_sampled: None,
             sent_s: None,
             moments: Vec::new(),
