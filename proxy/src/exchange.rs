@@ -468,9 +468,12 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// As much of a path (which is ASCII) as a record holds.
+/// As much of a path (which is ASCII) as a record holds. A client that escapes the mark of its query
+/// has put its key into the path.
 fn recorded(path: &str) -> &str {
-    path.get(..MAX_PATH).unwrap_or(path)
+    let path = path.get(..MAX_PATH).unwrap_or(path);
+    let query = path.find("%3F").or_else(|| path.find("%3f"));
+    &path[..query.unwrap_or(path.len())]
 }
 
 /// Where in a trace a call stands.
@@ -510,12 +513,28 @@ fn method(method: &http::Method) -> Arc<str> {
     thread_local! {
         static POST: Arc<str> = Arc::from("POST");
     }
-    if *method == http::Method::POST { POST.with(Arc::clone) } else { Arc::from(method.as_str()) }
+    if *method == http::Method::POST {
+        POST.with(Arc::clone)
+    } else {
+        Arc::from(recorded(method.as_str()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_behind_an_escaped_mark_of_a_query_is_not_recorded() {
+        for (path, kept) in [
+            ("/v1beta/models/m:generateContent%3Fkey=secret", "/v1beta/models/m:generateContent"),
+            ("/v1/models%3fkey=secret", "/v1/models"),
+            ("/v1/a%20b", "/v1/a%20b"),
+        ] {
+            assert_eq!(recorded(path), kept);
+        }
+        assert_eq!(recorded(&"a".repeat(MAX_PATH + 1)).len(), MAX_PATH);
+    }
 
     #[test]
     fn only_a_real_traceparent_is_taken() {

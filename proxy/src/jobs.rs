@@ -106,7 +106,7 @@ impl Jobs {
         let Some(mut job) = record.job.take() else { return };
         if record.outcome != Some(Outcome::Refused) && job.name.len() <= MAX_NAME {
             let who = self.who(record);
-            lock(&self.state).see(&mut job, record, who, now, self.limits.jobs);
+            lock(&self.state).see(&mut job, record, who, now, self.limits);
         }
         record.job = Some(job);
     }
@@ -167,14 +167,21 @@ impl Jobs {
 // === impl State ===
 
 impl State {
-    fn see(&mut self, job: &mut Job, record: &mut Record, who: Who, now: Instant, most: usize) {
+    fn see(
+        &mut self,
+        job: &mut Job,
+        record: &mut Record,
+        who: Who,
+        now: Instant,
+        limits: JobLimits,
+    ) {
         let is_submit = is_submit(record);
         if !self.known.contains_key(job.name.as_str()) {
             // What does not say that there is such a job is no reason to wait for its end.
-            if job.done.is_none() {
+            if job.done.is_none() || ended_long_ago(job, record, limits.idle) {
                 return;
             }
-            self.make_room(most);
+            self.make_room(limits.jobs);
             self.known.insert(job.name.as_str().into(), Known::new(who.clone(), now));
         }
         let known = self.known.get_mut(job.name.as_str()).expect("it was there or was inserted");
@@ -209,6 +216,12 @@ fn counts_of<'a>(counts: &'a mut BTreeMap<Who, Counts>, who: &Who) -> &'a mut Co
     let is_known = counts.contains_key(who) || counts.len() < MAX_SERIES;
     let who = if is_known { who.clone() } else { Who::other() };
     counts.entry(who).or_insert_with(Counts::new)
+}
+
+/// Whether the job may have been seen to its end before, and been forgotten since.
+fn ended_long_ago(job: &Job, record: &Record, idle: Duration) -> bool {
+    job.ended
+        .is_some_and(|ended| record.time.duration_since(ended).as_secs_f64() > idle.as_secs_f64())
 }
 
 fn is_submit(record: &Record) -> bool {

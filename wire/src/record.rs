@@ -268,6 +268,14 @@ pub struct Record {
     #[serde(rename = "tidegate.client_retries", skip_serializing_if = "Option::is_none")]
     pub client_retries: Option<u32>,
 
+    /// Whether the provider is only the one whose interface the call speaks: anybody may serve that.
+    /// No key: for prices.
+    #[serde(skip)]
+    pub is_provider_assumed: bool,
+    /// Whether something was written to a cache that keeps it for longer than usual. No key: for
+    /// prices.
+    #[serde(skip)]
+    pub has_long_cache_write: bool,
     /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
     #[serde(skip)]
     pub is_sampled: Option<bool>,

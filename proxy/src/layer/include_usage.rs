@@ -183,7 +183,7 @@ impl Adding {
             }
         }
         call.notes.waited(Wait::Body, start.elapsed());
-        Ok((!ahead.has_trailers()).then_some(ahead.payload))
+        Ok((!ahead.has_trailers(call)).then_some(ahead.payload))
     }
 }
 
@@ -222,7 +222,11 @@ impl Ahead {
         Self { decoder, looked_at: 0, payload, expects_continue }
     }
 
-    fn has_trailers(&self) -> bool {
+    /// Whether something follows the body that would be lost with it.
+    fn has_trailers(&self, call: &Call) -> bool {
+        if let RequestBody::Http2(body) = &call.body {
+            return body.ahead.iter().any(|frame| frame.is_trailers());
+        }
         self.decoder.as_ref().is_some_and(|decoder| !decoder.trailers().is_empty())
     }
 

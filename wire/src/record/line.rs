@@ -289,6 +289,8 @@ mod tests {
             not_understood: Some("a".into()),
             upgrade: Some("a".into()),
             // These have no keys.
+            is_provider_assumed: false,
+            has_long_cache_write: false,
             is_sampled: None,
             sent_s: None,
             moments: Vec::new(),
