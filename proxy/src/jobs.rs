@@ -14,7 +14,7 @@ use tidegate_wire::{Job, JobOutcome, Outcome, Record};
 use tokio::time::Instant;
 
 use crate::export::catalog::{self, Family};
-use crate::export::metrics::{Histogram, Names, OTHER, SECONDS, UNKNOWN, Value, lock};
+use crate::export::metrics::{Histogram, Names, OTHER, SECONDS, UNKNOWN, Value, is_answered, lock};
 
 /// Longer names are not kept: those of the providers have a tenth of it.
 const MAX_NAME: usize = 1024;
@@ -150,7 +150,7 @@ impl Jobs {
 
     /// Words that callers choose become label values as they do for calls.
     fn who(&self, record: &Record) -> Who {
-        let is_answered = record.status.is_some_and(|status| (200..300).contains(&status));
+        let is_answered = is_answered(record);
         let bounded = |names: &Names, word: &str| {
             names.admit(word, is_answered).unwrap_or_else(|| OTHER.into())
         };

@@ -1,5 +1,7 @@
 //! What is counted, and for whom.
 
+use tidegate_wire::Outcome;
+
 use super::*;
 
 fn registry() -> Registry {
