@@ -27,8 +27,7 @@ use series::{Key, Keyed};
 use words::{LocalNames, Words};
 
 pub(super) use series::{Labels, Series};
-pub(super) use value::dollars;
-pub use value::{Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS, Value};
+pub use value::{Amount, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS, Value};
 pub(crate) use words::Names;
 
 /// The label value for words that found no room.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidegate_wire::{ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
 
-use super::value::{Histogram, PICODOLLARS, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS};
+use super::value::{Amount, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS};
 use crate::export::catalog::{MEDIA_KINDS, TOKEN_TYPES, UNPRICED_TYPES};
 
 /// What tells the series of calls apart.
@@ -31,8 +31,8 @@ pub(in crate::export) struct Series {
     pub(in crate::export) usage_absent: u64,
     /// By the types of [`TOKEN_TYPES`]; absent until one was stated.
     pub(in crate::export) tokens: [Option<u64>; TOKEN_TYPES.len()],
-    /// In picodollars; absent until a call had a cost.
-    pub(in crate::export) cost: Option<u64>,
+    /// In dollars; absent until a call had a cost.
+    pub(in crate::export) cost: Option<Amount>,
     pub(in crate::export) unpriced: u64,
     /// By the types of [`UNPRICED_TYPES`].
     pub(in crate::export) unpriced_tokens: [u64; UNPRICED_TYPES.len()],
@@ -133,8 +133,7 @@ impl Series {
     }
 
     fn add_cost(&mut self, record: &Record) {
-        // Beyond 18 million dollars the number stands still.
-        merge_stated(&mut self.cost, record.cost_usd.map(|usd| (usd * PICODOLLARS).round() as u64));
+        merge_cost(&mut self.cost, record.cost_usd.map(Amount::new));
         if record.unpriced == Some(true) {
             self.unpriced += 1;
             let tokens = [record.input_tokens, record.output_tokens];
@@ -150,7 +149,7 @@ impl Series {
         for (sum, stated) in self.tokens.iter_mut().zip(other.tokens) {
             merge_stated(sum, stated);
         }
-        merge_stated(&mut self.cost, other.cost);
+        merge_cost(&mut self.cost, other.cost);
         self.unpriced += other.unpriced;
         for (sum, tokens) in self.unpriced_tokens.iter_mut().zip(other.unpriced_tokens) {
             *sum = sum.saturating_add(tokens);
@@ -173,6 +172,12 @@ impl Series {
 
 fn by_input() -> Box<[Histogram; SIZE_CLASSES.len()]> {
     Box::new(std::array::from_fn(|_| Histogram::new(SECONDS)))
+}
+
+fn merge_cost(sum: &mut Option<Amount>, stated: Option<Amount>) {
+    if let Some(stated) = stated {
+        sum.get_or_insert_default().add(stated);
+    }
 }
 
 fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {

@@ -1,8 +1,5 @@
 //! What is counted: numbers, and how often which size occurred.
 
-/// Picodollars in a dollar.
-pub(super) const PICODOLLARS: f64 = 1e12;
-
 /// Upper bounds of times in seconds: 2 s and 3 s are exact, for objectives.
 pub const SECONDS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0,
@@ -25,15 +22,18 @@ pub const TOKENS: &[f64] = &[
 pub enum Value {
     /// A number that only grows.
     Counter(u64),
-    /// A time that only grows: whole numbers add up the same in any order.
-    Milliseconds(u64),
-    /// An amount of money that only grows, in picodollars: whole numbers add up the same in any order.
-    Cost(u64),
+    /// An amount that only grows.
+    Amount(Amount),
     /// A number that goes up and down.
     Gauge(i64),
     /// How often which size occurred.
     Histogram(Histogram),
 }
+
+/// An amount such as 0.25 seconds or dollars, counted in whole picos (10⁻¹²) of its unit: whole
+/// numbers add up the same in any order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount(u128);
 
 /// How often which size occurred, by upper bounds.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,24 +44,38 @@ pub struct Histogram {
     sum: f64,
 }
 
-/// An amount of money as exporters show it.
-pub(in crate::export) fn dollars(picodollars: u64) -> f64 {
-    picodollars as f64 / PICODOLLARS
-}
-
 // === impl Value ===
 
 impl Value {
     /// Adds another worker's part of the same series.
     pub(super) fn merge(&mut self, other: &Self) {
         match (self, other) {
-            (Self::Counter(sum), Self::Counter(count))
-            | (Self::Milliseconds(sum), Self::Milliseconds(count))
-            | (Self::Cost(sum), Self::Cost(count)) => *sum = sum.saturating_add(*count),
+            (Self::Counter(sum), Self::Counter(count)) => *sum = sum.saturating_add(*count),
+            (Self::Amount(sum), Self::Amount(amount)) => sum.add(*amount),
             (Self::Gauge(sum), Self::Gauge(count)) => *sum += count,
             (Self::Histogram(sum), Self::Histogram(counted)) => sum.merge(counted),
             _ => debug_assert!(false, "a family has one kind of value"),
         }
+    }
+}
+
+// === impl Amount ===
+
+impl Amount {
+    const PICOS: f64 = 1e12;
+
+    /// So many units, and fractions of one. What is below zero, or no number, is nothing.
+    pub(crate) fn new(units: f64) -> Self {
+        Self((units * Self::PICOS).round() as u128)
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0 = self.0.saturating_add(other.0);
+    }
+
+    /// It in its unit, as exporters show it.
+    pub fn units(self) -> f64 {
+        self.0 as f64 / Self::PICOS
     }
 }
 
