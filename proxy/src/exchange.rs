@@ -226,10 +226,7 @@ impl Notes {
     pub(crate) fn request_ahead(&self, payload: &[u8]) {
         let mut state = self.state.borrow_mut();
         state.observer().request(payload);
-        state.request_seen += payload.len() as u64;
-        if let Some(content) = &mut state.content {
-            content.request(payload);
-        }
+        state.see_request(payload);
     }
 
     /// Request payload on its way to the upstream; what was seen ahead is not observed twice.
@@ -243,10 +240,7 @@ impl Notes {
         state.request_passed += payload.len() as u64;
         let fresh = &payload[already as usize..];
         if !fresh.is_empty() {
-            state.request_seen += fresh.len() as u64;
-            if let Some(content) = &mut state.content {
-                content.request(fresh);
-            }
+            state.see_request(fresh);
             if state.observer().reads_request() {
                 state.observer().request(fresh);
                 if !state.has_model {
@@ -261,6 +255,7 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         let fresh = whole.get(state.request_seen as usize..).unwrap_or_default();
         state.observer().request(fresh);
+        state.see_request(fresh);
         state.request_replaced = true;
         drop(state);
         self.request_ended();
@@ -454,6 +449,14 @@ impl State {
         {
             self.has_model = model.is_some();
             self.in_flight = Some(recorder.in_flight(model, upstream));
+        }
+    }
+
+    /// Counts and keeps what the caller sends, each byte once.
+    fn see_request(&mut self, payload: &[u8]) {
+        self.request_seen += payload.len() as u64;
+        if let Some(content) = &mut self.content {
+            content.request(payload);
         }
     }
 
