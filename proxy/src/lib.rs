@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod recorder;
 
 mod activity;
+mod ahead;
 mod call;
 mod error;
 mod exchange;
