@@ -30,6 +30,7 @@ mod serve;
 mod sidecar;
 mod stack;
 mod timer;
+mod trace;
 mod tunnel;
 mod upstream;
 
