@@ -14,7 +14,9 @@ use tidegate_wire::{Job, JobOutcome, Outcome, Record};
 use tokio::time::Instant;
 
 use crate::export::catalog::{self, Family};
-use crate::export::metrics::{Histogram, Names, OTHER, SECONDS, UNKNOWN, Value, lock};
+use crate::export::metrics::{
+    Amount, Histogram, Names, OTHER, SECONDS, UNKNOWN, Value, is_answered, lock,
+};
 
 /// Longer names are not kept: those of the providers have a tenth of it.
 const MAX_NAME: usize = 1024;
@@ -80,7 +82,7 @@ enum End {
 #[derive(Debug)]
 struct Counts {
     polls: u64,
-    video_milliseconds: Option<u64>,
+    videos_s: Option<Amount>,
     ends: [u64; End::ALL.len()],
     durations: [Histogram; End::ALL.len()],
 }
@@ -132,8 +134,8 @@ impl Jobs {
         put(&catalog::JOBS_FORGOTTEN, Vec::new(), Value::Counter(state.forgotten));
         for (who, counts) in &state.counts {
             put(&catalog::JOB_POLLS, who.labels(), Value::Counter(counts.polls));
-            if let Some(time) = counts.video_milliseconds {
-                put(&catalog::VIDEO_SECONDS, who.labels(), Value::Milliseconds(time));
+            if let Some(made) = counts.videos_s {
+                put(&catalog::VIDEO_SECONDS, who.labels(), Value::Amount(made));
             }
             for (at, end) in End::ALL.iter().enumerate() {
                 let labels = || [who.labels(), vec![end.as_str().to_owned()]].concat();
@@ -150,7 +152,7 @@ impl Jobs {
 
     /// Words that callers choose become label values as they do for calls.
     fn who(&self, record: &Record) -> Who {
-        let is_answered = record.status.is_some_and(|status| (200..300).contains(&status));
+        let is_answered = is_answered(record);
         let bounded = |names: &Names, word: &str| {
             names.admit(word, is_answered).unwrap_or_else(|| OTHER.into())
         };
@@ -327,7 +329,7 @@ impl Counts {
     fn new() -> Self {
         Self {
             polls: 0,
-            video_milliseconds: None,
+            videos_s: None,
             ends: [0; End::ALL.len()],
             durations: std::array::from_fn(|_| Histogram::new(SECONDS)),
         }
@@ -339,8 +341,7 @@ impl Counts {
     }
 
     fn made(&mut self, seconds: f64) {
-        let sum = self.video_milliseconds.unwrap_or(0);
-        self.video_milliseconds = Some(sum.saturating_add((seconds * 1e3).round() as u64));
+        self.videos_s.get_or_insert_default().add(Amount::new(seconds));
     }
 }
 

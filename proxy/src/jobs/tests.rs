@@ -43,8 +43,7 @@ impl Test {
         let point = points.find(|point| point.labels.last().is_none_or(|label| label == last))?;
         Some(match point.value {
             Value::Counter(count) => count as f64,
-            Value::Milliseconds(time) => time as f64 / 1e3,
-            Value::Cost(picodollars) => picodollars as f64 / 1e12,
+            Value::Amount(amount) => amount.units(),
             Value::Gauge(value) => value as f64,
             Value::Histogram(counted) => counted.sum(),
         })
