@@ -35,7 +35,7 @@ enum After {
 
 /// Follows a stream of events, wherever it is cut.
 #[derive(Debug, Default)]
-struct Filter {
+pub(crate) struct Filter {
     /// The event at hand, while it may be the one; empty in front of an event.
     held: Vec<u8>,
     /// Up to here it was searched for its choices.
@@ -95,13 +95,13 @@ impl Filtered {
 
 impl Filter {
     /// Takes a piece of the stream, and gives what of it can go on.
-    fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        // What is empty does not tell what follows a CR.
+        let Some(first) = bytes.first() else { return };
         let mut rest = bytes;
-        if std::mem::take(&mut self.after_cr)
-            && let Some((b'\n', behind)) = rest.split_first()
-        {
+        if std::mem::take(&mut self.after_cr) && *first == b'\n' {
             self.rest_of_line_end(out);
-            rest = behind;
+            rest = &bytes[1..];
         }
         while !rest.is_empty() {
             let text = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
@@ -180,7 +180,7 @@ impl Filter {
     }
 
     /// No more comes.
-    fn end(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn end(&mut self, out: &mut Vec<u8>) {
         if !is_usage_chunk(&self.held) {
             self.release(out);
         }
@@ -267,7 +267,7 @@ mod tests {
         let bytes = stream.as_bytes();
         for at in 0..=bytes.len() {
             let (front, back) = bytes.split_at(at);
-            assert_eq!(filtered([front, back]), expected, "cut at {at}");
+            assert_eq!(filtered([front, b"", back]), expected, "cut at {at}");
         }
         assert_eq!(filtered(bytes.chunks(1)), expected);
     }
