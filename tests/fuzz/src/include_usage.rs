@@ -1,0 +1,138 @@
+//! The usage that a stream is asked for: the question changes nothing else of a request, and of the
+//! answer nothing but the chunk with the usage is taken out.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+use tidegate_proxy::fuzzing::{UsageFilter, with_usage};
+
+use crate::input::{Input, cut};
+use crate::members::has_each_once;
+
+/// What is held of one event at most.
+const MAX_HELD: usize = 64 << 10;
+
+/// The request: the question is put in, and can be seen to be all that was.
+pub(crate) fn usage_question(data: &[u8]) {
+    let Some(asking) = with_usage(data) else { return };
+    let start = data.iter().zip(&asking).take_while(|(left, right)| left == right).count();
+    let added = asking.len() - data.len();
+    let places = 0..=start;
+    let is_put_in = |at: usize| [&asking[..at], &asking[at + added..]].concat() == data;
+    assert!(places.rev().take(added + 1).any(is_put_in), "nothing else has moved");
+    let parse = |text: &[u8]| serde_json::from_slice::<Value>(text).expect("it was understood");
+    let (mut before, after) = (parse(data), parse(&asking));
+    assert_eq!(before["stream"], true);
+    if has_each_once(data) {
+        let options = before["stream_options"].as_object_mut();
+        assert!(options.as_ref().is_none_or(|options| !options.contains_key("include_usage")));
+        match options {
+            Some(options) => _ = options.insert("include_usage".to_owned(), json!(true)),
+            None => before["stream_options"] = json!({ "include_usage": true }),
+        }
+        assert_eq!(after, before);
+    }
+    assert_eq!(with_usage(&asking), None, "and is asked once");
+}
+
+/// The answer, wherever it is cut.
+pub(crate) fn usage_filter(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (seed, times) = (input.short(), input.byte());
+    let text = input.rest();
+    // Some events are longer than what is held of one.
+    let text = match times {
+        200.. => text.repeat(1 + 2 * MAX_HELD / (text.len() + 1)),
+        _ => text.to_vec(),
+    };
+    let whole = filtered([text.as_slice()]);
+    assert!(whole == filtered(cut(seed, &text)), "cut");
+    assert!(whole == filtered(cut(0, &text)), "byte by byte");
+    let with_nothing = cut(seed, &text).into_iter().flat_map(|part| [part, b""]);
+    assert!(whole == filtered(with_nothing), "with empty pieces");
+    let naive = naive(&text);
+    assert!(whole == naive, "{} {}", whole.escape_ascii(), naive.escape_ascii());
+}
+
+fn filtered<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let (mut filter, mut out) = (UsageFilter::default(), Vec::new());
+    parts.into_iter().for_each(|part| filter.feed(part, &mut out));
+    filter.end(&mut out);
+    out
+}
+
+/// The events of the text but for those that are a usage chunk.
+fn naive(mut text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while !text.is_empty() {
+        let line = line(text);
+        let is_front = text[0] == b':' || is_blank(&text[..line]);
+        let length = if is_front { line } else { event(text) };
+        let (event, rest) = text.split_at(length);
+        if is_front || !is_usage_chunk(event) {
+            out.extend_from_slice(event);
+        }
+        text = rest;
+    }
+    out
+}
+
+/// The length of the line at the front, its end included.
+fn line(text: &[u8]) -> usize {
+    let Some(end) = text.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+        return text.len();
+    };
+    if text[end..].starts_with(b"\r\n") { end + 2 } else { end + 1 }
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    matches!(line, b"\n" | b"\r" | b"\r\n")
+}
+
+/// The length of the event at the front, its empty line included.
+fn event(text: &[u8]) -> usize {
+    let mut length = 0;
+    while length < text.len() {
+        let line = line(&text[length..]);
+        length += line;
+        if is_blank(&text[length - line..length]) {
+            break;
+        }
+    }
+    length
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    choices: Vec<IgnoredAny>,
+    usage: serde_json::Map<String, Value>,
+    #[serde(default)]
+    error: Option<IgnoredAny>,
+}
+
+fn is_usage_chunk(event: &[u8]) -> bool {
+    let Some(behind) = event.strip_prefix(b"data:") else { return false };
+    let begins = behind.trim_ascii_start().first() == Some(&b'{');
+    // A line end alone belongs to an event only where it ends a line of it.
+    let held = event.len();
+    let lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let data: Vec<_> = lines.filter_map(|line| line.strip_prefix(b"data:")).collect();
+    let chunk = serde_json::from_slice::<Chunk>(&data.join(&b'\n'));
+    begins
+        && held <= MAX_HELD
+        && !names_choices(event)
+        && chunk.is_ok_and(|chunk| {
+            chunk.choices.is_empty() && !chunk.usage.is_empty() && chunk.error.is_none()
+        })
+}
+
+/// Whether choices stand anywhere in it, be it in another object.
+fn names_choices(event: &[u8]) -> bool {
+    let name = br#""choices""#;
+    let starts = (0..event.len()).filter(|at| event[*at..].starts_with(name));
+    starts.into_iter().any(|at| {
+        let mut rest = event[at + name.len()..].iter().filter(|byte| !byte.is_ascii_whitespace());
+        (rest.next(), rest.next()) == (Some(&b':'), Some(&b'['))
+            && rest.next().is_some_and(|byte| *byte != b']')
+    })
+}
