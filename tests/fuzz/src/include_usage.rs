@@ -11,6 +11,8 @@ use crate::members::has_each_once;
 
 /// What is held of one event at most.
 const MAX_HELD: usize = 64 << 10;
+/// Where an event has more blanks than this, it is let be.
+const MAX_UNTOLD: usize = 64;
 
 /// The request: the question is put in, and can be seen to be all that was.
 pub(crate) fn usage_question(data: &[u8]) {
@@ -119,14 +121,13 @@ struct Chunk {
 
 fn is_usage_chunk(event: &[u8]) -> bool {
     let Some(behind) = event.strip_prefix(b"data:") else { return false };
-    let begins = behind.trim_ascii_start().first() == Some(&b'{');
-    // A line end alone belongs to an event only where it ends a line of it.
-    let held = event.len();
+    let data = behind.trim_ascii_start();
+    let begins = data.first() == Some(&b'{') && behind.len() - data.len() <= MAX_UNTOLD;
     let lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
     let data: Vec<_> = lines.filter_map(|line| line.strip_prefix(b"data:")).collect();
     let chunk = serde_json::from_slice::<Chunk>(&data.join(&b'\n'));
     begins
-        && held <= MAX_HELD
+        && event.len() <= MAX_HELD
         && !names_choices(event)
         && chunk.is_ok_and(|chunk| {
             chunk.choices.is_empty() && !chunk.usage.is_empty() && chunk.error.is_none()
@@ -138,8 +139,13 @@ fn names_choices(event: &[u8]) -> bool {
     let name = br#""choices""#;
     let starts = (0..event.len()).filter(|at| event[*at..].starts_with(name));
     starts.into_iter().any(|at| {
-        let mut rest = event[at + name.len()..].iter().filter(|byte| !byte.is_ascii_whitespace());
-        (rest.next(), rest.next()) == (Some(&b':'), Some(&b'['))
-            && rest.next().is_some_and(|byte| *byte != b']')
+        let behind = &event[at + name.len()..];
+        let near = &behind[..behind.len().min(MAX_UNTOLD)];
+        let near: Vec<_> = near.iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        match near[..] {
+            [b':', b'[', first, ..] => *first != b']',
+            [] | [b':'] | [b':', b'['] => behind.len() > MAX_UNTOLD,
+            _ => false,
+        }
     })
 }

@@ -16,6 +16,9 @@ use crate::error::Error;
 
 /// Bytes of one event that are held. A usage chunk has some hundred.
 const MAX_HELD: usize = 64 * 1024;
+/// Bytes in which it must be told whether there are choices, and blanks in front of an event's data:
+/// they are looked at again with every byte that comes.
+const MAX_UNTOLD: usize = 64;
 
 /// The body of an answer without its usage chunk.
 #[derive(Debug)]
@@ -195,7 +198,10 @@ impl Filter {
         if self.held[..start] != DATA[..start] {
             return false;
         }
-        if !matches!(self.held[start..].trim_ascii_start().first(), None | Some(b'{')) {
+        let behind = &self.held[start..];
+        let front = behind.iter().take(MAX_UNTOLD + 1);
+        let blanks = front.take_while(|byte| byte.is_ascii_whitespace()).count();
+        if blanks > MAX_UNTOLD || !matches!(behind.get(blanks), None | Some(b'{')) {
             return false;
         }
         // A text cannot contain the name with bare quotes on both sides.
@@ -216,11 +222,18 @@ impl Filter {
     }
 }
 
-/// Whether a list with something in it follows its name; `None` where that has yet to come.
+/// Whether a list with something in it follows its name; `None` where that has yet to come. What
+/// is too far off counts as one.
 fn first_choice(behind: &[u8]) -> Option<bool> {
-    let mut bytes = behind.iter().filter(|byte| !byte.is_ascii_whitespace());
-    let is_list = *bytes.next()? == b':' && *bytes.next()? == b'[';
-    Some(is_list && *bytes.next()? != b']')
+    let near = behind.iter().take(MAX_UNTOLD);
+    let mut bytes = near.filter(|byte| !byte.is_ascii_whitespace());
+    let mut is = |wanted| bytes.next().map(|byte| *byte == wanted);
+    let told = match (is(b':'), is(b'[')) {
+        (Some(true), Some(true)) => is(b']').map(|is_empty| !is_empty),
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        _ => None,
+    };
+    told.or((behind.len() > MAX_UNTOLD).then_some(true))
 }
 
 /// A chunk that has usage and no choices.
@@ -341,6 +354,13 @@ mod tests {
         let (mut filter, mut out) = (Filter::default(), Vec::new());
         filter.feed(ROLE.as_bytes(), &mut out);
         assert_eq!(out, ROLE.as_bytes(), "a whole event goes on at once");
+        for front in ["data:", "data: {\"choices\"", "data: {\"choices\":["] {
+            let (mut filter, mut out) = (Filter::default(), Vec::new());
+            filter.feed(front.as_bytes(), &mut out);
+            assert!(out.is_empty(), "{front}");
+            (0..=MAX_UNTOLD).for_each(|_| filter.feed(b" ", &mut out));
+            assert!(!out.is_empty(), "{front} and blanks without end");
+        }
     }
 
     #[test]
