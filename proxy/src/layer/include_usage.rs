@@ -31,7 +31,7 @@ use crate::stack::LocalFuture;
 
 mod filter;
 
-pub(crate) use filter::Filtered;
+pub(crate) use filter::{Filter, Filtered};
 
 /// The field by which an answer says that it was asked for its usage.
 const FIELD: &str = "x-tidegate-include-usage";
@@ -237,7 +237,7 @@ fn stated<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 
 /// The same body with the question for its usage in it; `None` where it does not ask for a stream,
 /// says something of its usage, or is not to be understood.
-fn asking(body: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn asking(body: &[u8]) -> Option<Vec<u8>> {
     let request: Request = serde_json::from_slice(body).ok()?;
     let (at, question) = match (request.stream, request.stream_options) {
         (Some(true), None) => {
