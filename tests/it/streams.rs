@@ -216,6 +216,31 @@ fn a_call_that_the_server_has_not_processed_is_sent_again_elsewhere() {
 }
 
 #[test]
+fn a_body_that_has_not_come_yet_is_still_whole() {
+    let refused = reset(1, REFUSED_STREAM);
+    let upstream = Upstream::new(move |mut peer| {
+        peer.wire.through(POST).expect("a request");
+        peer.wire.send(settings());
+        if peer.number == 0 {
+            peer.wire.send(&refused);
+        } else {
+            peer.wire.through(b"late body").expect("the body");
+            peer.wire.send(empty_answer(1));
+        }
+        peer.closed();
+    });
+    let sidecar = sidecar_to(upstream.address, ", http2: true");
+    let mut caller = sidecar.connect();
+    caller.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+    wait_until("it is sent again", || upstream.connections() == 2);
+    assert_eq!(caller.call("late body").status(), 200);
+    drop(caller);
+    let record = sidecar.finish_with_one();
+    assert_outcome(&record, "completed", None);
+    assert_eq!(record["tidegate.request.bytes"], 9);
+}
+
+#[test]
 fn a_call_is_sent_again_only_once_and_only_whole() {
     for refused in [go_away(0, 0), reset(1, REFUSED_STREAM)] {
         // Whoever refuses goes on refusing.
