@@ -1,5 +1,6 @@
 //! A call on its way down the stack, and the reply on its way up.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -39,7 +40,7 @@ pub(crate) enum RequestBody {
 /// A request body by HTTP/2, with what was read ahead of it.
 #[derive(Debug)]
 pub(crate) struct Http2Body {
-    pub(crate) ahead: std::collections::VecDeque<Frame<Bytes>>,
+    pub(crate) ahead: VecDeque<Frame<Bytes>>,
     pub(crate) incoming: hyper::body::Incoming,
 }
 
@@ -68,7 +69,7 @@ pub(crate) enum ReplyBody {
 /// A call that failed, with the call itself where nothing of it was sent.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) error: crate::error::Error,
+    pub(crate) error: Error,
     pub(crate) unsent: Option<Call>,
 }
 
@@ -95,30 +96,25 @@ impl Http2Body {
         }
     }
 
+    /// Reads a piece ahead of its way, and keeps it; false at the end.
+    pub(crate) fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BodyError>> {
+        let frame = ready!(self.poll_incoming(cx)).transpose()?;
+        // Trailers end a body.
+        let is_data = frame.as_ref().is_some_and(Frame::is_data);
+        self.ahead.extend(frame);
+        Poll::Ready(Ok(is_data))
+    }
+
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         Poll::Ready(match frame {
             // hyper takes a stream that was reset without an error for one that has ended.
             None if !self.incoming.is_end_stream() => Some(Err(BodyError::Cut)),
             frame => frame.map(|frame| frame.map_err(|_| BodyError::Cut)),
         })
-    }
-}
-
-impl Http2Body {
-    /// Reads a piece ahead of its way, and keeps it.
-    pub(crate) fn poll_ahead(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let frame = std::task::ready!(self.poll_incoming(cx)).transpose()?;
-        // Trailers end a body; a body that is nothing else says nothing of its model.
-        let data = frame.as_ref().and_then(|frame| frame.data_ref().cloned());
-        self.ahead.extend(frame);
-        Poll::Ready(data.map(Ok))
     }
 }
 
@@ -148,8 +144,8 @@ impl ReplyBody {
 
 // === impl Failure ===
 
-impl From<crate::error::Error> for Failure {
-    fn from(error: crate::error::Error) -> Self {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
         Self { error, unsent: None }
     }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tidegate_wire::content::Content;
 use tidegate_wire::{
-    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Moment, Observer, Record, Shape, SpanId,
-    TraceId,
+    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Moment, Observer, Record, Shape,
 };
 use tokio::time::Instant;
 
@@ -18,6 +17,7 @@ use crate::export::metrics::InFlight;
 use crate::head::{Fields, RequestHead, ResponseHead};
 use crate::recorder::Recorder;
 use crate::route::Route;
+use crate::trace;
 use crate::upstream::Origin;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
@@ -110,7 +110,7 @@ impl Exchange {
         recorder: Recorder,
         activity: Arc<Activity>,
     ) -> Self {
-        let Context { trace_id, parent_span_id, is_sampled } = trace_context(head);
+        let trace::Context { trace_id, parent_span_id, is_sampled } = trace::context(&head.fields);
         let record = Record {
             trace_id,
             parent_span_id,
@@ -226,10 +226,7 @@ impl Notes {
     pub(crate) fn request_ahead(&self, payload: &[u8]) {
         let mut state = self.state.borrow_mut();
         state.observer().request(payload);
-        state.request_seen += payload.len() as u64;
-        if let Some(content) = &mut state.content {
-            content.request(payload);
-        }
+        state.see_request(payload);
     }
 
     /// Request payload on its way to the upstream; what was seen ahead is not observed twice.
@@ -243,10 +240,7 @@ impl Notes {
         state.request_passed += payload.len() as u64;
         let fresh = &payload[already as usize..];
         if !fresh.is_empty() {
-            state.request_seen += fresh.len() as u64;
-            if let Some(content) = &mut state.content {
-                content.request(fresh);
-            }
+            state.see_request(fresh);
             if state.observer().reads_request() {
                 state.observer().request(fresh);
                 if !state.has_model {
@@ -261,6 +255,7 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         let fresh = whole.get(state.request_seen as usize..).unwrap_or_default();
         state.observer().request(fresh);
+        state.see_request(fresh);
         state.request_replaced = true;
         drop(state);
         self.request_ended();
@@ -457,6 +452,14 @@ impl State {
         }
     }
 
+    /// Counts and keeps what the caller sends, each byte once.
+    fn see_request(&mut self, payload: &[u8]) {
+        self.request_seen += payload.len() as u64;
+        if let Some(content) = &mut self.content {
+            content.request(payload);
+        }
+    }
+
     fn observer(&mut self) -> &mut Observer {
         self.observer.as_mut().expect("notes are taken only while the exchange is open")
     }
@@ -468,49 +471,23 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// As much of a path (which is ASCII) as a record holds.
+/// As much of a path (which is ASCII) as a record holds. A client that escapes the mark of its query
+/// has put its key into the path.
 fn recorded(path: &str) -> &str {
-    path.get(..MAX_PATH).unwrap_or(path)
-}
-
-/// Where in a trace a call stands.
-struct Context {
-    trace_id: TraceId,
-    parent_span_id: Option<SpanId>,
-    is_sampled: Option<bool>,
-}
-
-/// The caller's trace and span (W3C Trace Context), else a trace of our own.
-fn trace_context(head: &RequestHead) -> Context {
-    let parent = head.fields.get("traceparent").and_then(parse_traceparent);
-    match parent {
-        Some((trace_id, span, is_sampled)) => {
-            Context { trace_id, parent_span_id: Some(span), is_sampled: Some(is_sampled) }
-        }
-        None => Context { trace_id: Id(rand::random()), parent_span_id: None, is_sampled: None },
-    }
-}
-
-/// Trace, span, and whether the trace is sampled.
-fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId, bool)> {
-    let mut parts = std::str::from_utf8(value).ok()?.split('-');
-    let version = parts.next()?;
-    if version.len() != 2 || version == "ff" {
-        return None;
-    }
-    let trace: TraceId = parts.next()?.parse().ok()?;
-    let span: SpanId = parts.next()?.parse().ok()?;
-    let real = trace != TraceId::default() && span != SpanId::default();
-    let flags = parts.next()?;
-    let is_sampled = u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & 1 == 1);
-    (flags.len() == 2 && real).then_some((trace, span, is_sampled))
+    let path = path.get(..MAX_PATH).unwrap_or(path);
+    let query = path.find("%3F").or_else(|| path.find("%3f"));
+    &path[..query.unwrap_or(path.len())]
 }
 
 fn method(method: &http::Method) -> Arc<str> {
     thread_local! {
         static POST: Arc<str> = Arc::from("POST");
     }
-    if *method == http::Method::POST { POST.with(Arc::clone) } else { Arc::from(method.as_str()) }
+    if *method == http::Method::POST {
+        POST.with(Arc::clone)
+    } else {
+        Arc::from(recorded(method.as_str()))
+    }
 }
 
 #[cfg(test)]
@@ -518,20 +495,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_real_traceparent_is_taken() {
-        let good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert!(parse_traceparent(good).is_some_and(|(_, _, is_sampled)| is_sampled));
-        let unsampled = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02";
-        assert!(parse_traceparent(unsampled).is_some_and(|(_, _, is_sampled)| !is_sampled));
-        for bad in [
-            &b""[..],
-            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-            b"ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            b"00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            b"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            b"00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+    fn a_key_behind_an_escaped_mark_of_a_query_is_not_recorded() {
+        for (path, kept) in [
+            ("/v1beta/models/m:generateContent%3Fkey=secret", "/v1beta/models/m:generateContent"),
+            ("/v1/models%3fkey=secret", "/v1/models"),
+            ("/v1/a%20b", "/v1/a%20b"),
         ] {
-            assert!(parse_traceparent(bad).is_none(), "{:?}", String::from_utf8_lossy(bad));
+            assert_eq!(recorded(path), kept);
         }
+        assert_eq!(recorded(&"a".repeat(MAX_PATH + 1)).len(), MAX_PATH);
     }
 }

@@ -7,6 +7,7 @@ use crate::head::Fields;
 use crate::http1::framing::{Decoder, Framing};
 use crate::http1::parse::{self, HeadError, Parsed};
 use crate::http1::write::{self, BodyAs, KeepAlive};
+use crate::layer::include_usage::{self, Filter};
 
 /// A head at the front of some bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -102,6 +103,27 @@ impl Chunked {
 impl Default for Chunked {
     fn default() -> Self {
         Self(Decoder::new(Framing::Chunked))
+    }
+}
+
+/// The body of a request with the question for its usage in it; `None` where it is not asked.
+pub fn with_usage(body: &[u8]) -> Option<Vec<u8>> {
+    include_usage::asking(body)
+}
+
+/// A stream of events out of which the usage chunk is taken.
+#[derive(Debug, Default)]
+pub struct UsageFilter(Filter);
+
+impl UsageFilter {
+    /// Takes a piece of the stream, and adds what of it can go on.
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.0.feed(bytes, out);
+    }
+
+    /// No more comes.
+    pub fn end(&mut self, out: &mut Vec<u8>) {
+        self.0.end(out);
     }
 }
 

@@ -14,7 +14,9 @@ use tidegate_wire::{Job, JobOutcome, Outcome, Record};
 use tokio::time::Instant;
 
 use crate::export::catalog::{self, Family};
-use crate::export::metrics::{Histogram, Names, OTHER, SECONDS, UNKNOWN, Value, lock};
+use crate::export::metrics::{
+    Amount, Histogram, Names, OTHER, SECONDS, UNKNOWN, Value, is_answered, lock,
+};
 
 /// Longer names are not kept: those of the providers have a tenth of it.
 const MAX_NAME: usize = 1024;
@@ -80,7 +82,7 @@ enum End {
 #[derive(Debug)]
 struct Counts {
     polls: u64,
-    video_milliseconds: Option<u64>,
+    videos_s: Option<Amount>,
     ends: [u64; End::ALL.len()],
     durations: [Histogram; End::ALL.len()],
 }
@@ -106,7 +108,7 @@ impl Jobs {
         let Some(mut job) = record.job.take() else { return };
         if record.outcome != Some(Outcome::Refused) && job.name.len() <= MAX_NAME {
             let who = self.who(record);
-            lock(&self.state).see(&mut job, record, who, now, self.limits.jobs);
+            lock(&self.state).see(&mut job, record, who, now, self.limits);
         }
         record.job = Some(job);
     }
@@ -132,8 +134,8 @@ impl Jobs {
         put(&catalog::JOBS_FORGOTTEN, Vec::new(), Value::Counter(state.forgotten));
         for (who, counts) in &state.counts {
             put(&catalog::JOB_POLLS, who.labels(), Value::Counter(counts.polls));
-            if let Some(time) = counts.video_milliseconds {
-                put(&catalog::VIDEO_SECONDS, who.labels(), Value::Milliseconds(time));
+            if let Some(made) = counts.videos_s {
+                put(&catalog::VIDEO_SECONDS, who.labels(), Value::Amount(made));
             }
             for (at, end) in End::ALL.iter().enumerate() {
                 let labels = || [who.labels(), vec![end.as_str().to_owned()]].concat();
@@ -150,7 +152,7 @@ impl Jobs {
 
     /// Words that callers choose become label values as they do for calls.
     fn who(&self, record: &Record) -> Who {
-        let is_answered = record.status.is_some_and(|status| (200..300).contains(&status));
+        let is_answered = is_answered(record);
         let bounded = |names: &Names, word: &str| {
             names.admit(word, is_answered).unwrap_or_else(|| OTHER.into())
         };
@@ -167,14 +169,21 @@ impl Jobs {
 // === impl State ===
 
 impl State {
-    fn see(&mut self, job: &mut Job, record: &mut Record, who: Who, now: Instant, most: usize) {
+    fn see(
+        &mut self,
+        job: &mut Job,
+        record: &mut Record,
+        who: Who,
+        now: Instant,
+        limits: JobLimits,
+    ) {
         let is_submit = is_submit(record);
         if !self.known.contains_key(job.name.as_str()) {
             // What does not say that there is such a job is no reason to wait for its end.
-            if job.done.is_none() {
+            if job.done.is_none() || ended_long_ago(job, record, limits.idle) {
                 return;
             }
-            self.make_room(most);
+            self.make_room(limits.jobs);
             self.known.insert(job.name.as_str().into(), Known::new(who.clone(), now));
         }
         let known = self.known.get_mut(job.name.as_str()).expect("it was there or was inserted");
@@ -209,6 +218,12 @@ fn counts_of<'a>(counts: &'a mut BTreeMap<Who, Counts>, who: &Who) -> &'a mut Co
     let is_known = counts.contains_key(who) || counts.len() < MAX_SERIES;
     let who = if is_known { who.clone() } else { Who::other() };
     counts.entry(who).or_insert_with(Counts::new)
+}
+
+/// Whether the job may have been seen to its end before, and been forgotten since.
+fn ended_long_ago(job: &Job, record: &Record, idle: Duration) -> bool {
+    job.ended
+        .is_some_and(|ended| record.time.duration_since(ended).as_secs_f64() > idle.as_secs_f64())
 }
 
 fn is_submit(record: &Record) -> bool {
@@ -314,7 +329,7 @@ impl Counts {
     fn new() -> Self {
         Self {
             polls: 0,
-            video_milliseconds: None,
+            videos_s: None,
             ends: [0; End::ALL.len()],
             durations: std::array::from_fn(|_| Histogram::new(SECONDS)),
         }
@@ -326,8 +341,7 @@ impl Counts {
     }
 
     fn made(&mut self, seconds: f64) {
-        let sum = self.video_milliseconds.unwrap_or(0);
-        self.video_milliseconds = Some(sum.saturating_add((seconds * 1e3).round() as u64));
+        self.videos_s.get_or_insert_default().add(Amount::new(seconds));
     }
 }
 

@@ -12,6 +12,7 @@ pub mod jobs;
 pub mod recorder;
 
 mod activity;
+mod ahead;
 mod call;
 mod error;
 mod exchange;
@@ -29,6 +30,7 @@ mod serve;
 mod sidecar;
 mod stack;
 mod timer;
+mod trace;
 mod tunnel;
 mod upstream;
 

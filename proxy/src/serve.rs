@@ -1,21 +1,21 @@
 //! What always happens to a request, whichever way it came.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::activity::Activity;
+use crate::ahead::Ahead;
 use crate::call::{Call, Reply, RequestBody};
 use crate::config::{LimitsConfig, TimeoutsConfig};
 use crate::error::Error;
 use crate::exchange::{Exchange, Notes, Wait};
 use crate::head::RequestHead;
 use crate::hold::Hold;
-use crate::http1::framing::{Decoder, Framing};
 use crate::recorder::Recorder;
 use crate::route::{self, Pick, Route, Routes};
 
@@ -31,12 +31,11 @@ pub(crate) struct Worker {
     pub(crate) held: Arc<AtomicU64>,
 }
 
-/// A request as it came: the framing is for bodies that can be read ahead of their way.
+/// A request as it came.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) head: RequestHead,
     pub(crate) body: RequestBody,
-    pub(crate) framing: Framing,
     /// Whether the caller holds the body back until it hears `100 Continue`.
     pub(crate) expects_continue: bool,
 }
@@ -99,10 +98,10 @@ impl Worker {
         hold: &mut Hold<'_>,
         notes: &Notes,
     ) -> Result<&Route, Error> {
-        let mut ahead = Ahead::new(request);
+        let mut ahead = Ahead::new(&request.body, request.expects_continue);
         // What came with the head is looked at now: it may say the model of a call that gets no
         // further, and costs no wait.
-        ahead.look(request, notes)?;
+        ahead.look(&request.body, |payload| notes.request_ahead(payload))?;
         let dialect = notes.dialect();
         let pick = |model: Option<Option<&str>>| self.routes.pick(&request.head, dialect, model);
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
@@ -113,7 +112,7 @@ impl Worker {
             Pick::AsksForModel => {}
         }
         let start = Instant::now();
-        self.read_model(ahead, request, hold, notes).await?;
+        self.read_model(ahead, &mut request.body, hold, notes).await?;
         notes.waited(Wait::Body, start.elapsed());
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
         match self.routes.pick(&request.head, dialect, Some(model.as_deref())) {
@@ -126,15 +125,15 @@ impl Worker {
     async fn read_model(
         &self,
         mut ahead: Ahead,
-        request: &mut Request,
+        body: &mut RequestBody,
         hold: &mut Hold<'_>,
         notes: &Notes,
     ) -> Result<(), Error> {
         let limit = self.timeouts.request_body_idle.0;
         while notes.observer(|observer| observer.awaits_model()) && hold.may_hold_more(&self.limits)
         {
-            let read = timeout(limit, std::future::poll_fn(|cx| ahead.poll(cx, request, notes)));
-            match read.await {
+            let read = poll_fn(|cx| ahead.poll(cx, body, |payload| notes.request_ahead(payload)));
+            match timeout(limit, read).await {
                 Err(_) => return Err(Error::BodyTimeout { limit_s: limit.as_secs() }),
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(0)) => break,
@@ -142,59 +141,5 @@ impl Worker {
             }
         }
         Ok(())
-    }
-}
-
-/// Reads a body ahead of its way to the upstream; every byte stays where the upload will find it.
-struct Ahead {
-    decoder: Decoder,
-    looked_at: usize,
-}
-
-impl Ahead {
-    fn new(request: &Request) -> Self {
-        Self { decoder: Decoder::new(request.framing), looked_at: 0 }
-    }
-
-    /// Shows what has come already; how much that is, framing included.
-    fn look(&mut self, request: &Request, notes: &Notes) -> Result<usize, Error> {
-        let RequestBody::Http1(framed) = &request.body else { return Ok(0) };
-        let taken = framed.conn.peek(|ahead| {
-            let fresh = &ahead[self.looked_at..];
-            self.decoder.advance(fresh, |payload| notes.request_ahead(payload))
-        });
-        let taken = taken.map_err(|error| Error::Body(error.into()))?;
-        self.looked_at += taken;
-        Ok(taken)
-    }
-
-    /// Reads a piece and shows it; 0 is the end.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: &mut Request,
-        notes: &Notes,
-    ) -> Poll<Result<usize, Error>> {
-        match &mut request.body {
-            RequestBody::Empty | RequestBody::Full(_) => Poll::Ready(Ok(0)),
-            RequestBody::Http2(body) => match ready!(body.poll_ahead(cx)) {
-                Some(Ok(data)) => {
-                    notes.request_ahead(&data);
-                    Poll::Ready(Ok(data.len()))
-                }
-                Some(Err(_)) => Poll::Ready(Err(Error::CallerLeft)),
-                None => Poll::Ready(Ok(0)),
-            },
-            RequestBody::Http1(_) if self.decoder.is_done() => Poll::Ready(Ok(0)),
-            RequestBody::Http1(framed) => {
-                if std::mem::take(&mut request.expects_continue) {
-                    let _ = framed.conn.poll_write(cx, b"HTTP/1.1 100 Continue\r\n\r\n");
-                }
-                match ready!(framed.conn.poll_fill(cx)) {
-                    Ok(0) | Err(_) => Poll::Ready(Err(Error::CallerLeft)),
-                    Ok(_) => Poll::Ready(self.look(request, notes)),
-                }
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use http_body_util::BodyExt;
 
 use crate::support::*;
 
@@ -335,4 +336,39 @@ async fn by_http_2_it_is_the_same_on_both_sides() {
         assert_outcome(&record, "completed", None);
         assert_eq!(record["gen_ai.usage.input_tokens"], 1_000_000);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_with_trailers_by_http_2_goes_on_as_it_is() {
+    const BODY: &str = r#"{"model":"gpt-4o","stream":true}"#;
+    let address = serve(Speaks::Http2, |request| async {
+        let collected = request.into_body().collect().await.expect("a request");
+        let sum = collected.trailers().and_then(|trailers| trailers.get("x-sum").cloned());
+        let body = collected.to_bytes();
+        let answer = format!("{} {sum:?}", String::from_utf8_lossy(&body));
+        http::Response::new(full(answer))
+    })
+    .await;
+    let config = format!(
+        "upstreams: {{ a: {{ url: 'http://{address}', http2: true }} }}\nroutes: [{{ upstream: a, include_usage: add }}]"
+    );
+    let sidecar = Launch::new().config(&config).start();
+    let mut caller = http2_caller(sidecar.address).await;
+    let (mut pieces, body) = piecewise();
+    let answer = caller.send_request(http2_post("/v1/chat/completions", body));
+    let sending = async {
+        pieces.send_data(BODY.into()).await.expect("somebody reads");
+        let sum = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-sum"),
+            http::HeaderValue::from_static("7"),
+        )]);
+        pieces.send_trailers(sum).await.expect("somebody reads");
+        drop(pieces);
+    };
+    let (response, ()) = tokio::join!(answer, sending);
+    let body = whole(response.expect("an answer").into_body()).await.expect("a clean end");
+    assert_eq!(body, format!("{BODY} Some(\"7\")"));
+    drop(caller);
+    let record = sidecar.finish_with_one();
+    assert_eq!(record["tidegate.warnings"], serde_json::json!(["include_usage_not_added"]));
 }

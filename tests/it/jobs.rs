@@ -50,10 +50,10 @@ fn the_poll_that_finds_a_job_done_says_how_long_it_took_and_what_it_made() {
     let upstream = making_videos(2, two_videos());
     let sidecar = Sidecar::to(&upstream);
     // Each on a connection of its own: whichever worker takes it.
-    for request in [submit(), poll(), poll(), poll()] {
+    for (request, ended) in [submit(), poll(), poll(), poll()].into_iter().zip(1..) {
         assert_eq!(sidecar.call(request).status(), 200);
+        sidecar.wait_records(ended);
     }
-    sidecar.wait_records(4);
     for (metric, value) in [
         ("tidegate_jobs_total", 1.0),
         ("tidegate_job_duration_seconds_count", 1.0),

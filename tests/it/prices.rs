@@ -51,10 +51,25 @@ fn a_call_costs_what_the_table_says_and_one_without_a_price_is_counted() {
 #[test]
 fn without_a_table_of_the_user_the_built_in_one_holds() {
     let upstream = Upstream::answering(answer(COMPLETION));
-    let sidecar = Sidecar::to(&upstream);
+    let config = format!(
+        "upstreams: {{ a: {{ url: \"{}\", provider: openai }} }}\nroutes: [{{ upstream: a }}]\n",
+        upstream.url()
+    );
+    let sidecar = Launch::new().config(&config).start();
     sidecar.call(call());
     let record = sidecar.finish_with_one();
     assert_eq!(record["tidegate.cost_usd"], (3.0 * 2.5 + 10.0) / 1e6);
+}
+
+#[test]
+fn a_server_of_ones_own_is_not_priced_as_the_provider_whose_interface_it_speaks() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let sidecar = Sidecar::to(&upstream);
+    sidecar.call(call());
+    let record = sidecar.finish_with_one();
+    assert_eq!(record["gen_ai.provider.name"], "openai");
+    assert!(record["tidegate.cost_usd"].is_null(), "{record:#}");
+    assert_eq!(record["tidegate.cost.unpriced"], true);
 }
 
 #[test]

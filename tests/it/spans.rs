@@ -46,11 +46,14 @@ struct Told {
 }
 
 fn told(config: &str, variables: &[(&str, &str)]) -> Told {
-    let (model, collector) = (model(), collector());
-    let mut launch = Launch::new()
-        .config(config)
-        .arg("--upstream")
-        .arg(&model.url())
+    let model = model();
+    let launch = Launch::new().config(config).arg("--upstream").arg(&model.url());
+    told_by(launch, variables, |sidecar, call| drop(sidecar.call(call)))
+}
+
+fn told_by(launch: Launch, variables: &[(&str, &str)], ask: fn(&Sidecar, String)) -> Told {
+    let collector = collector();
+    let mut launch = launch
         .env("TIDEGATE_LOG", "trace")
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
@@ -58,8 +61,8 @@ fn told(config: &str, variables: &[(&str, &str)]) -> Told {
         launch = launch.env(name, value);
     }
     let mut sidecar = launch.start();
-    sidecar.call(canary_call(false));
-    sidecar.call(canary_call(true));
+    ask(&sidecar, canary_call(false));
+    ask(&sidecar, canary_call(true));
     sidecar.wait_records(2);
     let page = sidecar.ask("/metrics").text();
     sidecar.signal("INT");
@@ -86,6 +89,20 @@ impl Told {
         }
         assert!(!self.spans.contains(KEY), "a credential stands in a span");
     }
+
+    fn assert_spans_tell_all(&self) {
+        self.assert_only_spans_may_tell();
+        let asked =
+            format!(r#"[{{"parts":[{{"content":"{CANARY}","type":"text"}}],"role":"user"}}]"#);
+        let answered = format!(
+            r#"[{{"finish_reason":"stop","parts":[{{"content":"{CANARY_OF_MODEL}","type":"text"}}],"role":"assistant"}}]"#
+        );
+        for expected in ["gen_ai.input.messages", &asked, "gen_ai.output.messages", &answered] {
+            assert_eq!(self.spans.matches(expected).count(), 2, "{expected}");
+        }
+        assert!(!self.spans.contains("gen_ai.choice"));
+        assert!(!self.spans.contains("tidegate.content.truncated"));
+    }
 }
 
 #[test]
@@ -104,19 +121,28 @@ fn what_is_said_in_a_call_stands_nowhere_unless_that_is_switched_on() {
 fn what_is_said_in_a_call_stands_in_its_span_alone_where_that_is_switched_on() {
     let on = ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true");
     for (config, variables) in [("capture_content: true", &[][..]), ("{}", &[on])] {
-        let told = told(config, variables);
-        told.assert_only_spans_may_tell();
-        let asked =
-            format!(r#"[{{"parts":[{{"content":"{CANARY}","type":"text"}}],"role":"user"}}]"#);
-        let answered = format!(
-            r#"[{{"finish_reason":"stop","parts":[{{"content":"{CANARY_OF_MODEL}","type":"text"}}],"role":"assistant"}}]"#
-        );
-        for expected in ["gen_ai.input.messages", &asked, "gen_ai.output.messages", &answered] {
-            assert_eq!(told.spans.matches(expected).count(), 2, "{expected}");
-        }
-        assert!(!told.spans.contains("gen_ai.choice"));
-        assert!(!told.spans.contains("tidegate.content.truncated"));
+        told(config, variables).assert_spans_tell_all();
     }
+}
+
+#[test]
+fn what_is_said_is_what_the_caller_said_where_the_upstream_is_asked_for_more() {
+    let model = model();
+    let config = format!(
+        "{{ capture_content: true, upstreams: {{ a: {{ url: '{}' }} }}, routes: [{{ upstream: a, include_usage: add }}] }}",
+        model.url()
+    );
+    // A body that comes only when it is asked for is read by nobody but who adds the question.
+    let ask = |sidecar: &Sidecar, call: String| {
+        let call = call.replacen("\r\n", "\r\nExpect: 100-continue\r\n", 1);
+        let (head, body) = call.split_at(call.find("\r\n\r\n").expect("an end of the head") + 4);
+        let mut caller = sidecar.connect();
+        caller.send(head);
+        assert_eq!(caller.head().expect("an interim head").status(), 100);
+        caller.send(body);
+        assert_eq!(caller.response().status(), 200);
+    };
+    told_by(Launch::new().config(&config), &[], ask).assert_spans_tell_all();
 }
 
 #[test]

@@ -66,6 +66,39 @@ async fn all(calls: Vec<tokio::task::JoinHandle<()>>) {
     }
 }
 
+/// A sidecar that has more calls than its one connection has streams.
+struct Crowded {
+    sidecar: Sidecar,
+    /// Lets the server answer so many calls.
+    go: Arc<Semaphore>,
+    /// Calls that have come to the server.
+    there: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+    calls: Vec<tokio::task::JoinHandle<()>>,
+}
+
+async fn crowded() -> Crowded {
+    let (go, there) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (gate, count) = (go.clone(), there.clone());
+    let answer = move |_| {
+        let (gate, count) = (gate.clone(), count.clone());
+        async move {
+            count.fetch_add(1, SeqCst);
+            let _passed = gate.acquire().await.expect("it is open");
+            Response::new(full("{}"))
+        }
+    };
+    let (upstream, connections) = narrow(answer).await;
+    let config = format!(
+        "upstreams: {{ a: {{ url: 'http://{upstream}', http2: true }} }}\nroutes: [{{ upstream: a }}]\nlimits: {{ http2_connections: 1 }}\n"
+    );
+    let sidecar = Launch::new().config(&config).start();
+    let calls = calls(&sidecar).await;
+    wait_until("the first have come", || there.load(SeqCst) == STREAMS as usize);
+    wait_until("all are in flight", || sidecar.metric("tidegate_calls_in_flight") == CALLS as f64);
+    Crowded { sidecar, go, there, connections, calls }
+}
+
 fn seconds(record: &serde_json::Value, key: &str) -> f64 {
     record[key].as_f64().unwrap_or_default()
 }
@@ -96,24 +129,7 @@ async fn no_call_waits_behind_the_few_streams_that_a_server_allows() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_a_stream_is_told_as_that_and_not_as_the_models_time() {
-    let (go, there) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (gate, count) = (go.clone(), there.clone());
-    let answer = move |_| {
-        let (gate, count) = (gate.clone(), count.clone());
-        async move {
-            count.fetch_add(1, SeqCst);
-            let _passed = gate.acquire().await.expect("it is open");
-            Response::new(full("{}"))
-        }
-    };
-    let (upstream, connections) = narrow(answer).await;
-    let config = format!(
-        "upstreams: {{ a: {{ url: 'http://{upstream}', http2: true }} }}\nroutes: [{{ upstream: a }}]\nlimits: {{ http2_connections: 1 }}\n"
-    );
-    let sidecar = Launch::new().config(&config).start();
-    let calls = calls(&sidecar).await;
-    wait_until("the first have come", || there.load(SeqCst) == STREAMS as usize);
-    wait_until("all are in flight", || sidecar.metric("tidegate_calls_in_flight") == CALLS as f64);
+    let Crowded { sidecar, go, there, connections, calls } = crowded().await;
     let (start, held) = (Instant::now(), Duration::from_millis(500));
     tokio::time::sleep(held).await;
     assert_eq!(there.load(SeqCst), STREAMS as usize, "no more than it allows");
@@ -136,24 +152,7 @@ async fn what_waits_for_a_stream_is_told_as_that_and_not_as_the_models_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_whose_caller_leaves_the_line_leaves_its_place() {
-    let (go, there) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (gate, count) = (go.clone(), there.clone());
-    let answer = move |_| {
-        let (gate, count) = (gate.clone(), count.clone());
-        async move {
-            count.fetch_add(1, SeqCst);
-            let _passed = gate.acquire().await.expect("it is open");
-            Response::new(full("{}"))
-        }
-    };
-    let (upstream, _) = narrow(answer).await;
-    let config = format!(
-        "upstreams: {{ a: {{ url: 'http://{upstream}', http2: true }} }}\nroutes: [{{ upstream: a }}]\nlimits: {{ http2_connections: 1 }}\n"
-    );
-    let sidecar = Launch::new().config(&config).start();
-    let mut calls = calls(&sidecar).await;
-    wait_until("all are in flight", || sidecar.metric("tidegate_calls_in_flight") == CALLS as f64);
-    wait_until("the first have come", || there.load(SeqCst) == STREAMS as usize);
+    let Crowded { sidecar, go, mut calls, .. } = crowded().await;
     // Every second one, of those that wait and those that do not.
     let leave = calls.iter().step_by(2).count();
     calls.iter().step_by(2).for_each(tokio::task::JoinHandle::abort);
@@ -214,6 +213,31 @@ fn a_call_that_the_server_has_not_processed_is_sent_again_elsewhere() {
         assert_outcome(&record, "completed", None);
         assert_eq!(record["tidegate.attempts"], 2);
     }
+}
+
+#[test]
+fn a_body_that_has_not_come_yet_is_still_whole() {
+    let refused = reset(1, REFUSED_STREAM);
+    let upstream = Upstream::new(move |mut peer| {
+        peer.wire.through(POST).expect("a request");
+        peer.wire.send(settings());
+        if peer.number == 0 {
+            peer.wire.send(&refused);
+        } else {
+            peer.wire.through(b"late body").expect("the body");
+            peer.wire.send(empty_answer(1));
+        }
+        peer.closed();
+    });
+    let sidecar = sidecar_to(upstream.address, ", http2: true");
+    let mut caller = sidecar.connect();
+    caller.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+    wait_until("it is sent again", || upstream.connections() == 2);
+    assert_eq!(caller.call("late body").status(), 200);
+    drop(caller);
+    let record = sidecar.finish_with_one();
+    assert_outcome(&record, "completed", None);
+    assert_eq!(record["tidegate.request.bytes"], 9);
 }
 
 #[test]

@@ -127,7 +127,7 @@ def test_images(place):
     answer = client.models.generate_images(model=model, prompt=PROMPT, config=config)
 
     assert len(answer.generated_images) == 2
-    completed("predict", model)
+    assert completed("generate_image", model)["tidegate.output.images"] == 2
 
 
 @ONLY_VERTEX

@@ -30,6 +30,7 @@ USAGE = {
     "total_token_count": 19,
 }
 # What the record says of it: thoughts are output too.
+VERTEX = {"provider": "gcp.vertex_ai"}
 TOKENS = (11, 8)
 
 VERSIONS = pytest.mark.parametrize("version", [aiplatform_v1, aiplatform_v1beta1])
@@ -78,7 +79,9 @@ class Servicer:
         if asked == "break":
             context.abort(grpc.StatusCode.UNAVAILABLE, "The model is overloaded.")
         if asked == "forever":
-            context.add_callback(self.cancelled.set)
+            # Where the call is over already, nobody will call.
+            if not context.add_callback(self.cancelled.set):
+                self.cancelled.set()
             self.cancelled.wait(PATIENCE_S)
             return
         end = {"finish_reason": "STOP"}
@@ -197,13 +200,11 @@ def test_generate_content(version, channel, sidecar):
     said = prediction(version, channel).generate_content(model=RESOURCE, contents=QUESTION)
 
     assert said.candidates[0].content.parts[0].text == "The Moon."
-    sidecar.completed("generate_content", MODEL, tokens=TOKENS)
-    record = sidecar.record()
+    record = sidecar.completed("generate_content", MODEL, **VERTEX, finish=["MAX_TOKENS"], tokens=TOKENS)
     of_vertex(record)
     assert record["rpc.grpc.status_code"] == 0
     assert record["gen_ai.response.model"] == f"{MODEL}-001"
     assert record["gen_ai.response.id"] == "r-1"
-    assert record["gen_ai.response.finish_reasons"] == ["MAX_TOKENS"]
     assert record["gen_ai.usage.cache_read.input_tokens"] == 4
     assert record["gen_ai.usage.reasoning.output_tokens"] == 3
 
@@ -214,7 +215,7 @@ def test_generate_content_streamed_with_usage_in_the_last_chunk(version, channel
     chunks = list(client.stream_generate_content(model=RESOURCE, contents=QUESTION))
 
     assert "".join(chunk.candidates[0].content.parts[0].text for chunk in chunks[1:]) == "The Moon."
-    sidecar.completed("generate_content", MODEL, streamed=True, tokens=TOKENS)
+    sidecar.completed("generate_content", MODEL, **VERTEX, finish=["STOP"], streamed=True, tokens=TOKENS)
     record = sidecar.record()
     of_vertex(record)
     assert record["gen_ai.response.finish_reasons"] == ["STOP"]
@@ -229,7 +230,7 @@ def test_a_compressed_stream(channel, sidecar):
     chunks = list(prediction(aiplatform_v1, channel).stream_generate_content(**once("compressed")))
 
     assert len(chunks) == 3
-    sidecar.completed("generate_content", MODEL, streamed=True, tokens=TOKENS)
+    sidecar.completed("generate_content", MODEL, **VERTEX, finish=["STOP"], streamed=True, tokens=TOKENS)
     assert "tidegate.not_understood" not in sidecar.record()
 
 
@@ -243,7 +244,7 @@ def test_an_async_client(sidecar):
             return [chunk async for chunk in stream]
 
     assert len(asyncio.run(ask())) == 3
-    sidecar.completed("generate_content", MODEL, streamed=True, tokens=TOKENS)
+    sidecar.completed("generate_content", MODEL, **VERTEX, finish=["STOP"], streamed=True, tokens=TOKENS)
 
 
 @VERSIONS
@@ -255,7 +256,7 @@ def test_embeddings_by_predict(version, channel, sidecar):
     said = prediction(version, channel).predict(endpoint=endpoint, instances=instances)
 
     assert len(said.predictions) == 2
-    sidecar.completed("embeddings", "text-embedding-005", tokens=(4 + 5, None))
+    sidecar.completed("embeddings", "text-embedding-005", **VERTEX, tokens=(4 + 5, None))
 
 
 @VERSIONS
@@ -263,7 +264,7 @@ def test_embed_content(version, channel, sidecar):
     model = f"{PLACE}/publishers/google/models/gemini-embedding-2"
     prediction(version, channel).embed_content(model=model, content=QUESTION[0])
 
-    sidecar.completed("embeddings", "gemini-embedding-2", tokens=(9, None))
+    sidecar.completed("embeddings", "gemini-embedding-2", **VERTEX, tokens=(9, None))
 
 
 def test_count_tokens(channel, sidecar):
@@ -272,7 +273,7 @@ def test_count_tokens(channel, sidecar):
     request = {"endpoint": RESOURCE, "contents": QUESTION}
     assert client.count_tokens(request=request).total_tokens == 31
 
-    sidecar.completed("count_tokens", MODEL)
+    sidecar.completed("count_tokens", MODEL, **VERTEX)
     assert sidecar.record()["tidegate.counted_tokens"] == 31
 
 

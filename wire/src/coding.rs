@@ -22,7 +22,7 @@ use zstd::Zstd;
 /// Takes what a decoder makes.
 pub(crate) type Out<'a> = dyn FnMut(&[u8]) -> Result<(), NotUnderstood> + 'a;
 
-/// Undoes an encoding.
+/// Undoes an encoding, or whatever else a body comes in.
 pub(crate) trait Decoder: Debug + Send + Sync {
     /// Decodes all that can be decoded by now.
     fn decode(&mut self, bytes: &[u8], out: &mut Out<'_>) -> Result<(), NotUnderstood>;

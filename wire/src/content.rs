@@ -31,6 +31,8 @@ use message::Choices;
 
 /// Bytes of a request or of a response that are kept, and that they may decode to.
 pub const MAX_BODY: usize = 64 << 10;
+/// Longer than the name of any media type.
+const MAX_TYPE: usize = 256;
 
 /// The bodies of one call.
 #[derive(PartialEq)]
@@ -131,7 +133,8 @@ impl Body {
     }
 
     fn announce(&mut self, headers: &dyn Headers) {
-        self.content_type = headers.value("content-type").map(<[u8]>::to_vec);
+        let content_type = headers.value("content-type");
+        self.content_type = content_type.map(|kind| kind[..kind.len().min(MAX_TYPE)].to_vec());
         self.encoding = match headers.value("content-encoding") {
             None => Encoding::Identity,
             Some(coding) if coding.eq_ignore_ascii_case(b"identity") => Encoding::Identity,

@@ -5,10 +5,11 @@
 
 use std::cell::OnceCell;
 
-use jiff::Timestamp;
-use jiff::fmt::rfc2822;
-
 use crate::{Headers, RateLimits};
+
+mod time;
+
+use time::{Decimal, SECOND, decimal, http_date, length, rfc_3339, whole};
 
 /// Dimensions that one answer may name; the most that any provider was seen to send is nine.
 const MAX_DIMENSIONS: usize = 16;
@@ -20,8 +21,6 @@ const MAX_REST: usize = 64;
 const LONGEST: u64 = 366 * 86_400 * SECOND;
 /// How far a window may have begun anew before the answer says so: clocks and seconds are coarse.
 const LATE: u64 = 60 * SECOND;
-/// In nanoseconds, as all times here: so sums of decimals are exact.
-const SECOND: u64 = 1_000_000_000;
 /// The dimension of fields that name none.
 const DEFAULT: &[u8] = b"default";
 
@@ -187,160 +186,25 @@ impl Figure {
     }
 }
 
-fn whole(digits: &[u8]) -> Option<u64> {
-    let digit = |sum: u64, byte: &u8| match byte {
-        b'0'..=b'9' => sum.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
-        _ => None,
-    };
-    (!digits.is_empty()).then(|| digits.iter().try_fold(0, digit))?
-}
-
 /// Until a window begins anew: a number, a length of time with its units, or a moment.
 fn reset(text: &[u8], made: &Made<'_>) -> Option<u64> {
     match decimal(text) {
-        Some((number, [])) => number.seconds(made),
+        Some((number, [])) => seconds(number, made),
         Some(_) => length(text).or_else(|| made.time_to(rfc_3339(text)?)),
         None => None,
     }
 }
 
-/// Digits, of which the last few stand behind the point.
-#[derive(Clone, Copy)]
-struct Decimal {
-    digits: u64,
-    /// Ten to the power of those behind the point.
-    scale: u64,
-}
-
-/// The decimal at the front of a text, and what follows.
-fn decimal(text: &[u8]) -> Option<(Decimal, &[u8])> {
-    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (front, rest) = text.split_at(digits(text));
-    let mut number = Decimal { digits: whole(front)?, scale: 1 };
-    let [b'.', behind @ ..] = rest else { return Some((number, rest)) };
-    let (behind, rest) = behind.split_at(digits(behind));
-    // What is smaller than a nanosecond is left out.
-    for byte in behind.iter().take(9) {
-        number.digits = number.digits.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
-        number.scale *= 10;
+/// A number of seconds, or a moment as seconds or milliseconds since 1970. In between it is
+/// nothing that can be told.
+fn seconds(number: Decimal, made: &Made<'_>) -> Option<u64> {
+    const EPOCH: u64 = 1_000_000_000;
+    match number.whole() {
+        0..EPOCH => number.times(SECOND),
+        EPOCH..10_000_000_000 => made.time_to(number.times(SECOND)?.into()),
+        1_000_000_000_000..10_000_000_000_000 => made.time_to(number.times(SECOND / 1000)?.into()),
+        _ => None,
     }
-    Some((number, rest))
-}
-
-impl Decimal {
-    fn times(self, unit: u64) -> Option<u64> {
-        u64::try_from(u128::from(self.digits) * u128::from(unit) / u128::from(self.scale)).ok()
-    }
-
-    /// A number of seconds, or a moment as seconds or milliseconds since 1970. In between it is
-    /// nothing that can be told.
-    fn seconds(self, made: &Made<'_>) -> Option<u64> {
-        const EPOCH: u64 = 1_000_000_000;
-        match self.digits / self.scale {
-            0..EPOCH => self.times(SECOND),
-            EPOCH..10_000_000_000 => made.time_to(self.times(SECOND)?.into()),
-            1_000_000_000_000..10_000_000_000_000 => {
-                made.time_to(self.times(SECOND / 1000)?.into())
-            }
-            _ => None,
-        }
-    }
-}
-
-/// `4ms`, `1m30s`, `7.66s`.
-fn length(text: &[u8]) -> Option<u64> {
-    let (mut rest, mut sum) = (text, 0_u64);
-    while !rest.is_empty() {
-        let (number, behind) = decimal(rest)?;
-        let letters = behind.iter().take_while(|byte| !byte.is_ascii_digit()).count();
-        let (unit, behind) = behind.split_at(letters);
-        let unit = match unit {
-            b"ns" => 1,
-            b"us" | b"\xc2\xb5s" | b"\xce\xbcs" => 1_000,
-            b"ms" => SECOND / 1000,
-            b"s" => SECOND,
-            b"m" => 60 * SECOND,
-            b"h" => 3_600 * SECOND,
-            b"d" => 86_400 * SECOND,
-            _ => return None,
-        };
-        sum = sum.checked_add(number.times(unit)?)?;
-        rest = behind;
-    }
-    Some(sum)
-}
-
-/// A moment as RFC 3339 writes it. Whole seconds of UTC, which is what is sent, are read here, at a
-/// tenth of the cost.
-fn rfc_3339(text: &[u8]) -> Option<i128> {
-    if let [y @ .., b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2, b'Z'] =
-        text
-        && y.len() == 4
-    {
-        return moment(
-            y,
-            whole(&[*m1, *m2])?,
-            &[*d1, *d2],
-            [&[*h1, *h2], &[*n1, *n2], &[*s1, *s2]],
-        );
-    }
-    let moment: Timestamp = std::str::from_utf8(text).ok()?.parse().ok()?;
-    Some(moment.as_nanosecond())
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, and what else mail allows.
-fn http_date(text: &[u8]) -> Option<i128> {
-    const MONTHS: [&[u8]; 12] = [
-        b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",
-        b"Dec",
-    ];
-    if let [
-        _,
-        _,
-        _,
-        b',',
-        b' ',
-        day @ ..,
-        b' ',
-        h1,
-        h2,
-        b':',
-        n1,
-        n2,
-        b':',
-        s1,
-        s2,
-        b' ',
-        b'G',
-        b'M',
-        b'T',
-    ] = text
-        && let [d1, d2, b' ', m1, m2, m3, b' ', year @ ..] = day
-        && let Some(month) = MONTHS.iter().position(|month| **month == [*m1, *m2, *m3])
-    {
-        let time: [&[u8]; 3] = [&[*h1, *h2], &[*n1, *n2], &[*s1, *s2]];
-        return moment(year, month as u64 + 1, &[*d1, *d2], time);
-    }
-    let text = std::str::from_utf8(text).ok()?;
-    let moment = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(moment.as_nanosecond())
-}
-
-/// Nanoseconds since 1970.
-fn moment(year: &[u8], month: u64, day: &[u8], time: [&[u8]; 3]) -> Option<i128> {
-    let [hour, minute, second] = time.map(whole);
-    let (year, day) = (whole(year)?, whole(day)?);
-    let date = jiff::civil::Date::new(
-        i16::try_from(year).ok()?,
-        i8::try_from(month).ok()?,
-        i8::try_from(day).ok()?,
-    );
-    let days = date.ok()?.duration_since(jiff::civil::date(1970, 1, 1)).as_secs();
-    let (hour, minute, second) = (hour?, minute?, second?);
-    // The 60th second is a leap second.
-    let is_time = hour < 24 && minute < 60 && second <= 60;
-    let seconds = i128::from(days) + i128::from(hour * 3_600 + minute * 60 + second);
-    is_time.then(|| seconds * i128::from(SECOND))
 }
 
 // === impl Made ===

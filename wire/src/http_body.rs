@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use crate::coding::{Decoder, Out};
 use crate::frame::{Grpc, NotUnderstood, Pieces};
 use crate::json::{Scalar, Sink};
 use crate::proto::{Reader, Table, Take};
@@ -15,53 +16,48 @@ pub(crate) struct HttpBody {
     frames: Grpc,
     reader: Reader<()>,
     is_broken: bool,
-    /// No later byte is looked at.
-    given_up: bool,
 }
 
 /// A reader, and who gets what it finds.
-struct Unwrapped<'a, T> {
+struct Unwrapped<'a, 'b> {
     reader: &'a mut Reader<()>,
     is_broken: &'a mut bool,
-    data: Data<T>,
+    data: Data<'a, 'b>,
 }
 
-struct Data<T>(T);
+/// Where the body goes, and what became of it there.
+struct Data<'a, 'b> {
+    out: &'a mut Out<'b>,
+    result: Result<(), NotUnderstood>,
+}
+
+// === impl HttpBody ===
 
 impl HttpBody {
     /// A body whose head names this `grpc-encoding`.
     pub(crate) fn new(encoding: Option<&[u8]>) -> Self {
-        Self {
-            frames: Grpc::new(encoding),
-            reader: Reader::new(&DATA),
-            is_broken: false,
-            given_up: false,
-        }
-    }
-
-    /// Hands on what of the body is in these bytes.
-    pub(crate) fn feed(
-        &mut self,
-        bytes: &[u8],
-        take: impl FnMut(&[u8]),
-    ) -> Result<(), NotUnderstood> {
-        if self.given_up {
-            return Ok(());
-        }
-        let Self { frames, reader, is_broken, .. } = self;
-        let cut = frames.feed(bytes, &mut Unwrapped { reader, is_broken, data: Data(take) });
-        let read = if self.is_broken { Err(NotUnderstood::NotProtobuf) } else { cut };
-        self.given_up = read.is_err();
-        read
-    }
-
-    /// Whether the body may end here.
-    pub(crate) fn between(&self) -> bool {
-        self.given_up || self.frames.between()
+        Self { frames: Grpc::new(encoding), reader: Reader::new(&DATA), is_broken: false }
     }
 }
 
-impl<T: FnMut(&[u8])> Pieces for Unwrapped<'_, T> {
+impl Decoder for HttpBody {
+    fn decode(&mut self, bytes: &[u8], out: &mut Out<'_>) -> Result<(), NotUnderstood> {
+        let Self { frames, reader, is_broken } = self;
+        let data = Data { out, result: Ok(()) };
+        let mut unwrapped = Unwrapped { reader, is_broken, data };
+        let cut = frames.feed(bytes, &mut unwrapped);
+        unwrapped.data.result?;
+        if self.is_broken { Err(NotUnderstood::NotProtobuf) } else { cut }
+    }
+
+    fn end(&mut self) -> bool {
+        self.frames.between()
+    }
+}
+
+// === impl Unwrapped ===
+
+impl Pieces for Unwrapped<'_, '_> {
     fn payload(&mut self, bytes: &[u8]) {
         // What follows a hole in a body is no body.
         *self.is_broken = *self.is_broken || self.reader.feed(bytes, &mut self.data).is_err();
@@ -78,13 +74,17 @@ impl<T: FnMut(&[u8])> Pieces for Unwrapped<'_, T> {
     fn done(&mut self) {}
 }
 
-impl<T: FnMut(&[u8])> Sink<()> for Data<T> {
+// === impl Data ===
+
+impl Sink<()> for Data<'_, '_> {
     fn value(&mut self, (): (), _: Scalar<'_>) {}
 
     fn seen(&mut self, (): ()) {}
 
     fn fragment(&mut self, (): (), bytes: &[u8]) {
-        (self.0)(bytes);
+        if self.result.is_ok() {
+            self.result = (self.out)(bytes);
+        }
     }
 
     fn closed(&mut self, (): (), _: u32) {}

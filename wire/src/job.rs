@@ -93,8 +93,10 @@ impl JobFacts {
     }
 
     /// How the job came out, once it is done.
-    fn outcome(&self, has_error: bool) -> Option<JobOutcome> {
-        if self.done != Some(true) {
+    ///
+    /// What was cut may have had an error behind it, or a second video.
+    fn outcome(&self, has_error: bool, is_whole: bool) -> Option<JobOutcome> {
+        if self.done != Some(true) || !is_whole && !has_error {
             return None;
         }
         Some(match self.videos {
@@ -116,18 +118,19 @@ pub(crate) fn fill(
 ) {
     let nothing = JobFacts::default();
     let facts = facts.unwrap_or(&nothing);
-    if facts.done != Some(false) && facts.videos.is_some() {
+    let is_whole = record.outcome == Some(Outcome::Completed);
+    if is_whole && facts.done != Some(false) && facts.videos.is_some() {
         record.media.get_or_insert_default().videos_made = facts.videos;
     }
     let Some(name) = facts.name.as_deref().or(named) else { return fill_at_once(video, record) };
     let is_done = facts.done == Some(true);
     let ended = facts.ended.or(facts.updated).filter(|_| is_done);
     // Only an answer that came whole says by its silence that the job goes on.
-    let goes_on = (record.outcome == Some(Outcome::Completed)).then_some(false);
+    let goes_on = is_whole.then_some(false);
     record.job = Some(Box::new(Job {
         name: name.to_owned(),
         done: facts.done.or(goes_on),
-        outcome: facts.outcome(has_error),
+        outcome: facts.outcome(has_error, is_whole),
         created: facts.created,
         ended,
         duration_s: facts.created.zip(ended).and_then(|(created, ended)| span(created, ended)),

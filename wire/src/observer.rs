@@ -11,7 +11,7 @@ use crate::hints;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::times::Times;
-use crate::words::word;
+use crate::words::{bounded, word};
 use crate::{
     Ending, ErrorOrigin, Headers, Outcome, RateLimits, Record, Shape, UsageSource, job, size,
 };
@@ -232,6 +232,7 @@ impl Observer {
     fn fill_request(&self, record: &mut Record) {
         let shape = &self.shape;
         fill(&mut record.operation, || self.operation());
+        record.is_provider_assumed = record.provider.is_none() && shape.is_provider_assumed;
         fill(&mut record.provider, || shape.provider.clone());
         fill(&mut record.region, || shape.region.clone());
         fill(&mut record.project, || shape.project.clone());
@@ -287,6 +288,8 @@ impl Observer {
         record.cache_read_tokens = usage.cache_read;
         record.cache_creation_tokens = usage.cache_creation;
         record.reasoning_tokens = usage.reasoning;
+        record.has_long_cache_write =
+            facts.counts.value(Count::CacheWriteLong).is_some_and(|tokens| tokens > 0);
     }
 
     fn fill_error(&self, ending: Ending, outcome: Outcome, record: &mut Record) {
@@ -337,7 +340,8 @@ impl Head {
         if status >= 400 {
             head.error_kind = headers
                 .value("x-amzn-errortype")
-                .map(|kind| String::from_utf8_lossy(without_namespace(kind)).into_owned());
+                .map(|kind| String::from_utf8_lossy(without_namespace(kind)).into_owned())
+                .map(bounded);
             head.retry_after = hints::retry_after(headers);
         }
         head

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::{Media, Record, glob};
+use crate::{Media, Record, UsageSource, glob};
 
 /// The table that ships with Tidegate, as YAML.
 pub const DEFAULT_PRICES: &str = include_str!("../../config/prices.yaml");
@@ -247,6 +247,8 @@ struct Used {
     video_seconds: f64,
     has_audio: bool,
     states_tokens: bool,
+    /// More may have been used than was stated, or at a price that the table does not have.
+    is_unclear: bool,
 }
 
 impl Used {
@@ -266,6 +268,8 @@ impl Used {
             video_seconds: media.and_then(|media| media.video_seconds).unwrap_or(0.0),
             has_audio: made(|media| media.audios.max(media.videos)) > 0,
             states_tokens: record.usage_source.is_some(),
+            is_unclear: record.usage_source == Some(UsageSource::Partial)
+                || record.has_long_cache_write,
         }
     }
 
@@ -310,9 +314,11 @@ impl<'de> Deserialize<'de> for Form {
 // === impl Price ===
 
 impl Price {
-    /// Whether it holds for this call, whose model it fits.
+    /// Whether it holds for this call, whose model it fits. Who only speaks like a provider does not
+    /// charge what that does: a server of one's own may give its model any name.
     fn is_for(&self, record: &Record) -> bool {
-        let provider = record.provider.as_deref().unwrap_or_default();
+        let stated = record.provider.as_deref().filter(|_| !record.is_provider_assumed);
+        let provider = stated.unwrap_or_default();
         let region = record.region.as_deref().unwrap_or_default();
         let is_in = |regions: &Vec<Form>| regions.iter().any(|form| form.fits(region));
         self.provider.as_ref().is_none_or(|form| form.fits(provider))
@@ -340,7 +346,7 @@ impl Price {
         };
         let tokens = [used.uncached, used.cached, used.cache_write, used.output];
         let mut sum = match used.states_tokens {
-            true if used.has_audio && !self.audio_as_input => Sum::Unpriced,
+            true if used.is_unclear || used.has_audio && !self.audio_as_input => Sum::Unpriced,
             true => Sum::Priced(0),
             false => Sum::Nothing,
         };

@@ -3,8 +3,6 @@
 //! Keys follow the GenAI conventions of OpenTelemetry where those have a name. An absent value is
 //! an absent key: nothing is made up.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -14,6 +12,7 @@ use crate::content::Content;
 use crate::{ErrorOrigin, Outcome};
 
 mod asked;
+mod id;
 mod job;
 mod limits;
 mod line;
@@ -21,6 +20,7 @@ mod media;
 mod moment;
 
 pub use asked::Asked;
+pub use id::{Id, SpanId, TraceId};
 pub use job::{Job, JobOutcome};
 pub use limits::{RateLimit, RateLimits};
 pub use media::Media;
@@ -142,10 +142,12 @@ pub struct Record {
     /// The status that the caller got.
     #[serde(rename = "http.response.status_code", skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-
     /// The status of a gRPC call, as its trailers say.
     #[serde(rename = "rpc.grpc.status_code", skip_serializing_if = "Option::is_none")]
     pub grpc_status: Option<u32>,
+    /// What the connection was changed to (`websocket`): its bytes were passed on, not read.
+    #[serde(rename = "tidegate.upgrade", skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Arc<str>>,
 
     /// How the call ended; absent only while it is open.
     #[serde(rename = "tidegate.outcome", skip_serializing_if = "Option::is_none")]
@@ -162,6 +164,9 @@ pub struct Record {
     /// How often an upstream was tried.
     #[serde(rename = "tidegate.attempts", skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
+    /// How often the caller had tried this call before, where its SDK says so.
+    #[serde(rename = "tidegate.client_retries", skip_serializing_if = "Option::is_none")]
+    pub client_retries: Option<u32>,
 
     /// The provider's type, else its code, else the HTTP status; for refusals a word of our list.
     #[serde(rename = "error.type", skip_serializing_if = "Option::is_none")]
@@ -261,13 +266,15 @@ pub struct Record {
     /// Why reading this call's body was given up, if it was: one of few fixed words.
     #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
     pub not_understood: Option<Arc<str>>,
-    /// What the connection was changed to (`websocket`): its bytes were passed on, not read.
-    #[serde(rename = "tidegate.upgrade", skip_serializing_if = "Option::is_none")]
-    pub upgrade: Option<Arc<str>>,
-    /// How often the caller had tried this call before, where its SDK says so.
-    #[serde(rename = "tidegate.client_retries", skip_serializing_if = "Option::is_none")]
-    pub client_retries: Option<u32>,
 
+    /// Whether the provider is only the one whose interface the call speaks: anybody may serve that.
+    /// No key: for prices.
+    #[serde(skip)]
+    pub is_provider_assumed: bool,
+    /// Whether something was written to a cache that keeps it for longer than usual. No key: for
+    /// prices.
+    #[serde(skip)]
+    pub has_long_cache_write: bool,
     /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
     #[serde(skip)]
     pub is_sampled: Option<bool>,
@@ -312,82 +319,6 @@ impl UsageSource {
             Self::Reported => "reported",
             Self::Partial => "partial",
         }
-    }
-}
-
-/// The trace that a call belongs to.
-pub type TraceId = Id<16>;
-/// One call within a trace.
-pub type SpanId = Id<8>;
-
-/// An identifier of `N` bytes, written as lower-case hexadecimal (W3C Trace Context).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id<const N: usize>(pub [u8; N]);
-
-/// The text is no identifier of that length.
-#[derive(Debug, PartialEq, Eq)]
-pub struct InvalidId;
-
-// === impl Id ===
-
-impl<const N: usize> Default for Id<N> {
-    fn default() -> Self {
-        Self([0; N])
-    }
-}
-
-impl<const N: usize> fmt::Display for Id<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 32];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        f.write_str(std::str::from_utf8(&text[..2 * N]).expect("digits are ASCII"))
-    }
-}
-
-impl<const N: usize> fmt::Debug for Id<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl<const N: usize> FromStr for Id<N> {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        if text.len() != 2 * N {
-            return Err(InvalidId);
-        }
-        let mut bytes = [0; N];
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl<const N: usize> Serialize for Id<N> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de, const N: usize> Deserialize<'de> for Id<N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse()
-            .map_err(|InvalidId| serde::de::Error::custom("not an id in lower-case hexadecimal"))
-    }
-}
-
-fn digit(byte: u8) -> Result<u8, InvalidId> {
-    match byte {
-        b'0'..=b'9' => Ok(byte - b'0'),
-        b'a'..=b'f' => Ok(byte - b'a' + 10),
-        _ => Err(InvalidId),
     }
 }
 
@@ -456,13 +387,6 @@ mod tests {
         }
         for operation in ["", "count_tokens", "predict", "predict_long_running", "rerank"] {
             assert!(!silent(operation, Outcome::Completed).lacks_usage(), "{operation}");
-        }
-    }
-
-    #[test]
-    fn an_id_of_the_wrong_length_or_case_is_none() {
-        for text in ["", "00", "00F067AA0BA902B7", "00f067aa0ba902bg", "00f067aa0ba902b70"] {
-            assert_eq!(text.parse::<SpanId>(), Err(InvalidId), "{text}");
         }
     }
 }

@@ -23,19 +23,10 @@ const MAX_RATIO: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Reply {
     plain: Box<Plain>,
-    wrapping: Option<Wrapping>,
+    encoded: Option<Encoded>,
 }
 
-/// What a body comes in.
-#[derive(Debug)]
-enum Wrapping {
-    /// A content encoding.
-    Encoded(Encoded),
-    /// The messages of a gRPC call that carry a body as HTTP would.
-    HttpBody(Box<HttpBody>),
-}
-
-/// What undoes the encoding of a body.
+/// What undoes the encoding of a body, or takes it out of the messages that carry it.
 #[derive(Debug)]
 struct Encoded {
     decoder: Box<dyn Decoder>,
@@ -98,17 +89,15 @@ impl Reply {
         }
         let framing = Framing::announced(headers.value("content-type"));
         let mut plain = Box::new(Plain::new(framing, Text::new(json, facts)));
-        let wrapping = match Coding::read(headers.value("content-encoding")) {
+        let encoded = match Coding::read(headers.value("content-encoding")) {
             Coding::Identity => None,
-            Coding::Encoded(decoder) => {
-                Some(Wrapping::Encoded(Encoded { decoder, length: 0, decoded: 0 }))
-            }
+            Coding::Encoded(decoder) => Some(Encoded::by(decoder)),
             Coding::Unknown => {
                 plain.give_up(NotUnderstood::Encoded);
                 None
             }
         };
-        Self { plain, wrapping }
+        Self { plain, encoded }
     }
 
     fn by_grpc(messages: Messages, headers: &dyn Headers, json: Reader, facts: Facts) -> Self {
@@ -118,12 +107,12 @@ impl Reply {
                 let reader = Reader::Proto(proto::Reader::new(table));
                 let framing = Framing::Grpc(Box::new(Grpc::new(encoding)));
                 let plain = Box::new(Plain::new(framing, Text::new(reader, facts)));
-                Self { plain, wrapping: None }
+                Self { plain, encoded: None }
             }
             Messages::HttpBody => {
                 let plain = Box::new(Plain::new(Framing::announced(None), Text::new(json, facts)));
-                let messages = Box::new(HttpBody::new(encoding));
-                Self { plain, wrapping: Some(Wrapping::HttpBody(messages)) }
+                let encoded = Encoded::by(Box::new(HttpBody::new(encoding)));
+                Self { plain, encoded: Some(encoded) }
             }
         }
     }
@@ -137,25 +126,15 @@ impl Reply {
         if self.plain.given_up {
             return;
         }
-        let read = match &mut self.wrapping {
-            None => return self.plain.feed(bytes),
-            Some(Wrapping::Encoded(encoded)) => encoded.decode(bytes, &mut self.plain),
-            Some(Wrapping::HttpBody(messages)) => {
-                messages.feed(bytes, |body| self.plain.feed(body))
-            }
-        };
-        if let Err(reason) = read {
+        let Some(encoded) = &mut self.encoded else { return self.plain.feed(bytes) };
+        if let Err(reason) = encoded.decode(bytes, &mut self.plain) {
             self.plain.give_up(reason);
         }
     }
 
     /// No more comes.
     pub(crate) fn end(&mut self) {
-        let is_whole = match &mut self.wrapping {
-            Some(Wrapping::Encoded(encoded)) => encoded.end(),
-            Some(Wrapping::HttpBody(messages)) => messages.between(),
-            None => true,
-        };
+        let is_whole = self.encoded.as_mut().is_none_or(Encoded::end);
         self.plain.end();
         // Some servers end a stream, but not its encoding.
         let text = &mut self.plain.text;
@@ -202,6 +181,10 @@ impl Reply {
 // === impl Encoded ===
 
 impl Encoded {
+    fn by(decoder: Box<dyn Decoder>) -> Self {
+        Self { decoder, length: 0, decoded: 0 }
+    }
+
     /// No more comes. Whether it has come to its end.
     fn end(&mut self) -> bool {
         self.length == 0 || self.decoder.end()
@@ -211,7 +194,8 @@ impl Encoded {
     fn decode(&mut self, bytes: &[u8], plain: &mut Plain) -> Result<(), NotUnderstood> {
         self.length += bytes.len() as u64;
         let most = self.length.saturating_mul(MAX_RATIO).saturating_add(FREELY_DECODED);
-        let most = most.min(MAX_DECODED);
+        // What grows by nothing is never too large.
+        let most = most.min(MAX_DECODED).max(self.length);
         let decoded = &mut self.decoded;
         self.decoder.decode(bytes, &mut |bytes| {
             *decoded += bytes.len() as u64;

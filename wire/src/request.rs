@@ -140,6 +140,8 @@ struct Said {
     takes_model: bool,
     /// Veo makes no long videos.
     is_for_veo: bool,
+    /// No dialect knows the call: only the model is asked.
+    is_unknown: bool,
     is_whole: bool,
 }
 
@@ -174,7 +176,8 @@ impl Request {
     pub(crate) fn new(shape: &Shape) -> Self {
         let takes_model = shape.asks.model || shape.model.is_none();
         let is_for_veo = shape.asking.is_some_and(|asking| std::ptr::eq(asking, &VEO));
-        let said = Said { takes_model, is_for_veo, ..Said::default() };
+        let is_unknown = shape.asking.is_some_and(|asking| std::ptr::eq(asking, &UNKNOWN));
+        let said = Said { takes_model, is_for_veo, is_unknown, ..Said::default() };
         Self { asks: shape.asks, asking: shape.asking, pass: None, said }
     }
 
@@ -184,16 +187,10 @@ impl Request {
             &mut **self.pass.get_or_insert_with(|| Box::new(Pass::new(asking)));
         let mut finder = Finder { said: &mut self.said, piece, group };
         let is_broken = reader.feed(bytes, &mut finder).is_err();
-        if is_broken || self.said.is_whole || self.knows_all() {
+        if is_broken || self.said.is_over() {
             self.asking = None;
             self.pass = None;
         }
-    }
-
-    /// Of calls that no dialect knows only the model is asked.
-    fn knows_all(&self) -> bool {
-        self.said.model.is_some()
-            && self.asking.is_some_and(|asking| std::ptr::eq(asking, &UNKNOWN))
     }
 
     /// Whether more of the body could say something.
@@ -256,6 +253,12 @@ impl Pass {
 // === impl Said ===
 
 impl Said {
+    /// Whether nothing more counts, wherever the body is cut: the document has ended, and what
+    /// follows it belongs to nothing; or all is known that is asked.
+    fn is_over(&self) -> bool {
+        self.is_whole || self.is_unknown && self.model.is_some()
+    }
+
     fn asked(&mut self) -> &mut Asked {
         self.asked.get_or_insert_default()
     }
@@ -322,9 +325,8 @@ impl Said {
 // === impl Finder ===
 
 impl Finder<'_> {
-    /// Whether the document has ended: what follows it belongs to nothing.
     fn is_over(&self) -> bool {
-        self.said.is_whole
+        self.said.is_over()
     }
 
     /// The piece at hand is whole.

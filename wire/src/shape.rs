@@ -8,7 +8,7 @@ use crate::grpc::{self, Method};
 use crate::host::Host;
 use crate::job;
 use crate::request::{Asking, UNKNOWN, asking};
-use crate::words::word;
+use crate::words::{bounded, whole, word};
 
 /// What of a request's head decides how the call reads.
 #[derive(Clone, Copy)]
@@ -85,6 +85,8 @@ pub struct Shape {
     pub client_retries: Option<u32>,
     /// Whether Google's SDK lost the path, so that nobody can tell what was meant.
     pub has_lost_path: bool,
+    /// Whether nothing says who serves it, and the provider is whose interface it is.
+    pub(crate) is_provider_assumed: bool,
     /// Whether it is a stream that comes where the request does not say.
     pub(crate) streams_unasked: bool,
     /// What the body of the request may add.
@@ -118,7 +120,7 @@ impl Shape {
     /// Reads the head of a request.
     pub fn read(head: &HeadView<'_>) -> Self {
         let host = Host::read(head.host.unwrap_or(""));
-        let path = Path::new(head.path);
+        let path = Path::new(before_query(head.path));
         if head.method == "POST" && grpc::is_grpc(head.headers) {
             return Self::grpc(head, &host, &path);
         }
@@ -158,18 +160,20 @@ impl Shape {
             None => call.region.as_deref().or(signed).map(word),
         };
         // Whoever speaks, a signature for Bedrock is only good there.
-        let provider = host.provider.or(signed.and(Some("aws.bedrock"))).or(call.provider);
+        let stated = host.provider.or(signed.and(Some("aws.bedrock")));
+        let provider = stated.or(call.provider);
         let is_json = may_be_json(head);
         Self {
             dialect: call.dialect,
             asking: asking(&call, head).filter(|_| is_json),
             guardrail: guardrail(head, &call),
-            job: job::named(path),
+            job: job::named(path).and_then(whole),
             operation: Some(word(call.operation)),
             provider: provider.map(word),
-            model: call.model,
+            is_provider_assumed: stated.is_none(),
+            model: call.model.map(bounded),
             region,
-            project: call.project,
+            project: call.project.map(bounded),
             stream: call.stream,
             client_retries: client::retries(head.headers),
             has_lost_path: false,
@@ -196,6 +200,7 @@ impl Shape {
             dialect: Dialect::Other,
             operation: None,
             provider: host.provider.map(word),
+            is_provider_assumed: false,
             model: None,
             region: host.region.map(word),
             project: None,
@@ -213,13 +218,23 @@ impl Shape {
     }
 }
 
+/// The path, whose query a client may have escaped by mistake: keys travel there.
+fn before_query(path: &str) -> &str {
+    if !path.contains('%') {
+        return path;
+    }
+    let query = path.find("%3F").or_else(|| path.find("%3f"));
+    &path[..query.unwrap_or(path.len())]
+}
+
 /// The guardrail that a call to Bedrock is to apply, where its head says so.
 fn guardrail(head: &HeadView<'_>, call: &Call) -> Option<String> {
     if call.dialect != Dialect::Bedrock {
         return None;
     }
     let guardrail = head.headers.value("x-amzn-bedrock-guardrailidentifier")?;
-    Some(String::from_utf8_lossy(guardrail).into_owned()).filter(|name| !name.is_empty())
+    let name = String::from_utf8_lossy(guardrail).into_owned();
+    Some(bounded(name)).filter(|name| !name.is_empty())
 }
 
 /// The region of Bedrock that the caller signed for (SigV4).

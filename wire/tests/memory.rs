@@ -1,7 +1,7 @@
 //! What an open call costs, whatever its reply does: an endless line, a frame of 24 MiB, a body
 //! without an end.
 //!
-//! One test, for all of them are measured by the same allocator.
+//! Each test wants a process of its own, for all of them are measured by the same allocator.
 
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ static MEMORY: PeakAlloc = PeakAlloc;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
+
+const STREAM_GENERATE_CONTENT: &str =
+    "/google.cloud.aiplatform.v1.PredictionService/StreamGenerateContent";
 
 #[test]
 fn no_reply_makes_an_observer_grow() {
@@ -47,6 +50,14 @@ fn no_reply_makes_an_observer_grow() {
     let stream = "application/vnd.amazon.eventstream";
     let converse = "/model/m/converse-stream";
     check_bytes("a frame of 24 MiB", 24 * MIB, converse, stream, &frame, &letters, 8 * KIB);
+
+    // A message as long as a length can say, and within it a string of interest.
+    let (grpc, generate) = ("application/grpc", STREAM_GENERATE_CONTENT);
+    let endless = b"\0\xFF\xFF\xFF\xFF";
+    let id = [&endless[..], b"\x6A\xF0\xFF\xFF\x0F"].concat();
+    check_bytes("a message", few, generate, grpc, endless, &letters, 8 * KIB);
+    check_bytes("an id in a message", few, generate, grpc, &id, &letters, 8 * KIB);
+    check("empty messages", few, generate, grpc, "", &repeated("\0\0\0\0\0"));
 }
 
 /// Choices and short frames are kept, up to a bound.
@@ -124,7 +135,7 @@ fn cost(path: &str, headers: &HeaderMap, feed: impl FnOnce(&mut Observer)) -> us
             host: Some("localhost"),
             path,
             query: None,
-            headers: &HeaderMap::new(),
+            headers,
         }));
         observer.head(200, headers, Duration::ZERO);
         feed(&mut observer);

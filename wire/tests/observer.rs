@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use tidegate_wire::{Ending, ErrorOrigin, HeadView, Observer, Outcome, Record, Shape, UsageSource};
+use tidegate_wire::{
+    Ending, ErrorOrigin, HeadView, JobOutcome, Observer, Outcome, Record, Shape, UsageSource,
+};
 
 #[path = "../../tests/support/encoding.rs"]
 mod encoding;
@@ -329,4 +331,29 @@ fn finish(observer: Observer, ending: Ending, at: Duration) -> Record {
 
 fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+#[test]
+fn an_answer_that_was_cut_does_not_say_how_its_job_came_out() {
+    const PATH: &str =
+        "/v1/projects/p/locations/l/publishers/google/models/veo:fetchPredictOperation";
+    const ANSWER: &[u8] =
+        br#"{"name":"o","done":true,"response":{"videos":[{"gcsUri":"a"},{"gcsUri":"b"}]}}"#;
+    let ask = |answer: &[u8], ending| {
+        let headers = HeaderMap::new();
+        let head =
+            HeadView { method: "POST", host: None, path: PATH, query: None, headers: &headers };
+        let mut observer = Observer::new(Shape::read(&head));
+        observer.head(200, &headers, ms(10));
+        observer.chunk(answer, ms(20));
+        let record = finish(observer, ending, ms(30));
+        let made = record.media.as_ref().and_then(|media| media.videos_made);
+        (record.job.and_then(|job| job.outcome), made)
+    };
+    assert_eq!(ask(ANSWER, Ending::Clean), (Some(JobOutcome::Succeeded), Some(2)));
+    for length in 0..ANSWER.len() {
+        for ending in [Ending::Clean, Ending::Broken, Ending::CallerLeft] {
+            assert_eq!(ask(&ANSWER[..length], ending), (None, None), "{length} {ending:?}");
+        }
+    }
 }

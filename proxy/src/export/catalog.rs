@@ -314,7 +314,7 @@ pub static COST: Family = Family {
     labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM],
     read: |_, series, put| {
         if let Some(cost) = series.cost {
-            put("", Value::Cost(cost));
+            put("", Value::Amount(cost));
         }
     },
 };

@@ -8,7 +8,7 @@ use ::prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, 
 use ::prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::catalog::{FAMILIES, Family, Kind};
-use super::metrics::{self, Point, Registry, Value, dollars};
+use super::metrics::{self, Point, Registry, Value};
 use super::names::Conventions;
 
 /// The content type of [`Prometheus::text`].
@@ -86,21 +86,8 @@ fn encode_point(family: &Family, conventions: Conventions, point: Point) -> Metr
     });
     let mut metric = Metric::from_label(labels.collect());
     match point.value {
-        Value::Counter(count) => {
-            let mut counter = Counter::default();
-            counter.set_value(count as f64);
-            metric.set_counter(counter);
-        }
-        Value::Milliseconds(time) => {
-            let mut counter = Counter::default();
-            counter.set_value(time as f64 / 1e3);
-            metric.set_counter(counter);
-        }
-        Value::Cost(picodollars) => {
-            let mut counter = Counter::default();
-            counter.set_value(dollars(picodollars));
-            metric.set_counter(counter);
-        }
+        Value::Counter(count) => metric.set_counter(counter(count as f64)),
+        Value::Amount(amount) => metric.set_counter(counter(amount.units())),
         Value::Gauge(value) => {
             let mut gauge = Gauge::default();
             gauge.set_value(value as f64);
@@ -109,6 +96,12 @@ fn encode_point(family: &Family, conventions: Conventions, point: Point) -> Metr
         Value::Histogram(histogram) => metric.set_histogram(encode_histogram(&histogram)),
     }
     metric
+}
+
+fn counter(value: f64) -> Counter {
+    let mut counter = Counter::default();
+    counter.set_value(value);
+    counter
 }
 
 /// Buckets of Prometheus are cumulative; the last one, without a bound, goes by itself.

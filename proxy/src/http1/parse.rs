@@ -178,6 +178,7 @@ struct Said<'a> {
     length: Option<u64>,
     chunked: bool,
     keep_alive: bool,
+    closes: bool,
     expects_continue: bool,
     /// Whether `Connection` names it, and whether what it names may all pass.
     upgrade: (bool, Option<bool>),
@@ -190,6 +191,7 @@ impl<'a> Said<'a> {
             length: None,
             chunked: false,
             keep_alive: version == Version::HTTP_11,
+            closes: false,
             expects_continue: false,
             upgrade: (false, None),
         };
@@ -223,13 +225,15 @@ impl<'a> Said<'a> {
                 _ => {}
             }
         }
+        // Whatever else is said of the connection (RFC 9112, section 9.3).
+        said.keep_alive &= !said.closes;
         Ok(said)
     }
 
     fn connection(&mut self, value: &[u8]) -> Result<(), HeadError> {
         for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if option.eq_ignore_ascii_case(b"close") {
-                self.keep_alive = false;
+                self.closes = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 // Over HTTP/1.0 it must be asked for.
                 self.keep_alive = true;
@@ -420,6 +424,15 @@ mod tests {
         assert_eq!(head_length(b"\r"), Ok(None));
         assert_eq!(empty_lines(b"\r\n\r\nGET"), 4);
         assert_eq!(empty_lines(b"\r"), 0);
+    }
+
+    #[test]
+    fn who_closes_closes_whatever_else_it_says() {
+        for value in ["close", "close, keep-alive", "keep-alive, close"] {
+            let parsed =
+                parse(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {value}\r\n\r\n"));
+            assert!(!parsed.expect("legal").keep_alive, "{value}");
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ async fn serve_call(
         Framing::Empty => RequestBody::Empty,
         framing => RequestBody::Http1(Framed::new(conn.clone(), framing)),
     };
-    let request = Request { head, body, framing, expects_continue };
+    let request = Request { head, body, expects_continue };
     let Ok(reply) = or_gone(conn, exchange.notes(), worker.reply(request, &exchange)).await else {
         return Next::Close;
     };

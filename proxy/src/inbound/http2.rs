@@ -20,7 +20,6 @@ use crate::error::{Error, Source};
 use crate::exchange::Exchange;
 use crate::executor::LocalExecutor;
 use crate::head::{Fields, RequestHead, Target};
-use crate::http1::framing::Framing;
 use crate::http1::hop::HopByHop;
 use crate::http1::parse::{self, HeadError};
 use crate::serve::{Request, Worker};
@@ -79,7 +78,7 @@ async fn serve_call(
         true => RequestBody::Empty,
         false => RequestBody::Http2(Http2Body { ahead: VecDeque::new(), incoming }),
     };
-    let request = Request { head, body, framing: Framing::Empty, expects_continue: false };
+    let request = Request { head, body, expects_continue: false };
     let reply = worker.reply(request, &exchange).await?;
     exchange.notes().status(reply.head.status);
     Ok(response(reply, exchange, is_head, deliveries))

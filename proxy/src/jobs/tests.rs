@@ -43,8 +43,7 @@ impl Test {
         let point = points.find(|point| point.labels.last().is_none_or(|label| label == last))?;
         Some(match point.value {
             Value::Counter(count) => count as f64,
-            Value::Milliseconds(time) => time as f64 / 1e3,
-            Value::Cost(picodollars) => picodollars as f64 / 1e12,
+            Value::Amount(amount) => amount.units(),
             Value::Gauge(value) => value as f64,
             Value::Histogram(counted) => counted.sum(),
         })
@@ -173,6 +172,23 @@ fn a_second_look_at_the_end_counts_no_second_job() {
     test.sweep(90 + HOUR);
     assert_eq!(test.value("tidegate_jobs_total", "succeeded"), Some(1.0));
     assert_eq!(test.value("tidegate_jobs_total", "abandoned"), None);
+}
+
+#[test]
+fn a_look_at_a_job_that_was_forgotten_after_its_end_charges_its_video_no_second_time() {
+    let test = Test::new();
+    let at = |time: &str| time.parse().expect("a time");
+    let look = |time| {
+        let mut record = Record { time: at(time), ..done("a") };
+        let job = record.job.as_mut().expect("a job");
+        (job.video_length_s, job.ended) = (Some(12.0), Some(at("2026-11-26T10:00:00Z")));
+        record
+    };
+    assert_eq!(video_seconds(&test.see(look("2026-11-26T10:00:05Z"), 5)), Some(12.0));
+    test.sweep(6 + HOUR);
+    assert_eq!(video_seconds(&test.see(look("2026-11-26T11:00:07Z"), 7 + HOUR)), None);
+    assert_eq!(test.value("tidegate_jobs_total", "succeeded"), Some(1.0));
+    assert_eq!(test.value("tidegate_video_seconds_total", "eu"), Some(12.0));
 }
 
 #[test]

@@ -12,7 +12,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::de::IgnoredAny;
@@ -20,18 +20,18 @@ use serde::{Deserialize, Deserializer};
 use tokio::time::{Instant, timeout};
 use tower::{Layer, Service, ServiceExt};
 
+use crate::ahead::Ahead;
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
 use crate::config::{LimitsConfig, TimeoutsConfig};
 use crate::error::Error;
 use crate::exchange::Wait;
 use crate::head::{RequestHead, ResponseHead};
 use crate::hold::Hold;
-use crate::http1::framing::Decoder;
 use crate::stack::LocalFuture;
 
 mod filter;
 
-pub(crate) use filter::Filtered;
+pub(crate) use filter::{Filter, Filtered};
 
 /// The field by which an answer says that it was asked for its usage.
 const FIELD: &str = "x-tidegate-include-usage";
@@ -167,9 +167,13 @@ impl Adding {
         hold: &mut Hold<'_>,
     ) -> Result<Option<Vec<u8>>, Error> {
         let start = Instant::now();
-        let mut ahead = Ahead::new(call);
+        let Call { head, body, notes } = call;
+        let is_http11 = head.version == http::Version::HTTP_11;
+        let expects_continue = is_http11 && head.fields.get("expect").is_some();
+        let mut ahead = Ahead::new(body, expects_continue);
+        let mut whole = Vec::new();
         loop {
-            let read = poll_fn(|cx| ahead.poll(cx, call));
+            let read = poll_fn(|cx| ahead.poll(cx, body, |run| whole.extend_from_slice(run)));
             let Ok(read) = timeout(self.body_idle, read).await else {
                 return Err(Error::BodyTimeout { limit_s: self.body_idle.as_secs() });
             };
@@ -178,12 +182,12 @@ impl Adding {
                 n => hold.more(n as u64),
             }
             if !hold.may_hold_more(&self.limits) {
-                call.notes.waited(Wait::Body, start.elapsed());
+                notes.waited(Wait::Body, start.elapsed());
                 return Ok(None);
             }
         }
-        call.notes.waited(Wait::Body, start.elapsed());
-        Ok((!ahead.has_trailers()).then_some(ahead.payload))
+        notes.waited(Wait::Body, start.elapsed());
+        Ok((!ahead.has_trailers(body)).then_some(whole))
     }
 }
 
@@ -194,70 +198,6 @@ fn is_sealed(head: &RequestHead) -> bool {
         ["content-encoding", "content-md5", "digest", "content-digest", "x-amz-content-sha256"];
     let signature = head.fields.get("authorization").unwrap_or_default();
     signature.starts_with(b"AWS4") || SEALS.iter().any(|name| head.fields.get(name).is_some())
-}
-
-/// A body that is read ahead of its way.
-struct Ahead {
-    /// Follows the framing of HTTP/1.1.
-    decoder: Option<Decoder>,
-    looked_at: usize,
-    payload: Vec<u8>,
-    /// Whether the caller holds the body back until it hears `100 Continue`.
-    expects_continue: bool,
-}
-
-impl Ahead {
-    fn new(Call { head, body, .. }: &Call) -> Self {
-        let decoder = match body {
-            RequestBody::Http1(framed) => Some(framed.decoder().clone()),
-            _ => None,
-        };
-        let mut payload = Vec::new();
-        if let RequestBody::Http2(body) = body {
-            let data = body.ahead.iter().filter_map(|frame| frame.data_ref());
-            data.for_each(|bytes| payload.extend_from_slice(bytes));
-        }
-        let is_http11 = head.version == http::Version::HTTP_11;
-        let expects_continue = is_http11 && head.fields.get("expect").is_some();
-        Self { decoder, looked_at: 0, payload, expects_continue }
-    }
-
-    fn has_trailers(&self) -> bool {
-        self.decoder.as_ref().is_some_and(|decoder| !decoder.trailers().is_empty())
-    }
-
-    /// Reads a piece; how much of it there is, and 0 at the end.
-    fn poll(&mut self, cx: &mut Context<'_>, call: &mut Call) -> Poll<Result<usize, Error>> {
-        match (&mut call.body, &mut self.decoder) {
-            (RequestBody::Http2(body), _) => match ready!(body.poll_ahead(cx)) {
-                Some(Ok(data)) => {
-                    self.payload.extend_from_slice(&data);
-                    Poll::Ready(Ok(data.len()))
-                }
-                Some(Err(_)) => Poll::Ready(Err(Error::CallerLeft)),
-                None => Poll::Ready(Ok(0)),
-            },
-            (RequestBody::Http1(framed), Some(decoder)) => loop {
-                let (from, payload) = (self.looked_at, &mut self.payload);
-                let taken = framed.conn.peek(|ahead| {
-                    decoder.advance(&ahead[from..], |run| payload.extend_from_slice(run))
-                });
-                let taken = taken.map_err(|error| Error::Body(error.into()))?;
-                self.looked_at += taken;
-                if taken > 0 || decoder.is_done() {
-                    return Poll::Ready(Ok(taken));
-                }
-                if std::mem::take(&mut self.expects_continue) && self.looked_at == 0 {
-                    let _ = framed.conn.poll_write(cx, b"HTTP/1.1 100 Continue\r\n\r\n");
-                }
-                match ready!(framed.conn.poll_fill(cx)) {
-                    Ok(0) | Err(_) => return Poll::Ready(Err(Error::CallerLeft)),
-                    Ok(_) => {}
-                }
-            },
-            _ => Poll::Ready(Ok(0)),
-        }
-    }
 }
 
 /// Takes the body, which has come whole, off its connection.
@@ -297,7 +237,7 @@ fn stated<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 
 /// The same body with the question for its usage in it; `None` where it does not ask for a stream,
 /// says something of its usage, or is not to be understood.
-fn asking(body: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn asking(body: &[u8]) -> Option<Vec<u8>> {
     let request: Request = serde_json::from_slice(body).ok()?;
     let (at, question) = match (request.stream, request.stream_options) {
         (Some(true), None) => {

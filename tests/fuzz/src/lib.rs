@@ -6,15 +6,23 @@
 pub mod seeds;
 
 mod chunked;
+mod content;
 mod encoded;
 mod event_stream;
 mod frames;
+mod grpc;
 mod head;
+mod hints;
+mod include_usage;
 mod input;
 mod json;
 mod json_array;
+mod members;
 mod observer;
+mod picture;
 mod pieces;
+mod protobuf;
+mod request;
 mod shape;
 mod sse;
 
@@ -30,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("event_stream", event_stream::event_stream),
     ("json", json::json),
     ("json_array", json_array::json_array),
+    ("protobuf", protobuf::protobuf),
     ("encoded", encoded::encoded),
     ("shape", shape::shape),
     ("openai_chat", observer::openai_chat),
@@ -40,7 +49,16 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("bedrock_converse", observer::bedrock_converse),
     ("bedrock_invoke", observer::bedrock_invoke),
     ("generate", observer::generate),
+    ("ollama", observer::ollama),
+    ("cohere", observer::cohere),
+    ("grpc", grpc::grpc),
+    ("request", request::request),
+    ("picture", picture::picture),
+    ("hints", hints::hints),
+    ("content", content::content),
     ("request_head", head::request_head),
     ("reply_head", head::reply_head),
     ("chunked", chunked::chunked),
+    ("usage_question", include_usage::usage_question),
+    ("usage_filter", include_usage::usage_filter),
 ];

@@ -81,6 +81,12 @@ pub(crate) const BEDROCK_INVOKE: Kind = Kind {
 pub(crate) const GENERATE: Kind =
     Kind { dialect: Dialect::Generate, word: ("", true), usual: "POST localhost /generate" };
 
+pub(crate) const OLLAMA: Kind =
+    Kind { dialect: Dialect::Generate, word: ("/api/", true), usual: "POST localhost /api/chat" };
+/// Cohere's dialect has no word of its own.
+pub(crate) const COHERE: Kind =
+    Kind { dialect: Dialect::Other, word: ("/v2/", true), usual: "POST api.cohere.com /v2/chat" };
+
 pub(crate) fn openai_chat(data: &[u8]) {
     observe(&OPENAI_CHAT, data);
 }
@@ -111,6 +117,14 @@ pub(crate) fn bedrock_invoke(data: &[u8]) {
 
 pub(crate) fn generate(data: &[u8]) {
     observe(&GENERATE, data);
+}
+
+pub(crate) fn ollama(data: &[u8]) {
+    observe(&OLLAMA, data);
+}
+
+pub(crate) fn cohere(data: &[u8]) {
+    observe(&COHERE, data);
 }
 
 fn observe(kind: &Kind, data: &[u8]) {
@@ -245,7 +259,7 @@ fn headers(content_type: &'static str, choices: u8) -> HeaderMap {
 }
 
 /// What holds of every record.
-fn check(record: &Record, ending: Ending) {
+pub(crate) fn check(record: &Record, ending: Ending) {
     let outcome = record.outcome.expect("a record has an outcome");
     if ending != Ending::Clean {
         assert_ne!(outcome, Outcome::Completed, "{record:?}");
@@ -269,7 +283,7 @@ fn check(record: &Record, ending: Ending) {
 }
 
 /// The line that is written is the JSON that serde would write.
-fn check_line(record: &Record) {
+pub(crate) fn check_line(record: &Record) {
     let mut line = Vec::new();
     record.write_json(&mut line);
     let line = line.trim_ascii_end();

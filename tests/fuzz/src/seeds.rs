@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tidegate_wire::Ending;
 
+use crate::encoded::{self, CODINGS};
 use crate::observer::{self, CONTENT_TYPES, ENDINGS, Kind, STATUSES};
-use crate::{encoded, frames};
+use crate::{content, frames, request};
+
+mod made;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures");
 
@@ -36,9 +39,19 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "bedrock_converse" => calls(&observer::BEDROCK_CONVERSE),
         "bedrock_invoke" => calls(&observer::BEDROCK_INVOKE),
         "generate" => calls(&observer::GENERATE),
+        "ollama" => calls(&observer::OLLAMA),
+        "cohere" => calls(&observer::COHERE),
+        "protobuf" => made::protobuf(),
+        "grpc" => made::grpc(),
+        "request" => per_case(Case::request),
+        "picture" => made::pictures(),
+        "hints" => [per_case(Case::hints), made::hints()].concat(),
+        "content" => per_case(Case::content),
         "request_head" => per_case(|case| Some(case.request_head())),
         "reply_head" => per_case(|case| Some(case.reply_head())),
         "chunked" => per_case(|case| Some(case.chunked())),
+        "usage_question" => per_case(Case::usage_question),
+        "usage_filter" => per_case(Case::usage_filter),
         _ => Vec::new(),
     }
 }
@@ -152,11 +165,12 @@ impl Case {
         let kind = [&observer::OPENAI_CHAT, &observer::ANTHROPIC];
         let kind = kind.iter().position(|kind| kind.has(&self.line()))? as u8;
         // Some are compressed by the target, some come so.
+        let coding = self.reply.len() / 2 % CODINGS.len();
         let (raw, reply) = match self.reply.len() % 2 {
             0 => (0, self.reply.clone()),
-            _ => (2, encoded::gzip(&self.reply, 6)),
+            _ => (encoded::RAW, (CODINGS[coding].1)(&self.reply, 6)),
         };
-        Some([&[kind | raw, 6], self.call(reply).as_slice()].concat())
+        Some([&[kind | raw | (coding as u8) << 3, 6], self.call(reply).as_slice()].concat())
     }
 
     fn shape(&self) -> Vec<u8> {
@@ -184,6 +198,46 @@ impl Case {
             _ => "transfer-encoding: chunked\r\n".to_owned(),
         };
         cut_as_usual(format!("HTTP/1.1 {status} Word\r\n{fields}{body}\r\n").as_bytes())
+    }
+
+    fn request(&self) -> Option<Vec<u8>> {
+        let body = Some(self.body()).filter(|body| !body.is_empty())?;
+        // The path whose last word is the same; each is read as another, too.
+        let word = |path: &str| path.rsplit(['/', ':']).next().map(str::to_owned);
+        let is_it = |path: &&str| word(path) == word(self.text("request", "path"));
+        let path = place(request::PATHS, is_it);
+        Some([&[path, 0, 7], body.as_bytes()].concat())
+    }
+
+    fn hints(&self) -> Option<Vec<u8>> {
+        let fields = Some(self.fields("response", "\n")).filter(|fields| !fields.is_empty())?;
+        let status = self.case["response"]["status"].as_u64().unwrap_or_default();
+        let status = place(STATUSES, |known| u64::from(*known) == status);
+        Some([&[status], fields.as_bytes()].concat())
+    }
+
+    fn content(&self) -> Option<Vec<u8>> {
+        let path = self.text("request", "path");
+        let word = |path: &str| path.rsplit(['/', ':']).next().map(str::to_owned);
+        let known = content::PATHS.iter().position(|known| word(known) == word(path))?;
+        let kind = self.case["response"]["headers"]["content-type"].as_str().unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default();
+        let kind = place(content::CONTENT_TYPES, |known| *known == kind);
+        let body = self.body();
+        // Every other is compressed, and of some little is kept.
+        let choices = self.reply.len() as u8 & 5;
+        let [high, low] = (body.len() as u16).to_be_bytes();
+        let front = [known as u8, kind, choices, 1, 7, high, low];
+        Some([&front, body.as_bytes(), &self.reply].concat())
+    }
+
+    fn usage_question(&self) -> Option<Vec<u8>> {
+        Some(self.body().into_bytes()).filter(|body| !body.is_empty())
+    }
+
+    fn usage_filter(&self) -> Option<Vec<u8>> {
+        let is_stream = matches!(self.file, "reply.sse");
+        is_stream.then(|| [&[0, 7, 0], self.reply.as_slice()].concat())
     }
 
     fn chunked(&self) -> Vec<u8> {

@@ -40,7 +40,8 @@ fn reply(event: &Value, choices: &mut Choices) {
     let several = ["generations", "outputs", "results"];
     let several = several.into_iter().flat_map(|key| each(event, key)).enumerate();
     for (at, piece) in several {
-        more(piece, at as u64 + index(piece, "index"), choices);
+        let at = (at as u64).saturating_add(index(piece, "index"));
+        more(piece, at, choices);
     }
     more(event, 0, choices);
 }

@@ -565,3 +565,17 @@ fn a_call_without_content_keeps_none_and_content_is_never_shown() {
     content.request(b"hush");
     assert_eq!(format!("{content:?}"), "***");
 }
+
+#[test]
+fn a_content_type_without_end_takes_no_room_that_is_not_budgeted() {
+    let mut fields = HeaderMap::new();
+    let long = format!("text/event-stream;{}", "x".repeat(60_000));
+    fields.insert("content-type", long.parse().expect("a value"));
+    let mut content = Content::of(CHAT, &fields, &Budget::new(PLENTY)).expect("a chat");
+    content.head(&fields);
+    for body in [&content.request, &content.response] {
+        assert!(body.content_type.as_ref().is_some_and(|kind| kind.capacity() <= MAX_TYPE));
+    }
+    content.response(b"data: {\"choices\":[{\"message\":{\"content\":\"hi\"}}]}\n\n");
+    assert_eq!(content.messages().output.len(), 1);
+}

@@ -174,6 +174,8 @@ pub(crate) enum Count {
     CacheReadElsewhere,
     /// Input written to a cache.
     CacheWrite,
+    /// Of that, what is kept for an hour instead of minutes: it has a price of its own.
+    CacheWriteLong,
     /// Output spent on reasoning.
     Reasoning,
     /// The same, in a place that counts only where no other states it.

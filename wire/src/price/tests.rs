@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::UsageSource;
+use std::time::Duration;
+
+use crate::{Ending, HeadView, Observer, Shape, UsageSource};
 
 fn prices(entries: Value) -> Prices {
     serde_json::from_value(json!({ "version": "v1", "prices": entries })).expect("a table")
@@ -62,6 +64,65 @@ fn what_has_no_price_makes_the_call_unpriced_and_never_free() {
     prices.apply(&mut record);
     assert_eq!((record.cost_usd, record.unpriced), (Some(45e-6), None));
     assert_eq!(record.price_version.as_deref(), Some("v1"));
+}
+
+#[test]
+fn who_only_speaks_like_a_provider_is_not_priced_as_that_one() {
+    let own = json!([{ "models": ["m"], "provider": "openai", "input": 3, "output": 15 }]);
+    let anybody = json!([{ "models": ["m"], "input": 1, "output": 1 }]);
+    let assumed = || Record { is_provider_assumed: true, ..call("m", [10, 0, 0, 1]) };
+    assert_eq!(prices(own.clone()).cost(&call("m", [10, 0, 0, 1])), dollars(45e-6));
+    assert_eq!(prices(own).cost(&assumed()), UNPRICED);
+    assert_eq!(prices(anybody).cost(&assumed()), dollars(11e-6));
+}
+
+#[test]
+fn a_call_that_ended_before_its_last_count_is_unpriced_and_not_cheap() {
+    let prices = prices(json!([{ "models": ["m"], "input": 3, "output": 15 }]));
+    let partial = UsageSource::Partial;
+    let cut = Record { usage_source: Some(partial), ..call("m", [1000, 0, 0, 1]) };
+    assert_eq!(prices.cost(&cut), UNPRICED);
+}
+
+#[test]
+fn what_is_cached_for_an_hour_is_not_priced_as_what_is_cached_for_minutes() {
+    let prices =
+        prices(json!([{ "models": ["m"], "input": 3, "cache_write": 3.75, "output": 15 }]));
+    let written = |hour: u64| {
+        let headers = http::HeaderMap::new();
+        let path = "/v1/messages";
+        let head = HeadView { method: "POST", host: None, path, query: None, headers: &headers };
+        let mut observer = Observer::new(Shape::read(&head));
+        observer.head(200, &headers, Duration::ZERO);
+        let usage = json!({
+            "input_tokens": 10,
+            "output_tokens": 1,
+            "cache_creation_input_tokens": 100,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": 100 - hour,
+                "ephemeral_1h_input_tokens": hour,
+            },
+        });
+        let answer = json!({ "model": "m", "stop_reason": "end_turn", "usage": usage });
+        observer.chunk(answer.to_string().as_bytes(), Duration::ZERO);
+        let mut record = Record::default();
+        observer.finish(Ending::Clean, Duration::ZERO, &mut record);
+        prices.cost(&record)
+    };
+    assert_eq!(written(0), dollars((10.0 * 3.0 + 100.0 * 3.75 + 15.0) / 1e6));
+    assert_eq!(written(1), UNPRICED);
+}
+
+#[test]
+fn no_count_is_too_large_to_be_reckoned_with() {
+    let prices = prices(json!([
+        { "models": ["m"], "input": 1e6, "cached": 1e6, "cache_write": 1e6, "output": 1e6,
+          "image": 1e6, "video_second": 1e6 },
+    ]));
+    let media =
+        Media { images_made: Some(u64::MAX), video_seconds: Some(f64::MAX), ..Media::default() };
+    let all = Record { media: Some(Box::new(media)), ..call("m", [u64::MAX; 4]) };
+    assert!(prices.cost(&all).usd.is_some_and(f64::is_finite));
 }
 
 #[test]

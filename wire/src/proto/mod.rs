@@ -42,6 +42,8 @@ pub struct Reader<F: 'static> {
     left: u64,
     /// What is kept of a string that was cut in two.
     kept: Vec<u8>,
+    /// The message is broken: its end is none.
+    is_broken: bool,
     /// How many of the levels are open, the message itself not counted.
     live: u8,
     levels: [Level; MAX_LIVE],
@@ -83,13 +85,20 @@ impl<F: Copy> Reader<F> {
             at: 0,
             left: 0,
             kept: Vec::new(),
+            is_broken: false,
             live: 0,
             levels: [Level { node: ROOT, value: DEAD, end: u64::MAX }; MAX_LIVE],
         }
     }
 
     /// Reads on.
-    pub fn feed(&mut self, mut bytes: &[u8], sink: &mut impl Sink<F>) -> Result<(), Malformed> {
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink<F>) -> Result<(), Malformed> {
+        let read = self.read(bytes, sink);
+        self.is_broken |= read.is_err();
+        read
+    }
+
+    fn read(&mut self, mut bytes: &[u8], sink: &mut impl Sink<F>) -> Result<(), Malformed> {
         while !bytes.is_empty() {
             let used = match self.step {
                 Step::Tag | Step::Varint | Step::Length => self.number(bytes, sink)?,
@@ -108,7 +117,8 @@ impl<F: Copy> Reader<F> {
 
     /// The message has ended. The reader is then as new.
     pub fn end(&mut self, sink: &mut impl Sink<F>) -> Result<(), Malformed> {
-        let is_whole = self.step == Step::Tag && self.bits == 0 && self.live == 0;
+        let is_between = self.step == Step::Tag && self.bits == 0 && self.live == 0;
+        let is_whole = !std::mem::take(&mut self.is_broken) && is_between;
         self.step = Step::Tag;
         (self.varint, self.bits) = (0, 0);
         (self.at, self.live) = (0, 0);

@@ -49,11 +49,13 @@ impl Record {
         line.text("url.path", self.path.as_deref());
         line.plain("http.response.status_code", self.status);
         line.plain("rpc.grpc.status_code", self.grpc_status);
+        line.text("tidegate.upgrade", self.upgrade.as_deref());
         line.text("tidegate.outcome", self.outcome.map(Outcome::as_str));
         line.text("tidegate.route", self.route.as_deref());
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
         line.plain("tidegate.attempts", self.attempts);
+        line.plain("tidegate.client_retries", self.client_retries);
         line.text("error.type", self.error_type.as_deref());
         line.text("tidegate.error.code", self.error_code.as_deref());
         line.text("tidegate.error.origin", self.error_origin.map(ErrorOrigin::as_str));
@@ -86,8 +88,6 @@ impl Record {
             job.write(&mut line);
         }
         line.text("tidegate.not_understood", self.not_understood.as_deref());
-        line.text("tidegate.upgrade", self.upgrade.as_deref());
-        line.plain("tidegate.client_retries", self.client_retries);
         line.end();
     }
 }
@@ -237,11 +237,13 @@ mod tests {
             path: Some("path \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             status: Some(443),
             grpc_status: Some(8),
+            upgrade: Some("a".into()),
             outcome: Some(Outcome::Completed),
             route: Some("a".into()),
             upstream: Some("a".into()),
             caller: Some("a".into()),
             attempts: Some(3),
+            client_retries: Some(1),
             error_type: Some("error_type \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             error_code: Some("error_code \"\\ \n \u{1b} \u{9b} ü 😀".into()),
             error_origin: Some(ErrorOrigin::Quota),
@@ -287,13 +289,13 @@ mod tests {
                 video_count: Some(2),
             })),
             not_understood: Some("a".into()),
-            upgrade: Some("a".into()),
             // These have no keys.
+            is_provider_assumed: false,
+            has_long_cache_write: false,
             is_sampled: None,
             sent_s: None,
             moments: Vec::new(),
             content: None,
-            client_retries: Some(1),
         }
     }
 

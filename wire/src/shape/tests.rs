@@ -192,3 +192,58 @@ fn a_session_over_websocket_is_recognised_where_one_is_asked_for() {
         headers.clear();
     }
 }
+
+#[test]
+fn a_provider_is_stated_by_its_host_or_a_signature_and_else_only_assumed() {
+    for (host, path, provider, is_assumed) in [
+        ("api.openai.com", "/v1/chat/completions", "openai", false),
+        ("localhost", "/v1/chat/completions", "openai", true),
+        ("vllm.default.svc", "/v1/messages", "anthropic", true),
+        ("127.0.0.1", "/v1beta/models/m:generateContent", "gcp.gemini", true),
+        (
+            "generativelanguage.googleapis.com",
+            "/v1beta/models/m:generateContent",
+            "gcp.gemini",
+            false,
+        ),
+    ] {
+        let shape = shape("POST", host, path);
+        assert_eq!(shape.provider.as_deref(), Some(provider), "{host}{path}");
+        assert_eq!(shape.is_provider_assumed, is_assumed, "{host}{path}");
+    }
+    let mut headers = HeaderMap::new();
+    let signature = "AWS4-HMAC-SHA256 Credential=A/20261126/us-east-1/bedrock/aws4_request";
+    headers.insert("authorization", signature.parse().expect("a value"));
+    assert!(!read("POST", "localhost", "/model/m/converse", &headers).is_provider_assumed);
+}
+
+#[test]
+fn what_a_head_makes_up_is_kept_to_a_bound() {
+    let long = "x".repeat(60_000);
+    for path in [
+        format!("/model/{long}/converse"),
+        format!("/v1/projects/{long}/locations/{long}/publishers/google/models/{long}:predict"),
+        format!("/openai/deployments/{long}/chat/completions"),
+        format!("/async-invoke/{long}"),
+        format!("/v1/videos/{long}"),
+    ] {
+        for method in ["GET", "POST"] {
+            let mut headers = HeaderMap::new();
+            let name = "x-amzn-bedrock-guardrailidentifier";
+            headers.insert(name, long.parse().expect("a value"));
+            let shape = read(method, &format!("{long}-aiplatform.googleapis.com"), &path, &headers);
+            let kept = [shape.model, shape.project, shape.guardrail, shape.job];
+            for text in kept.iter().flatten() {
+                assert!(text.len() <= 1024, "{} bytes", text.len());
+            }
+            assert!(shape.region.is_none_or(|region| region.len() <= 1024));
+        }
+    }
+}
+
+#[test]
+fn a_query_whose_mark_was_escaped_is_no_part_of_a_name() {
+    let path = "/v1beta/models/veo/operations/abc%3Fkey=secret";
+    let shape = shape("GET", "localhost", path);
+    assert!(shape.job.is_none_or(|job| job.ends_with("/operations/abc")));
+}

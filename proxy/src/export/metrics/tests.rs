@@ -1,5 +1,7 @@
 //! What is counted, and for whom.
 
+use tidegate_wire::Outcome;
+
 use super::*;
 
 fn registry() -> Registry {
@@ -193,8 +195,9 @@ fn costs_add_up_exactly_and_what_has_no_price_is_counted_apart() {
 
     let cost = points(&registry, "tidegate_cost_usd_total");
     assert_eq!(cost.len(), 1, "{cost:?}");
-    assert_eq!(cost[0].value, Value::Cost(100_000_000), "a thousand tenths of a millionth");
-    assert_eq!(dollars(100_000_000), 0.0001);
+    let sum = Amount::new(0.0001);
+    assert_eq!(cost[0].value, Value::Amount(sum), "a thousand tenths of a millionth");
+    assert_eq!(sum.units(), 0.0001);
     let calls: BTreeMap<_, _> = points(&registry, "tidegate_unpriced_calls_total")
         .into_iter()
         .map(|point| (point.labels[0].clone(), point.value))

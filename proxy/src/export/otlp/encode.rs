@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::export::catalog::{self, Family, Kind};
-use crate::export::metrics::{Histogram, Point, Snapshot, Value, dollars};
+use crate::export::metrics::{Histogram, Point, Snapshot, Value};
 use crate::export::names::Conventions;
 
 /// A snapshot as one push.
@@ -95,8 +95,7 @@ fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPo
 
     let value = match value {
         Value::Counter(count) => AsInt(i64::try_from(count).unwrap_or(i64::MAX)),
-        Value::Milliseconds(time) => AsDouble(time as f64 / 1e3),
-        Value::Cost(picodollars) => AsDouble(dollars(picodollars)),
+        Value::Amount(amount) => AsDouble(amount.units()),
         Value::Gauge(value) => AsInt(value),
         Value::Histogram(_) => unreachable!("a family has one kind of value"),
     };

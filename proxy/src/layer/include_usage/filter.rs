@@ -16,6 +16,9 @@ use crate::error::Error;
 
 /// Bytes of one event that are held. A usage chunk has some hundred.
 const MAX_HELD: usize = 64 * 1024;
+/// Bytes in which it must be told whether there are choices, and blanks in front of an event's data:
+/// they are looked at again with every byte that comes.
+const MAX_UNTOLD: usize = 64;
 
 /// The body of an answer without its usage chunk.
 #[derive(Debug)]
@@ -35,7 +38,7 @@ enum After {
 
 /// Follows a stream of events, wherever it is cut.
 #[derive(Debug, Default)]
-struct Filter {
+pub(crate) struct Filter {
     /// The event at hand, while it may be the one; empty in front of an event.
     held: Vec<u8>,
     /// Up to here it was searched for its choices.
@@ -95,13 +98,13 @@ impl Filtered {
 
 impl Filter {
     /// Takes a piece of the stream, and gives what of it can go on.
-    fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        // What is empty does not tell what follows a CR.
+        let Some(first) = bytes.first() else { return };
         let mut rest = bytes;
-        if std::mem::take(&mut self.after_cr)
-            && let Some((b'\n', behind)) = rest.split_first()
-        {
+        if std::mem::take(&mut self.after_cr) && *first == b'\n' {
             self.rest_of_line_end(out);
-            rest = behind;
+            rest = &bytes[1..];
         }
         while !rest.is_empty() {
             let text = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
@@ -180,7 +183,7 @@ impl Filter {
     }
 
     /// No more comes.
-    fn end(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn end(&mut self, out: &mut Vec<u8>) {
         if !is_usage_chunk(&self.held) {
             self.release(out);
         }
@@ -195,7 +198,10 @@ impl Filter {
         if self.held[..start] != DATA[..start] {
             return false;
         }
-        if !matches!(self.held[start..].trim_ascii_start().first(), None | Some(b'{')) {
+        let behind = &self.held[start..];
+        let front = behind.iter().take(MAX_UNTOLD + 1);
+        let blanks = front.take_while(|byte| byte.is_ascii_whitespace()).count();
+        if blanks > MAX_UNTOLD || !matches!(behind.get(blanks), None | Some(b'{')) {
             return false;
         }
         // A text cannot contain the name with bare quotes on both sides.
@@ -216,11 +222,18 @@ impl Filter {
     }
 }
 
-/// Whether a list with something in it follows its name; `None` where that has yet to come.
+/// Whether a list with something in it follows its name; `None` where that has yet to come. What
+/// is too far off counts as one.
 fn first_choice(behind: &[u8]) -> Option<bool> {
-    let mut bytes = behind.iter().filter(|byte| !byte.is_ascii_whitespace());
-    let is_list = *bytes.next()? == b':' && *bytes.next()? == b'[';
-    Some(is_list && *bytes.next()? != b']')
+    let near = behind.iter().take(MAX_UNTOLD);
+    let mut bytes = near.filter(|byte| !byte.is_ascii_whitespace());
+    let mut is = |wanted| bytes.next().map(|byte| *byte == wanted);
+    let told = match (is(b':'), is(b'[')) {
+        (Some(true), Some(true)) => is(b']').map(|is_empty| !is_empty),
+        (Some(false), _) | (_, Some(false)) => Some(false),
+        _ => None,
+    };
+    told.or((behind.len() > MAX_UNTOLD).then_some(true))
 }
 
 /// A chunk that has usage and no choices.
@@ -267,7 +280,7 @@ mod tests {
         let bytes = stream.as_bytes();
         for at in 0..=bytes.len() {
             let (front, back) = bytes.split_at(at);
-            assert_eq!(filtered([front, back]), expected, "cut at {at}");
+            assert_eq!(filtered([front, b"", back]), expected, "cut at {at}");
         }
         assert_eq!(filtered(bytes.chunks(1)), expected);
     }
@@ -341,6 +354,13 @@ mod tests {
         let (mut filter, mut out) = (Filter::default(), Vec::new());
         filter.feed(ROLE.as_bytes(), &mut out);
         assert_eq!(out, ROLE.as_bytes(), "a whole event goes on at once");
+        for front in ["data:", "data: {\"choices\"", "data: {\"choices\":["] {
+            let (mut filter, mut out) = (Filter::default(), Vec::new());
+            filter.feed(front.as_bytes(), &mut out);
+            assert!(out.is_empty(), "{front}");
+            (0..=MAX_UNTOLD).for_each(|_| filter.feed(b" ", &mut out));
+            assert!(!out.is_empty(), "{front} and blanks without end");
+        }
     }
 
     #[test]

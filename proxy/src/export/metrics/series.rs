@@ -1,0 +1,281 @@
+//! What is counted of calls that look alike.
+
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use tidegate_wire::{ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
+
+use super::value::{Amount, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS};
+use crate::export::catalog::{MEDIA_KINDS, TOKEN_TYPES, UNPRICED_TYPES};
+
+/// What tells the series of calls apart.
+#[derive(Clone, Debug)]
+pub(in crate::export) struct Labels {
+    pub(in crate::export) model: Arc<str>,
+    pub(in crate::export) provider: Arc<str>,
+    pub(in crate::export) operation: Arc<str>,
+    pub(in crate::export) region: Arc<str>,
+    pub(in crate::export) route: Arc<str>,
+    pub(in crate::export) upstream: Arc<str>,
+    pub(in crate::export) stream: Option<bool>,
+    pub(in crate::export) status: Option<u16>,
+    pub(in crate::export) outcome: Option<Outcome>,
+    pub(in crate::export) error_origin: Option<ErrorOrigin>,
+}
+
+/// All that is counted of calls with the same labels; each metric is a sum over some of these.
+#[derive(Clone, Debug)]
+pub(in crate::export) struct Series {
+    pub(in crate::export) calls: u64,
+    pub(in crate::export) usage_absent: u64,
+    /// By the types of [`TOKEN_TYPES`]; absent until one was stated.
+    pub(in crate::export) tokens: [Option<u64>; TOKEN_TYPES.len()],
+    /// In dollars; absent until a call had a cost.
+    pub(in crate::export) cost: Option<Amount>,
+    pub(in crate::export) unpriced: u64,
+    /// By the types of [`UNPRICED_TYPES`].
+    pub(in crate::export) unpriced_tokens: [u64; UNPRICED_TYPES.len()],
+    pub(in crate::export) duration: Histogram,
+    pub(in crate::export) time_to_first_token: Histogram,
+    pub(in crate::export) time_per_output_token: Histogram,
+    pub(in crate::export) overhead: Histogram,
+    pub(in crate::export) input_usage: Histogram,
+    pub(in crate::export) output_usage: Histogram,
+    /// Times to the first token, by [`SIZE_CLASSES`]; absent until there is one.
+    pub(in crate::export) by_input: Option<Box<[Histogram; SIZE_CLASSES.len()]>>,
+    /// By the kinds of [`MEDIA_KINDS`].
+    pub(in crate::export) media: [u64; MEDIA_KINDS.len()],
+}
+
+/// [`Labels`], borrowed from a record.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key<'a> {
+    pub(super) model: &'a str,
+    pub(super) provider: &'a str,
+    pub(super) operation: &'a str,
+    pub(super) region: &'a str,
+    pub(super) route: &'a str,
+    pub(super) upstream: &'a str,
+    pub(super) stream: Option<bool>,
+    pub(super) status: Option<u16>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) error_origin: Option<ErrorOrigin>,
+}
+
+/// Lets a map of [`Labels`] be asked with a [`Key`], so that looking up allocates nothing.
+pub(super) trait Keyed {
+    fn key(&self) -> Key<'_>;
+}
+
+// === impl Series ===
+
+impl Series {
+    pub(super) fn new() -> Self {
+        Self {
+            calls: 0,
+            usage_absent: 0,
+            tokens: [None; TOKEN_TYPES.len()],
+            cost: None,
+            unpriced: 0,
+            unpriced_tokens: [0; UNPRICED_TYPES.len()],
+            duration: Histogram::new(SECONDS),
+            time_to_first_token: Histogram::new(SECONDS),
+            time_per_output_token: Histogram::new(SECONDS_PER_TOKEN),
+            overhead: Histogram::new(SECONDS_ADDED),
+            input_usage: Histogram::new(TOKENS),
+            output_usage: Histogram::new(TOKENS),
+            by_input: None,
+            media: [0; MEDIA_KINDS.len()],
+        }
+    }
+
+    pub(super) fn add(&mut self, record: &Record) {
+        self.calls += 1;
+        self.usage_absent += u64::from(record.lacks_usage());
+        let tokens = [
+            record.input_tokens,
+            record.output_tokens,
+            record.cache_read_tokens,
+            record.cache_creation_tokens,
+            record.reasoning_tokens,
+        ];
+        for (sum, stated) in self.tokens.iter_mut().zip(tokens) {
+            merge_stated(sum, stated);
+        }
+        self.add_cost(record);
+        self.duration.observe(record.duration_s);
+        self.time_to_first_token.observe(record.time_to_first_token_s);
+        self.time_per_output_token.observe(record.time_per_output_token_s);
+        self.overhead.observe(record.overhead_s);
+        self.input_usage.observe(record.input_tokens.map(|tokens| tokens as f64));
+        self.output_usage.observe(record.output_tokens.map(|tokens| tokens as f64));
+        self.add_by_input(record);
+        if let Some(media) = record.media.as_deref() {
+            self.add_media(media);
+        }
+    }
+
+    fn add_by_input(&mut self, record: &Record) {
+        let Some(class) = record.size_class.as_deref() else { return };
+        if record.time_to_first_token_s.is_some()
+            && let Some(at) = SIZE_CLASSES.iter().position(|known| *known == class)
+        {
+            self.by_input.get_or_insert_with(by_input)[at].observe(record.time_to_first_token_s);
+        }
+    }
+
+    fn add_media(&mut self, media: &Media) {
+        let counts = [media.images, media.audios, media.videos, media.documents];
+        for (sum, count) in self.media.iter_mut().zip(counts) {
+            *sum = sum.saturating_add(count.unwrap_or(0));
+        }
+    }
+
+    fn add_cost(&mut self, record: &Record) {
+        merge_cost(&mut self.cost, record.cost_usd.map(Amount::new));
+        if record.unpriced == Some(true) {
+            self.unpriced += 1;
+            let tokens = [record.input_tokens, record.output_tokens];
+            for (sum, stated) in self.unpriced_tokens.iter_mut().zip(tokens) {
+                *sum = sum.saturating_add(stated.unwrap_or(0));
+            }
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.usage_absent += other.usage_absent;
+        for (sum, stated) in self.tokens.iter_mut().zip(other.tokens) {
+            merge_stated(sum, stated);
+        }
+        merge_cost(&mut self.cost, other.cost);
+        self.unpriced += other.unpriced;
+        for (sum, tokens) in self.unpriced_tokens.iter_mut().zip(other.unpriced_tokens) {
+            *sum = sum.saturating_add(tokens);
+        }
+        self.duration.merge(&other.duration);
+        self.time_to_first_token.merge(&other.time_to_first_token);
+        self.time_per_output_token.merge(&other.time_per_output_token);
+        self.overhead.merge(&other.overhead);
+        self.input_usage.merge(&other.input_usage);
+        self.output_usage.merge(&other.output_usage);
+        if let Some(others) = &other.by_input {
+            let mine = self.by_input.get_or_insert_with(by_input);
+            mine.iter_mut().zip(others.iter()).for_each(|(mine, other)| mine.merge(other));
+        }
+        for (sum, count) in self.media.iter_mut().zip(other.media) {
+            *sum = sum.saturating_add(count);
+        }
+    }
+}
+
+fn by_input() -> Box<[Histogram; SIZE_CLASSES.len()]> {
+    Box::new(std::array::from_fn(|_| Histogram::new(SECONDS)))
+}
+
+fn merge_cost(sum: &mut Option<Amount>, stated: Option<Amount>) {
+    if let Some(stated) = stated {
+        sum.get_or_insert_default().add(stated);
+    }
+}
+
+fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
+    if let Some(stated) = stated {
+        // A provider that states nonsense must not bring a worker down.
+        *sum = Some(sum.unwrap_or(0).saturating_add(stated));
+    }
+}
+
+// === impl Labels ===
+
+impl<'a> Key<'a> {
+    pub(super) fn of(record: &'a Record, model: &'a str, region: &'a str) -> Self {
+        Self {
+            model,
+            provider: record.provider.as_deref().unwrap_or_default(),
+            operation: record.operation.as_deref().unwrap_or_default(),
+            region,
+            route: record.route.as_deref().unwrap_or_default(),
+            upstream: record.upstream.as_deref().unwrap_or_default(),
+            stream: record.stream,
+            status: record.status,
+            outcome: record.outcome,
+            error_origin: record.error_origin,
+        }
+    }
+}
+
+impl From<Key<'_>> for Labels {
+    fn from(key: Key<'_>) -> Self {
+        Self {
+            model: key.model.into(),
+            provider: key.provider.into(),
+            operation: key.operation.into(),
+            region: key.region.into(),
+            route: key.route.into(),
+            upstream: key.upstream.into(),
+            stream: key.stream,
+            status: key.status,
+            outcome: key.outcome,
+            error_origin: key.error_origin,
+        }
+    }
+}
+
+impl Keyed for Key<'_> {
+    fn key(&self) -> Key<'_> {
+        *self
+    }
+}
+
+impl Keyed for Labels {
+    fn key(&self) -> Key<'_> {
+        Key {
+            model: &self.model,
+            provider: &self.provider,
+            operation: &self.operation,
+            region: &self.region,
+            route: &self.route,
+            upstream: &self.upstream,
+            stream: self.stream,
+            status: self.status,
+            outcome: self.outcome,
+            error_origin: self.error_origin,
+        }
+    }
+}
+
+impl<'a> Borrow<dyn Keyed + 'a> for Labels {
+    fn borrow(&self) -> &(dyn Keyed + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn Keyed + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for dyn Keyed + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for dyn Keyed + '_ {}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Labels {}
