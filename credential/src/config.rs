@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 /// Who signs the calls of one upstream. Without it the caller's own credential goes through.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub enum CredentialConfig {
     /// `Authorization: Bearer ...`.
-    Bearer(TextConfig),
+    Bearer(Place),
     /// Another header with a key in it.
     Header(HeaderConfig),
     /// AWS Signature Version 4.
@@ -18,31 +18,56 @@ pub enum CredentialConfig {
     Google(GoogleConfig),
 }
 
-/// Where a key stands: in a file, which is read again when it changes, or in a variable.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TextConfig {
-    /// A file that holds it and nothing else; white space around it does not count.
-    pub file: Option<PathBuf>,
+/// Where a key stands.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "WrittenPlace")]
+pub enum Place {
+    /// A file that holds it and nothing else; white space around it does not count. It is read
+    /// again when it changes.
+    File(PathBuf),
     /// The name of an environment variable.
-    pub env: Option<String>,
+    Env(String),
 }
 
 /// A header with a key in it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "WrittenHeader")]
 pub struct HeaderConfig {
     /// The header: `x-api-key`, `api-key`, `x-goog-api-key`.
     pub name: String,
     /// What stands before the key.
-    #[serde(default)]
     pub prefix: String,
-    /// A file that holds the key.
+    /// Where the key stands.
+    pub place: Place,
+}
+
+/// A credential as it is written: one key says of which kind it is.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    bearer: Option<Place>,
+    header: Option<HeaderConfig>,
+    aws: Option<AwsConfig>,
+    google: Option<GoogleConfig>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenPlace {
+    file: Option<PathBuf>,
+    env: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenHeader {
+    name: String,
     #[serde(default)]
-    pub file: Option<PathBuf>,
-    /// The name of an environment variable that holds the key.
+    prefix: String,
     #[serde(default)]
-    pub env: Option<String>,
+    file: Option<PathBuf>,
+    #[serde(default)]
+    env: Option<String>,
 }
 
 /// How to sign for AWS. The keys come from wherever the AWS SDKs look for them: environment,
@@ -101,4 +126,139 @@ impl Default for GoogleConfig {
 
 fn session_name() -> String {
     "tidegate".to_owned()
+}
+
+// === impl CredentialConfig ===
+
+impl CredentialConfig {
+    /// The file that it names.
+    pub fn file_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Bearer(Place::File(path)) => Some(path),
+            Self::Header(HeaderConfig { place: Place::File(path), .. }) => Some(path),
+            Self::Google(google) => google.file.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// The environment variable that it names.
+    pub fn variable(&self) -> Option<&str> {
+        match self {
+            Self::Bearer(Place::Env(name)) => Some(name),
+            Self::Header(HeaderConfig { place: Place::Env(name), .. }) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl TryFrom<Written> for CredentialConfig {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { bearer, header, aws, google } = written;
+        let mut kinds = [
+            bearer.map(Self::Bearer),
+            header.map(Self::Header),
+            aws.map(Self::Aws),
+            google.map(Self::Google),
+        ]
+        .into_iter()
+        .flatten();
+        match (kinds.next(), kinds.next()) {
+            (Some(kind), None) => Ok(kind),
+            _ => Err("a credential is one of `bearer`, `header`, `aws` and `google`"),
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn of(file: Option<PathBuf>, env: Option<String>) -> Result<Self, &'static str> {
+        match (file, env) {
+            (Some(file), None) => Ok(Self::File(file)),
+            (None, Some(name)) => Ok(Self::Env(name)),
+            (Some(_), Some(_)) => Err("has `file` and `env`; give one of them"),
+            (None, None) => Err("needs `file` or `env`, which says where the key stands"),
+        }
+    }
+}
+
+impl TryFrom<WrittenPlace> for Place {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenPlace) -> Result<Self, Self::Error> {
+        Self::of(written.file, written.env)
+    }
+}
+
+// === impl HeaderConfig ===
+
+impl TryFrom<WrittenHeader> for HeaderConfig {
+    type Error = String;
+
+    fn try_from(written: WrittenHeader) -> Result<Self, Self::Error> {
+        let WrittenHeader { name, prefix, file, env } = written;
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            return Err(format!("`{name}` is not the name of a header"));
+        }
+        if FRAMING.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+            return Err(format!("`{name}` is no header for a key"));
+        }
+        if !prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err("`prefix` holds characters that a header may not have".to_owned());
+        }
+        Ok(Self { name: name.to_ascii_lowercase(), prefix, place: Place::of(file, env)? })
+    }
+}
+
+/// Fields that say how a message is read, or where it goes.
+const FRAMING: &[&str] = &[
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<CredentialConfig, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told() {
+        for (text, part) in [
+            (r#"{}"#, "is one of"),
+            (r#"{"aws":{},"google":{}}"#, "is one of"),
+            (r#"{"bearer":{}}"#, "needs `file` or `env`"),
+            (r#"{"bearer":{"file":"a","env":"B"}}"#, "has `file` and `env`"),
+            (r#"{"header":{"name":"a b","env":"B"}}"#, "`a b` is not the name of a header"),
+            (r#"{"header":{"name":"Host","env":"B"}}"#, "no header for a key"),
+            (r#"{"header":{"name":"a","prefix":"\n","env":"B"}}"#, "`prefix`"),
+            (r#"{"aws":{"regin":"x"}}"#, "unknown field"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_of_headers_are_read_in_any_case() {
+        let config = read(r#"{"header":{"name":"X-Api-Key","env":"B"}}"#).expect("good");
+        let place = Place::Env("B".to_owned());
+        let expected = HeaderConfig { name: "x-api-key".to_owned(), prefix: String::new(), place };
+        assert_eq!(config, CredentialConfig::Header(expected));
+        assert_eq!(config.variable(), Some("B"));
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::config::{HeaderConfig, TextConfig};
+use crate::config::{HeaderConfig, Place};
 use crate::fresh::{Fetched, Fresh, Source};
 use crate::{Error, Secret};
 
@@ -32,32 +32,21 @@ enum Value {
 }
 
 impl Header {
-    pub(crate) fn bearer(config: &TextConfig, background: &Handle) -> Result<Self, Error> {
-        Self::new("authorization", "Bearer ", &config.file, &config.env, background)
+    pub(crate) fn bearer(place: &Place, background: &Handle) -> Result<Self, Error> {
+        Self::new("authorization", "Bearer ", place, background)
     }
 
     pub(crate) fn named(config: &HeaderConfig, background: &Handle) -> Result<Self, Error> {
-        let name = config.name.to_ascii_lowercase();
-        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-            return Err(Error::Config(format!("`{}` is not the name of a header", config.name)));
-        }
-        Self::new(&name, &config.prefix, &config.file, &config.env, background)
+        Self::new(&config.name, &config.prefix, &config.place, background)
     }
 
-    fn new(
-        name: &str,
-        prefix: &str,
-        file: &Option<PathBuf>,
-        env: &Option<String>,
-        background: &Handle,
-    ) -> Result<Self, Error> {
-        let value = match (file, env) {
-            (Some(path), None) => {
+    fn new(name: &str, prefix: &str, place: &Place, background: &Handle) -> Result<Self, Error> {
+        let value = match place {
+            Place::File(path) => {
                 let source = File { path: path.clone(), prefix: prefix.to_owned(), last: None };
                 Value::File(Fresh::keep(source, background))
             }
-            (None, Some(variable)) => Value::Fixed(from_environment(variable, prefix)?),
-            _ => return Err(Error::Config("give either `file` or `env`".to_owned())),
+            Place::Env(variable) => Value::Fixed(from_environment(variable, prefix)?),
         };
         Ok(Self { name: name.to_owned(), value })
     }
@@ -136,8 +125,8 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join("key");
         fs::write(&path, "first\n").expect("a file");
-        let config = TextConfig { file: Some(path.clone()), env: None };
-        let header = Header::bearer(&config, &Handle::current()).expect("a header");
+        let place = Place::File(path.clone());
+        let header = Header::bearer(&place, &Handle::current()).expect("a header");
         let value = async || {
             let value = header.value(Duration::from_secs(5)).await.expect("a value");
             value.expose().to_owned()
@@ -159,13 +148,5 @@ mod tests {
             key(" sk-1 \n", "Bearer ").map(|key| key.expose().to_owned()),
             Ok("Bearer sk-1".to_owned())
         );
-    }
-
-    #[tokio::test]
-    async fn a_key_needs_one_place() {
-        let both = TextConfig { file: Some("a".into()), env: Some("B".to_owned()) };
-        for config in [TextConfig::default(), both] {
-            assert!(Header::bearer(&config, &Handle::current()).is_err());
-        }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 pub use config::{
-    AssumeRoleConfig, AwsConfig, CredentialConfig, GoogleConfig, HeaderConfig, TextConfig,
+    AssumeRoleConfig, AwsConfig, CredentialConfig, GoogleConfig, HeaderConfig, Place,
 };
 pub use error::Error;
 pub use fresh::Freshness;
@@ -77,6 +77,14 @@ impl Credential {
             CredentialConfig::Aws(config) => Kind::Aws(Box::new(Aws::new(config, background))),
             CredentialConfig::Google(config) => Kind::Google(Google::new(config, background)),
         }))
+    }
+
+    /// Whether this field is its own, whoever else may have set it.
+    pub fn sets(&self, name: &[u8]) -> bool {
+        match &self.0 {
+            Kind::Header(header) => name.eq_ignore_ascii_case(header.name.as_bytes()),
+            Kind::Aws(_) | Kind::Google(_) => false,
+        }
     }
 
     /// Whether the whole body must be at hand to sign.
