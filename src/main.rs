@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::prelude::*;
 
 mod check;
 #[cfg(feature = "loadgen")]
@@ -90,13 +91,18 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// Libraries below us tell at debug what they send and get, keys and prompts included.
+fn is_told(metadata: &tracing::Metadata<'_>) -> bool {
+    *metadata.level() <= tracing::Level::INFO || metadata.target().starts_with("tidegate")
+}
+
 /// Standard output is for records and results.
 fn log_to_standard_error() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+        .with_filter(tracing_subscriber::filter::filter_fn(is_told));
+    tracing_subscriber::registry().with(lines).with(filter).init();
 }

@@ -37,4 +37,13 @@ impl Error {
             Self::Unsignable(_) => "credential_unsignable",
         }
     }
+
+    /// What a caller may know of it. What a source said stays in our own log: who calls is not
+    /// who configures, and a token service may say more than it should.
+    pub fn for_caller(&self) -> String {
+        match self {
+            Self::Unavailable { from, .. } => format!("none could be had from {from}"),
+            Self::Config(_) | Self::Late { .. } | Self::Unsignable(_) => self.to_string(),
+        }
+    }
 }

@@ -44,8 +44,8 @@ enum Kind {
     Google(Google),
 }
 
-/// A request, as far as a signature covers it.
-#[derive(Clone, Copy, Debug)]
+/// A request, as far as a signature covers it; empty where it covers nothing.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
     /// `GET`, `POST`, ...
     pub method: &'a str,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use tidegate_credential::CredentialConfig;
 use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
@@ -67,6 +68,8 @@ pub struct UpstreamConfig {
     pub region: Option<String>,
     /// HTTP/2 without TLS, for servers known to speak it.
     pub http2: bool,
+    /// Who signs its calls; the caller where absent.
+    pub credential: Option<CredentialConfig>,
 }
 
 /// Which calls go to which upstream.
@@ -139,6 +142,10 @@ pub struct LimitsConfig {
     pub held_body: bytesize::ByteSize,
     /// Bytes of all held bodies together.
     pub held_bodies: bytesize::ByteSize,
+    /// Bytes of one body that is held to be signed.
+    pub signed_body: bytesize::ByteSize,
+    /// Bytes of all such bodies together.
+    pub signed_bodies: bytesize::ByteSize,
     /// Idle connections that each worker keeps to one upstream address.
     pub idle_connections: NonZeroU32,
     /// HTTP/2 connections that each worker opens to one upstream address.
@@ -183,10 +190,20 @@ impl Default for Config {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let mut config = within_file(path, Self::parse)?;
-        if let (Some(prices), Some(folder)) = (&mut config.prices, path.parent()) {
+        let mut config = within_file(path, |text| {
+            let config = Self::parse(text)?;
+            config.check_variables(text)?;
+            Ok(config)
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if let Some(prices) = &mut config.prices {
             *prices = folder.join(&*prices);
             crate::prices(Some(prices))?;
+        }
+        let credentials =
+            config.upstreams.values_mut().filter_map(|upstream| upstream.credential.as_mut());
+        for file in credentials.filter_map(CredentialConfig::file_mut) {
+            *file = folder.join(&*file);
         }
         Ok(config)
     }
@@ -216,6 +233,22 @@ impl Config {
         Ok(self)
     }
 
+    /// Whether the variables are there that this text names.
+    fn check_variables(&self, text: &str) -> Result<(), ConfigError> {
+        for (name, upstream) in &self.upstreams {
+            let variable = upstream.credential.as_ref().and_then(CredentialConfig::variable);
+            let Some(variable) = variable.filter(|name| std::env::var_os(name).is_none()) else {
+                continue;
+            };
+            let place =
+                line_of(text, variable).map_or_else(String::new, |at| format!("line {at}: "));
+            return Err(ConfigError::new(format!(
+                "{place}upstreams.{name}.credential: env: the environment variable {variable} is not set"
+            )));
+        }
+        Ok(())
+    }
+
     /// What one key cannot say of itself.
     fn check(&self) -> Result<(), ConfigError> {
         for (name, upstream) in &self.upstreams {
@@ -240,6 +273,18 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The line that names this variable, counted from 1; none where several do.
+fn line_of(text: &str, variable: &str) -> Option<usize> {
+    let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
+    let names = |line: &str| {
+        let line = line.split(" #").next().unwrap_or(line);
+        line.contains("env") && line.split(|byte| !is_name(byte)).any(|word| word == variable)
+    };
+    let mut lines = text.lines().enumerate().filter(|(_, line)| names(line));
+    let (at, _) = lines.next()?;
+    lines.next().is_none().then_some(at + 1)
 }
 
 /// The name of the upstream that `--upstream` makes.
@@ -343,6 +388,8 @@ impl Default for LimitsConfig {
             connections: NonZeroU32::new(10_000).expect("not zero"),
             held_body: bytesize::ByteSize::mib(8),
             held_bodies: bytesize::ByteSize::mib(16),
+            signed_body: bytesize::ByteSize::mib(32),
+            signed_bodies: bytesize::ByteSize::mib(64),
             idle_connections: NonZeroU32::new(1024).expect("not zero"),
             http2_connections: NonZeroU32::new(64).expect("not zero"),
             jobs: NonZeroU32::new(4096).expect("not zero"),

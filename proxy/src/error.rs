@@ -29,6 +29,12 @@ pub(crate) enum Error {
     SdkLostPath,
     #[error("location `{location}` is not among the locations of upstream `{upstream}`")]
     Location { upstream: Arc<str>, location: String },
+    #[error("upstream `{upstream}` has no credential for this call: {}", source.for_caller())]
+    Credential { upstream: Arc<str>, source: tidegate_credential::Error },
+    #[error("request body is over {limit_bytes} bytes, and must be held to be signed")]
+    SignedBodyTooLarge { limit_bytes: u64 },
+    #[error("requests that wait to be signed hold {limit_bytes} bytes already")]
+    SignedBodiesFull { limit_bytes: u64 },
     #[error("the caller left")]
     CallerLeft,
     #[error("request body broke off")]
@@ -71,6 +77,9 @@ impl Error {
             Self::NoRoute => "no_route",
             Self::SdkLostPath => "sdk_lost_path",
             Self::Location { .. } => "location_not_configured",
+            Self::Credential { source, .. } => source.kind(),
+            Self::SignedBodyTooLarge { .. } => "signed_body_too_large",
+            Self::SignedBodiesFull { .. } => "signed_bodies_full",
             Self::CallerLeft => "caller_left",
             Self::Body(_) => "request_body_broken",
             Self::BodyTimeout { .. } => "request_body_timeout",
@@ -92,9 +101,11 @@ impl Error {
             Self::Head(_) | Self::SdkLostPath | Self::CallerLeft | Self::Body(_) => 400,
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
-            Self::Saturated { .. } => 503,
+            Self::SignedBodyTooLarge { .. } => 413,
+            Self::Saturated { .. } | Self::SignedBodiesFull { .. } => 503,
             Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
-            Self::Connect { .. }
+            Self::Credential { .. }
+            | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::NoHttp2 { .. }
             | Self::Closed { .. }
@@ -104,8 +115,9 @@ impl Error {
 
     /// Who caused it.
     pub(crate) fn origin(&self) -> ErrorOrigin {
-        match self.status() {
-            400..500 => ErrorOrigin::Client,
+        match (self, self.status()) {
+            (Self::Credential { .. } | Self::SignedBodiesFull { .. }, _) => ErrorOrigin::Sidecar,
+            (_, 400..500) => ErrorOrigin::Client,
             _ => ErrorOrigin::Upstream,
         }
     }

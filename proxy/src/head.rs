@@ -3,12 +3,14 @@
 //! Header lines are forwarded as they stand (order, case and repetition included), so a head is one
 //! block of bytes and the places in it, not a map.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tidegate_wire::Headers as WireHeaders;
 
 /// The fields of a head, in the order in which they came.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Fields {
     block: Bytes,
     places: Vec<Place>,
@@ -45,7 +47,7 @@ pub(crate) struct ResponseHead {
 }
 
 /// A path and query in origin form: printable ASCII.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Target {
     text: Bytes,
     query_at: Option<u32>,
@@ -129,7 +131,8 @@ impl Fields {
         Self::of(&self.iter().filter(is_other).collect::<Vec<_>>())
     }
 
-    fn of(lines: &[(&[u8], &[u8])]) -> Self {
+    /// These lines.
+    pub(crate) fn of(lines: &[(&[u8], &[u8])]) -> Self {
         let size = lines.iter().map(|(name, value)| name.len() + value.len()).sum();
         let mut block = Vec::with_capacity(size);
         let mut span = |part: &[u8]| {
@@ -144,6 +147,14 @@ impl Fields {
 
     fn slice(&self, (start, end): (u32, u32)) -> &[u8] {
         &self.block[start as usize..end as usize]
+    }
+}
+
+/// Names alone: a value may be a credential.
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.iter().map(|(name, _)| String::from_utf8_lossy(name));
+        f.debug_list().entries(names).finish()
     }
 }
 
@@ -206,5 +217,12 @@ impl Target {
             }
             _ => self.clone(),
         }
+    }
+}
+
+/// The path alone: a query may hold a credential.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Target").field(&self.path()).finish()
     }
 }

@@ -1,8 +1,18 @@
 //! Counts the bytes of bodies that are held, of one call and of all.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config::LimitsConfig;
+
+/// The bytes that all calls hold, of all workers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    /// For policies that must see a body first.
+    pub(crate) policies: Arc<AtomicU64>,
+    /// To be signed.
+    pub(crate) signed: Arc<AtomicU64>,
+}
 
 /// What one call holds, counted among what all hold for as long as this lives.
 #[derive(Debug)]
@@ -21,6 +31,11 @@ impl<'a> Hold<'a> {
     pub(crate) fn more(&mut self, bytes: u64) {
         self.mine += bytes;
         self.all.fetch_add(bytes, Relaxed);
+    }
+
+    /// What this call holds, and what all do.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.mine, self.all.load(Relaxed))
     }
 
     /// Whether the limits leave room for more.

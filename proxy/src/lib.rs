@@ -14,6 +14,7 @@ pub mod recorder;
 mod activity;
 mod ahead;
 mod call;
+mod credentials;
 mod error;
 mod exchange;
 mod executor;

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
 use crate::config::{Config, MatchConfig};
+use crate::credentials::Credentials;
 use crate::head::RequestHead;
+use crate::hold::Held;
 use crate::layer::include_usage::IncludeUsageLayer;
 use crate::stack::{Stack, stack};
-use crate::upstream::{Spec, Upstream};
+use crate::upstream::{Signing, Spec, Upstream};
 
 /// The routes of one worker.
 #[derive(Debug)]
@@ -56,20 +57,26 @@ pub(crate) enum Pick<'a> {
 
 impl Routes {
     /// The routes and their upstreams, as one worker owns them.
-    pub(crate) fn new(config: &Config, held: &Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(config: &Config, credentials: &Credentials, held: &Held) -> Self {
         let upstreams: BTreeMap<&str, Rc<Upstream>> = config
             .upstreams
             .iter()
             .map(|(name, upstream)| {
                 let spec = Spec::new(name, upstream).expect("the configuration was checked");
-                let upstream = Upstream::new(spec.into(), &config.timeouts, &config.limits);
+                let (timeouts, limits) = (&config.timeouts, &config.limits);
+                let signing = credentials.of(name).map(|credential| {
+                    let credential = credential.clone();
+                    Signing::new(spec.name.clone(), credential, timeouts, limits, &held.signed)
+                });
+                let upstream = Upstream::new(spec.into(), signing, timeouts, limits);
                 (name.as_str(), Rc::new(upstream))
             })
             .collect();
         let routes = config.routes.iter().map(|route| {
             let upstream = &upstreams[route.upstream.as_str()];
+            let (timeouts, limits) = (&config.timeouts, &config.limits);
             let include_usage =
-                IncludeUsageLayer::new(route.include_usage, &config.timeouts, &config.limits, held);
+                IncludeUsageLayer::new(route.include_usage, timeouts, limits, &held.policies);
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),

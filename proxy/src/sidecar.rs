@@ -4,10 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tidegate_credential::Loop;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
 use tracing::{info, warn};
@@ -15,10 +15,12 @@ use tracing::{info, warn};
 use crate::activity::Activity;
 use crate::admin::{Admin, Readiness, serve_admin, serve_health};
 use crate::config::Config;
+use crate::credentials::{self, Credentials};
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
+use crate::hold::Held;
 use crate::jobs::JobLimits;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
@@ -60,6 +62,19 @@ pub enum StartError {
     /// The table of prices cannot be used.
     #[error(transparent)]
     Prices(#[from] crate::config::ConfigError),
+    /// A variable would make the sidecar call itself.
+    #[error(
+        "the environment variable {variable} points at this sidecar, which would then call itself: {advice}"
+    )]
+    Loop {
+        /// Its name.
+        variable: &'static str,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A credential cannot be had.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Error),
     /// Threads cannot be started.
     #[error("cannot start")]
     Threads(#[from] std::io::Error),
@@ -87,7 +102,8 @@ struct WorkerThread {
 struct Shared {
     config: Config,
     permits: Arc<Semaphore>,
-    held: Arc<AtomicU64>,
+    credentials: Arc<Credentials>,
+    held: Held,
     stop: watch::Receiver<bool>,
 }
 
@@ -105,13 +121,22 @@ impl Sidecar {
         let health = config.health.map(|address| bind_one(address, "health")).transpose()?;
         let health_address = health.as_ref().map(TcpListener::local_addr).transpose()?;
 
+        let own = [Some(address), Some(admin), health_address];
+        refuse_loops(&own.into_iter().flatten().collect::<Vec<_>>())?;
+
+        let credentials = Arc::new(Credentials::start(&config)?);
         let recorders = recorders(&config)?;
+        for (upstream, credential) in credentials.all() {
+            let credential = credential.clone();
+            recorders.registry().watch_credential(upstream.clone(), move || credential.freshness());
+        }
         let readiness = Readiness::default();
         administer(&recorders, &readiness, admin_listener, health);
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::new(Shared {
             permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),
-            held: Arc::default(),
+            credentials,
+            held: Held::default(),
             stop: stopped,
             config,
         });
@@ -214,6 +239,15 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
     Ok(Recorders::start(options)?)
 }
 
+/// An application is pointed at its sidecar by variables that a pod's containers may share.
+fn refuse_loops(own: &[SocketAddr]) -> Result<(), StartError> {
+    let found = tidegate_credential::loops(own, |name| std::env::var(name).ok());
+    match found.first() {
+        Some(&Loop { variable, advice }) => Err(StartError::Loop { variable, advice }),
+        None => Ok(()),
+    }
+}
+
 fn records(path: &Path) -> Result<Box<dyn Exporter>, StartError> {
     match JsonLines::open(path) {
         Ok(lines) => Ok(Box::new(lines)),
@@ -250,12 +284,12 @@ fn start_worker(
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let worker = Rc::new(Worker {
-                routes: Routes::new(&shared.config, &shared.held),
+                routes: Routes::new(&shared.config, &shared.credentials, &shared.held),
                 recorder,
                 activity: mine,
                 timeouts: shared.config.timeouts.clone(),
                 limits: shared.config.limits.clone(),
-                held: shared.held.clone(),
+                held: shared.held.policies.clone(),
             });
             run_worker(listener, worker.clone(), &shared).await;
             worker.activity.cut();

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod corpus;
+mod credentials;
 #[cfg(feature = "loadgen")]
 mod demo;
 mod drain;

@@ -36,6 +36,8 @@ pub static FAMILIES: &[&Family] = &[
     &UNPRICED_CALLS,
     &UNPRICED_TOKENS,
     &CALLS_IN_FLIGHT,
+    &CREDENTIAL_AGE,
+    &CREDENTIAL_FAILURES,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
     &WARNINGS,
@@ -392,6 +394,28 @@ pub static WARNINGS: Family = Family {
     help: "Warnings in the records of calls: what will go wrong in silence.",
     kind: Kind::Counter,
     labels: &[&WARNING],
+    read: |_, _, _| {},
+};
+
+/// How old the credentials are.
+pub static CREDENTIAL_AGE: Family = Family {
+    name: "tidegate.credential.age",
+    prometheus: "tidegate_credential_age_seconds",
+    unit: "s",
+    help: "Time since the credential in use was fetched, for upstreams whose credential can change.",
+    kind: Kind::Gauge,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Credentials that could not be fetched.
+pub static CREDENTIAL_FAILURES: Family = Family {
+    name: "tidegate.credential.failures",
+    prometheus: "tidegate_credential_failures_total",
+    unit: "{fetch}",
+    help: "Times that a credential could not be fetched; the last good one serves until it expires.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
     read: |_, _, _| {},
 };
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
+use tidegate_credential::Freshness;
 use tidegate_wire::Record;
 use tokio::time::Instant;
 
@@ -53,6 +54,13 @@ pub struct Registry {
     shards: Mutex<Vec<Arc<Mutex<Shard>>>>,
     dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
     jobs: Arc<Jobs>,
+    credentials: Mutex<Vec<Watched>>,
+}
+
+/// The credential of an upstream, as far as it is anybody's business.
+struct Watched {
+    upstream: Arc<str>,
+    freshness: Box<dyn Fn() -> Option<Freshness> + Send + Sync>,
 }
 
 /// The metrics that one worker adds to.
@@ -116,6 +124,7 @@ impl Registry {
             regions,
             shards: Mutex::default(),
             dropped: Mutex::default(),
+            credentials: Mutex::default(),
         }
     }
 
@@ -133,6 +142,15 @@ impl Registry {
     /// The same registry, with labels named by these conventions.
     pub fn with_conventions(self, conventions: Conventions) -> Self {
         Self { conventions, ..self }
+    }
+
+    /// Has the metrics say how fresh the credential of this upstream is.
+    pub fn watch_credential(
+        &self,
+        upstream: Arc<str>,
+        freshness: impl Fn() -> Option<Freshness> + Send + Sync + 'static,
+    ) {
+        lock(&self.credentials).push(Watched { upstream, freshness: Box::new(freshness) });
     }
 
     /// The conventions by which labels are named.
@@ -170,6 +188,7 @@ impl Registry {
             let value = Value::Counter(count.load(Ordering::Relaxed));
             points.add(&catalog::RECORDS_DROPPED, vec![(*exporter).into()], value);
         }
+        lock(&self.credentials).iter().for_each(|watched| watched.read(&mut points));
         // Nobody but a reader could tell when a job was given up.
         self.jobs.sweep(Instant::now());
         self.jobs.read(&mut |family, labels, value| points.add(family, labels, value));
@@ -183,6 +202,26 @@ impl Registry {
             conventions: self.conventions,
             families: points.into_families(),
         }
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    fn read(&self, points: &mut Points) {
+        let Some(Freshness { age, failures, .. }) = (self.freshness)() else { return };
+        let labels = || vec![self.upstream.to_string()];
+        if let Some(age) = age {
+            let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+            points.add(&catalog::CREDENTIAL_AGE, labels(), Value::Gauge(age));
+        }
+        points.add(&catalog::CREDENTIAL_FAILURES, labels(), Value::Counter(failures));
+    }
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").field("upstream", &self.upstream).finish_non_exhaustive()
     }
 }
 

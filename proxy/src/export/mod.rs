@@ -32,9 +32,11 @@ pub trait Exporter: Send {
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
     use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
+    use tidegate_credential::Freshness;
     use tidegate_wire::{ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource};
     use tokio::time::Instant;
 
@@ -70,6 +72,9 @@ mod tests {
     fn busy_registry() -> Registry {
         let registry = Registry::new([], []);
         registry.dropped("jsonl");
+        let freshness =
+            Freshness { age: Some(Duration::from_secs(7)), expires_in: None, failures: 2 };
+        registry.watch_credential("pool".into(), move || Some(freshness));
         let shards = [registry.shard(), registry.shard()];
         for (number, shard) in shards.iter().cycle().take(40).enumerate() {
             drop(lock(shard).open(Some("gemma"), "pool"));

@@ -28,6 +28,8 @@ use crate::timer::Timer;
 
 /// Interim responses (1xx) that an upstream may send for one call.
 const MAX_INTERIM: u32 = 16;
+/// Bytes of a held body that are on their way at a time.
+const FULL_PIECE: usize = 64 << 10;
 /// The status that changes a connection to another protocol.
 const SWITCHING: u16 = 101;
 
@@ -289,8 +291,10 @@ impl Source for CallerBody {
             RequestBody::Empty => Piece::End,
             RequestBody::Full(bytes) if bytes.is_empty() => Piece::End,
             RequestBody::Full(bytes) => {
-                notes.request_chunk(bytes);
-                Piece::Data(std::mem::take(bytes))
+                // Cut, so that no more of it is copied than the connection takes.
+                let piece = bytes.split_to(bytes.len().min(FULL_PIECE));
+                notes.request_chunk(&piece);
+                Piece::Data(piece)
             }
             RequestBody::Http1(framed) => {
                 match ready!(framed.poll_raw(cx, scratch, |payload| notes.request_chunk(payload))) {

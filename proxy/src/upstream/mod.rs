@@ -5,6 +5,7 @@ mod http1;
 mod http2;
 mod line;
 mod pool;
+mod signing;
 mod spec;
 mod watched;
 
@@ -28,6 +29,7 @@ use crate::timer::Timer;
 
 pub(crate) use http1::Http1Reply;
 pub(crate) use http2::Http2Reply;
+pub(crate) use signing::Signing;
 pub(crate) use spec::{Origin, Spec};
 
 use connect::Speak;
@@ -42,6 +44,8 @@ const MAX_LOCATIONS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) spec: Arc<Spec>,
+    /// Absent where calls go on with their caller's own credential.
+    signing: Option<Signing>,
     limits: Limits,
     max_idle: usize,
     max_http2: usize,
@@ -74,9 +78,15 @@ pub(crate) struct Forward {
 // === impl Upstream ===
 
 impl Upstream {
-    pub(crate) fn new(spec: Arc<Spec>, timeouts: &TimeoutsConfig, limits: &LimitsConfig) -> Self {
+    pub(crate) fn new(
+        spec: Arc<Spec>,
+        signing: Option<Signing>,
+        timeouts: &TimeoutsConfig,
+        limits: &LimitsConfig,
+    ) -> Self {
         Self {
             spec,
+            signing,
             limits: Limits {
                 connect: timeouts.connect.0,
                 request_body_idle: timeouts.request_body_idle.0,
@@ -129,6 +139,32 @@ impl Upstream {
 
     async fn send(&self, call: Call) -> Result<Reply, Failure> {
         let pool = self.pool(&call)?;
+        match &self.signing {
+            None => self.carry(pool, call).await,
+            // Boxed: who has no credential here has no room for it either.
+            Some(signing) => Box::pin(self.send_signed(signing, pool, call)).await,
+        }
+    }
+
+    async fn send_signed(
+        &self,
+        signing: &Signing,
+        pool: Rc<Pool>,
+        mut call: Call,
+    ) -> Result<Reply, Failure> {
+        // Held until the upstream has answered: until then all of it may be sent again.
+        let mut hold = signing.hold();
+        let signed = signing.sign(&mut call, &pool.origin, &mut hold).await?;
+        let own = std::mem::replace(&mut call.head, signed);
+        self.carry(pool, call).await.map_err(|mut failure| {
+            if let Some(call) = &mut failure.unsent {
+                call.head = own;
+            }
+            failure
+        })
+    }
+
+    async fn carry(&self, pool: Rc<Pool>, call: Call) -> Result<Reply, Failure> {
         call.notes.attempt(&pool.origin);
         let name = &self.spec.name;
         let connection = match call.head.upgrades {

@@ -75,6 +75,11 @@ impl Launch {
         self.env("SSL_CERT_FILE", path)
     }
 
+    /// A file in the folder of its configuration.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.file(name)
+    }
+
     /// Starts it, and waits until it serves.
     pub(crate) fn start(mut self) -> Sidecar {
         let mut child = self
@@ -179,6 +184,18 @@ impl Sidecar {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Its command line, as all on the machine may read it.
+    pub(crate) fn command_line(&self) -> Vec<u8> {
+        fs::read(format!("/proc/{}/cmdline", self.child.id())).expect("it runs")
+    }
+
+    /// Ends it once no call is open; all that it has logged in its life.
+    pub(crate) fn finish_log(mut self) -> String {
+        self.signal("INT");
+        assert!(self.wait().success(), "{}", self.log());
+        self.log()
     }
 
     /// Memory that it has in use, in KiB.
