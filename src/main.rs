@@ -91,9 +91,13 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Libraries below us tell at debug what they send and get, keys and prompts included.
+/// Libraries below us tell at debug what they send and get, keys and prompts included. Those that
+/// fetch credentials do so at any level: a warning of theirs holds the answer that it is about.
 fn is_told(metadata: &tracing::Metadata<'_>) -> bool {
-    *metadata.level() <= tracing::Level::INFO || metadata.target().starts_with("tidegate")
+    const FETCHING: [&str; 3] = ["aws_", "google_cloud", "reqwest"];
+    let target = metadata.target();
+    let is_harmless = || !FETCHING.iter().any(|library| target.starts_with(library));
+    target.starts_with("tidegate") || *metadata.level() <= tracing::Level::INFO && is_harmless()
 }
 
 /// Standard output is for records and results.

@@ -30,7 +30,7 @@ use impersonation::Impersonation;
 /// How often the library's own cache is asked: it renews a token 4 minutes before its end.
 const LOOK: Duration = Duration::from_secs(5);
 /// As much as is told of what a token service says of a failure.
-const TOLD: usize = 300;
+const TOLD: usize = 600;
 
 /// Signs with Google access tokens.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl Source for Tokens {
             // The library gives up for good where it takes an error for a lasting one: begin anew.
             (self.origin, self.tag) = (None, None);
         }
-        fetched.map_err(|reason| reason.chars().take(TOLD).collect())
+        fetched.map_err(|reason| without_body(&reason).chars().take(TOLD).collect())
     }
 
     fn keeps_until_expiry(&self) -> bool {
@@ -231,7 +231,40 @@ async fn federated_from_aws(config: &GoogleConfig, source: &Value) -> Result<Ori
     }
 }
 
+/// The same without the answer that the library quotes, of which one word may be told: it may hold
+/// what was sent.
+fn without_body(reason: &str) -> String {
+    let Some((before, body)) = reason.split_once("body=<") else { return reason.to_owned() };
+    let is_plain = |word: &&str| {
+        let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        (1..=40).contains(&word.len()) && word.bytes().all(is_letter)
+    };
+    let word = body.split_once("\"error\"").and_then(|(_, rest)| rest.split('"').nth(1));
+    format!("{before}it said {}", word.filter(is_plain).unwrap_or("something else"))
+}
+
 /// What a moment is, counted from now.
 fn in_time(seconds: f64) -> Option<Instant> {
     Some(Instant::now() + Duration::try_from_secs_f64(seconds).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_answer_that_the_library_quotes_one_word_is_told() {
+        for (reason, told) in [
+            ("cannot connect", "cannot connect"),
+            (
+                r#"no, body=<{"error": "invalid_grant", "a": "canary"}>: b"#,
+                "no, it said invalid_grant",
+            ),
+            (r#"no, body=<{"error":{"message":"canary"}}>"#, "no, it said message"),
+            (r#"no, body=<{"error":"canary 1"}>"#, "no, it said something else"),
+            ("no, body=<canary>", "no, it said something else"),
+        ] {
+            assert_eq!(without_body(reason), told);
+        }
+    }
 }

@@ -432,6 +432,39 @@ fn no_output_shows_a_secret() {
     assert!(a.contains(CANARIES[0]) && c.contains(CANARIES[1]) && b.contains(CANARIES[3]));
 }
 
+#[test]
+fn what_a_source_says_of_its_failure_shows_no_secret() {
+    let google = Upstream::new(|mut peer| {
+        while let Some(request) = peer.request() {
+            let said = request.text().replace('"', "'");
+            peer.wire
+                .send(answer_with(400, &format!(r#"{{"e":"{said}","error":"invalid_grant"}}"#)));
+        }
+    });
+    let aws = Upstream::answering(answer(
+        r#"{"AccessKeyId":"AKID","SecretAccessKey":"canary","Token":"canary","Expiration":"canary"}"#,
+    ));
+    let user = format!(
+        r#"{{"type":"authorized_user","client_id":"c","client_secret":"canary","refresh_token":"canary","token_uri":"{}/token"}}"#,
+        google.url()
+    );
+    for (credential, part) in [("{ google: { file: user.json } }", "invalid_grant"), (AWS, "AWS")] {
+        let launch = signing(&format!("http://{}", nowhere()), credential)
+            .env("TIDEGATE_LOG", "trace")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/keys", aws.url()));
+        fs::write(launch.file("user.json"), &user).expect("a folder to write to");
+        let sidecar = launch.start();
+        let reply = sidecar.call(call());
+        assert_eq!(reply.status(), 502);
+        assert_eq!(reply.header("x-tidegate-error"), Some("credential_unavailable"));
+        wait_until("it is told", || sidecar.log().contains("could not be fetched"));
+        let all = format!("{}{}{:?}", sidecar.log(), reply.text(), sidecar.wait_records(1));
+        assert!(!all.contains("canary") && sidecar.log().contains(part), "{all}");
+    }
+    assert!(google.requests()[0].text().contains("canary") && aws.connections() > 0);
+}
+
 /// A secret as it stands, percent-encoded, and in base64 wherever it begins.
 fn forms(secret: &str) -> Vec<String> {
     let encoded = |byte: u8| match byte {

@@ -43,11 +43,13 @@ def serving(answer):
         server.server_close()
 
 
-def reply(handler, body, status=200, kind="application/json"):
+def reply(handler, body, status=200, kind="application/json", headers=()):
     body = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
     handler.send_response(status)
     handler.send_header("content-type", kind)
     handler.send_header("content-length", str(len(body)))
+    for name, value in headers:
+        handler.send_header(name, value)
     handler.end_headers()
     handler.wfile.write(body)
 
@@ -154,7 +156,8 @@ class Aws:
         if self.is_down:
             reply(handler, "down", 500, "text/plain")
         elif path == "/latest/api/token":
-            reply(handler, "imds-token", kind="text/plain")
+            life = handler.headers["x-aws-ec2-metadata-token-ttl-seconds"]
+            reply(handler, "imds-token", headers=[("x-aws-ec2-metadata-token-ttl-seconds", life)])
         elif path.rstrip("/") == "/latest/meta-data/iam/security-credentials":
             reply(handler, "role", kind="text/plain")
         elif path == "/latest/meta-data/iam/security-credentials/role":
@@ -212,7 +215,7 @@ class Google:
                 assert subject == "projected-token"
             issued = "urn:ietf:params:oauth:token-type:access_token"
             reply(handler, token | {"access_token": f"token-by-{kind}", "issued_token_type": issued})
-        elif path == "/impersonate:generateAccessToken":
+        elif path == "/v1/projects/-/serviceAccounts/m@p.iam.gserviceaccount.com:generateAccessToken":
             source = handler.headers["authorization"].removeprefix("Bearer ")
             expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + self.life_s))
             reply(handler, {"accessToken": f"impersonated-{source}", "expireTime": expires})
