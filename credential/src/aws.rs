@@ -66,14 +66,18 @@ impl Aws {
 
 /// What a signature is good for.
 #[derive(Debug, PartialEq)]
-struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     region: &'a str,
     service: &'a str,
 }
 
 impl<'a> Scope<'a> {
     /// As configured, else as the host says: `bedrock-runtime.us-east-1.amazonaws.com`.
-    fn of(host: &'a str, region: Option<&'a str>, service: Option<&'a str>) -> Result<Self, Error> {
+    pub(crate) fn of(
+        host: &'a str,
+        region: Option<&'a str>,
+        service: Option<&'a str>,
+    ) -> Result<Self, Error> {
         let name = host.split_once(':').map_or(host, |(name, _)| name);
         let mut labels = name.split('.').skip_while(|label| !label.starts_with("bedrock"));
         let said = labels.next().zip(labels.next());

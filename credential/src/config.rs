@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::aws::Scope;
+
 /// Who signs the calls of one upstream. Without it the caller's own credential goes through.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "Written")]
@@ -131,6 +133,15 @@ fn session_name() -> String {
 // === impl CredentialConfig ===
 
 impl CredentialConfig {
+    /// Whether it can sign for this host.
+    pub fn check(&self, host: &str) -> Result<(), String> {
+        let Self::Aws(AwsConfig { region, service, .. }) = self else { return Ok(()) };
+        match Scope::of(host, region.as_deref(), service.as_deref()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("aws: {error}")),
+        }
+    }
+
     /// The file that it names.
     pub fn file_mut(&mut self) -> Option<&mut PathBuf> {
         match self {

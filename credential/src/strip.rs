@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
+
 /// Fields that carry a caller's credential or signature.
 const FIELDS: &[&str] = &[
     "authorization",
@@ -39,8 +41,10 @@ pub fn without_credentials(path_and_query: &str) -> Cow<'_, str> {
 
 fn is_parameter(part: &str) -> bool {
     let name = part.split_once('=').map_or(part, |(name, _)| name);
+    // Whoever reads it decodes it first.
+    let name = percent_decode_str(name).decode_utf8_lossy();
     let is_presigned = name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("x-amz-"));
-    is_presigned || PARAMETERS.iter().any(|known| known.eq_ignore_ascii_case(name))
+    is_presigned || PARAMETERS.iter().any(|known| known.eq_ignore_ascii_case(&name))
 }
 
 #[cfg(test)]
@@ -57,6 +61,7 @@ mod tests {
             ("/v1/a?alt=sse&key=K&b=%20+", "/v1/a?alt=sse&b=%20+"),
             ("/v1/a?X-Amz-Signature=S&x=monkey", "/v1/a?x=monkey"),
             ("/v1/a?KEY", "/v1/a"),
+            ("/v1/a?%6bey=K&%61=%FF", "/v1/a?%61=%FF"),
         ] {
             assert_eq!(without_credentials(before), after);
         }

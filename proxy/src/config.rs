@@ -252,8 +252,14 @@ impl Config {
     /// What one key cannot say of itself.
     fn check(&self) -> Result<(), ConfigError> {
         for (name, upstream) in &self.upstreams {
-            crate::upstream::Spec::new(name, upstream)
+            let spec = crate::upstream::Spec::new(name, upstream)
                 .map_err(|message| ConfigError::new(format!("upstreams.{name}: {message}")))?;
+            let Some(credential) = &upstream.credential else { continue };
+            for address in 0..spec.addresses() {
+                credential.check(&spec.origin(address, None).host).map_err(|message| {
+                    ConfigError::new(format!("upstreams.{name}.credential.{message}"))
+                })?;
+            }
         }
         Otlp::settle(&self.otlp, |_| None)
             .map_err(|error| ConfigError::new(format!("otlp: {error}")))?;
@@ -446,6 +452,18 @@ limits: { held_body: 1MiB }
         let text = "upstreams: { gemma: { url: 'http://a' } }\nroutes: [{ upstream: gema }]";
         let error = Config::parse(text).expect_err("no such upstream").to_string();
         assert_eq!(error, "routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?");
+    }
+
+    #[test]
+    fn keys_that_know_no_region_to_sign_for_are_told() {
+        let of = |url: &str| {
+            Config::parse(&format!(
+                "upstreams: {{ a: {{ url: '{url}', credential: {{ aws: {{}} }} }} }}"
+            ))
+        };
+        let error = of("http://localhost:4102").expect_err("no region").to_string();
+        assert!(error.starts_with("upstreams.a.credential.aws: no region to sign for"), "{error}");
+        of("https://bedrock-runtime.eu-west-1.amazonaws.com").expect("the host says it");
     }
 
     #[test]

@@ -262,6 +262,28 @@ fn a_call_without_keys_is_refused_and_never_hangs() {
 }
 
 #[test]
+fn a_source_that_is_silent_hangs_nobody() {
+    let upstream = Upstream::answering(answer("{}"));
+    let silent = Upstream::new(|mut peer| {
+        peer.request();
+        peer.closed();
+    });
+    let launch = signing(&upstream.url(), "{ google: { file: user.json } }");
+    let user = format!(
+        r#"{{"type":"authorized_user","client_id":"c","client_secret":"s","refresh_token":"r","token_uri":"{}"}}"#,
+        silent.url()
+    );
+    fs::write(launch.file("user.json"), user).expect("a folder to write to");
+    let sidecar = launch.start();
+    let reply = sidecar.call(call());
+    assert_eq!((reply.status(), upstream.connections()), (502, 0));
+    assert_eq!(reply.header("x-tidegate-error"), Some("credential_timeout"));
+    let record = sidecar.finish_with_one();
+    assert_outcome(&record, "refused", Some("sidecar"));
+    assert_eq!(record["error.type"], "credential_timeout");
+}
+
+#[test]
 fn the_next_address_gets_a_signature_of_its_own() {
     let upstream = Upstream::answering(answer("{}"));
     let (lost, url) = (nowhere(), upstream.url());
