@@ -25,6 +25,11 @@ ARN = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc1
 MESSAGES = [{"role": "user", "content": [{"text": "Why does the tide rise twice a day?"}]}]
 ENV = {"AWS_ACCESS_KEY_ID": "AKIDENV", "AWS_SECRET_ACCESS_KEY": "secret-ENV/+"}
 ENV_KEYS = {"AKIDENV": ("secret-ENV/+", None)}
+# What no log, metric or record may show: the beginnings of all that is given out here.
+SECRETS = (
+    "secret-", "session-", "session/", "token-of-", "token-by-", "refresh-me", "projected-token", "pod-token",
+    "web-token", "sso-token", "imds-token", "callers-own", "Signature=", "PRIVATE KEY", "eyJ",
+)  # fmt: skip
 AUDIENCE = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/a"
 
 
@@ -46,9 +51,15 @@ def signing(upstream, tmp_path):
         config.write_text(json.dumps(where | {"routes": [{"upstream": "a"}]}))
         command = [TIDEGATE, "proxy", "--config", config, "--records", records]
         command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1"]
-        home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "TIDEGATE_LOG": "trace"}
         with running(command, home | {name: str(value) for name, value in variables.items()}) as process:
-            yield Sidecar(process, records)
+            sidecar = Sidecar(process, records)
+            yield sidecar
+            shown = get_metrics(sidecar)
+            process.stop()
+            shown += process.said + records.read_text()
+            for secret in SECRETS:
+                assert secret not in shown, shown
 
     return start
 
