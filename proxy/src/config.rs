@@ -14,7 +14,9 @@ use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
+use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
+use crate::layer::retry::RetryConfig;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -90,6 +92,12 @@ pub struct RouteConfig {
     /// Whether streams of OpenAI's interface are asked for their usage.
     #[serde(default)]
     pub include_usage: IncludeUsage,
+    /// When calls are made again; where absent, only those that were never sent.
+    #[serde(default)]
+    pub retry: Option<RetryConfig>,
+    /// Where calls go that the upstream cannot take, in order.
+    #[serde(default)]
+    pub fallback: Vec<TargetConfig>,
 }
 
 /// What a call must be for a route to take it.
@@ -153,6 +161,10 @@ pub struct LimitsConfig {
     /// Long-running jobs whose submit and polls are tied together, at a time.
     pub jobs: NonZeroU32,
 }
+
+/// A share of a whole: `20%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio(f64);
 
 /// A length of time, written with its unit: `1.5s`, `20ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +240,8 @@ impl Config {
             strip_prefix: None,
             upstream: DEFAULT.to_owned(),
             include_usage: IncludeUsage::default(),
+            retry: None,
+            fallback: Vec::new(),
         }];
         self.check()?;
         Ok(self)
@@ -354,6 +368,33 @@ fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
         .min()
         .filter(|(distance, _)| *distance <= wrong.len().max(3) / 2)
         .map_or_else(String::new, |(_, key)| format!("; did you mean `{key}`?"))
+}
+
+// === impl Ratio ===
+
+impl Ratio {
+    /// So many hundredths.
+    pub(crate) const fn percent(percent: u8) -> Self {
+        Self(percent as f64 / 100.0)
+    }
+
+    /// The share, from 0 to 1.
+    pub(crate) fn share(self) -> f64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+        let ratio = percent.filter(|percent: &f64| (0.0..=100.0).contains(percent));
+        ratio.map(|percent| Self(percent / 100.0)).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is not a ratio from 0% to 100%; write a number with a percent sign, such as 20%"
+            ))
+        })
+    }
 }
 
 // === impl Span ===

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crate::config::Config;
-use crate::layer::retry::Budget;
+use crate::layer::retry::{Budget, Tally};
 
 /// The policies of every upstream.
 #[derive(Debug, Default)]
@@ -17,6 +18,10 @@ pub(crate) struct Policies {
 pub(crate) struct UpstreamPolicies {
     /// How often its calls may be made again.
     pub(crate) budget: Arc<Budget>,
+    /// How often they were.
+    pub(crate) tally: Arc<Tally>,
+    /// Calls that came here because another target would not do.
+    pub(crate) taken: Arc<AtomicU64>,
 }
 
 impl Policies {

@@ -92,6 +92,15 @@ impl Spec {
         })
     }
 
+    /// Whether all its hosts are among those of another.
+    pub(crate) fn has_hosts_of(&self, other: &Self) -> bool {
+        let is_there = |url: &Url| {
+            let same = |known: &Url| known.authority.host == url.authority.host;
+            other.urls.iter().any(same)
+        };
+        self.urls.iter().all(is_there)
+    }
+
     /// How many addresses there are to choose from.
     pub(crate) fn addresses(&self) -> usize {
         self.urls.len()
