@@ -14,9 +14,9 @@ use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
-use crate::layer::fallback::TargetConfig;
+pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
-use crate::layer::retry::RetryConfig;
+pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -282,16 +282,50 @@ impl Config {
             .check()
             .map_err(|message| ConfigError::new(format!("otlp.traces.{message}")))?;
         for (at, route) in self.routes.iter().enumerate() {
-            if !self.upstreams.contains_key(&route.upstream) {
-                let known = self.upstreams.keys().map(String::as_str);
-                let hint = nearest(&route.upstream, known);
-                return Err(ConfigError::new(format!(
-                    "routes[{at}].upstream: there is no upstream `{}`{hint}",
-                    route.upstream
-                )));
+            self.check_route(route)
+                .map_err(|message| ConfigError::new(format!("routes[{at}].{message}")))?;
+        }
+        Ok(())
+    }
+
+    fn check_route(&self, route: &RouteConfig) -> Result<(), String> {
+        self.check_name(&route.upstream).map_err(|message| format!("upstream: {message}"))?;
+        if let Some(retry) = &route.retry {
+            retry.check().map_err(|message| format!("retry.{message}"))?;
+        }
+        let own = self.speaks(&route.upstream).or(route.matches.dialect);
+        for (at, target) in route.fallback.iter().enumerate() {
+            let name = target.upstream.as_ref().unwrap_or(&route.upstream);
+            self.check_name(name)
+                .map_err(|message| format!("fallback[{at}].upstream: {message}"))?;
+            if *target == TargetConfig::default() {
+                return Err(format!("fallback[{at}]: says nothing that is not so already"));
+            }
+            match (own, self.speaks(name)) {
+                (Some(own), Some(other)) if own != other => {
+                    return Err(format!(
+                        "fallback[{at}]: `{name}` speaks {other:?}, but the calls of this route {own:?}; \
+                         the targets of one list speak one dialect"
+                    ));
+                }
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    fn check_name(&self, upstream: &str) -> Result<(), String> {
+        if self.upstreams.contains_key(upstream) {
+            return Ok(());
+        }
+        let hint = nearest(upstream, self.upstreams.keys().map(String::as_str));
+        Err(format!("there is no upstream `{upstream}`{hint}"))
+    }
+
+    /// The one dialect of an upstream, where its hosts are known to speak no other.
+    fn speaks(&self, upstream: &str) -> Option<Dialect> {
+        let spec = crate::upstream::Spec::new(upstream, &self.upstreams[upstream]).ok()?;
+        spec.dialect()
     }
 }
 

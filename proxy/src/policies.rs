@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config::Config;
+use crate::export::catalog::{self, Family};
+use crate::export::metrics::{Registry, Source, Value};
 use crate::layer::retry::{Budget, Tally};
 
 /// The policies of every upstream.
@@ -30,8 +32,41 @@ impl Policies {
         Self { by_upstream: config.upstreams.keys().map(policies).collect() }
     }
 
+    /// Has the metrics say what the policies did.
+    pub(crate) fn watch(&self, registry: &Registry) {
+        for (name, policies) in &self.by_upstream {
+            registry.watch(Watched { upstream: name.clone(), policies: policies.clone() });
+        }
+    }
+
     /// Those of this upstream.
     pub(crate) fn of(&self, upstream: &str) -> UpstreamPolicies {
         self.by_upstream.get(upstream).cloned().unwrap_or_default()
+    }
+}
+
+/// The policies of one upstream, for the metrics.
+struct Watched {
+    upstream: Arc<str>,
+    policies: UpstreamPolicies,
+}
+
+impl Source for Watched {
+    fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
+        let UpstreamPolicies { tally, taken, .. } = &self.policies;
+        let mut count = |family, word: Option<&str>, count| {
+            // What never happened has no series.
+            if count > 0 {
+                let labels = [Some(&*self.upstream), word].into_iter().flatten();
+                show(family, labels.map(str::to_owned).collect(), Value::Counter(count));
+            }
+        };
+        for (word, made) in tally.all_made() {
+            count(&catalog::RETRIES, Some(word), made);
+        }
+        for (word, denied) in tally.all_denied() {
+            count(&catalog::RETRIES_DENIED, Some(word), denied);
+        }
+        count(&catalog::FALLBACKS, None, taken.load(Relaxed));
     }
 }
