@@ -184,15 +184,20 @@ impl Observer {
     pub fn progress(&self) -> Progress {
         let Some(head) = &self.head else { return Progress::None };
         let facts = self.facts();
-        let says_error = facts.is_some_and(|facts| facts.error.is_some())
-            || self.grpc_status().is_some_and(Status::is_error);
         match (&self.reply, facts) {
-            _ if head.status >= 400 || says_error => Progress::Failed,
+            _ if head.status >= 400 => Progress::Failed,
+            // What came first counts: an error behind a token is one of a stream that died.
             (_, Some(facts)) if facts.times.has_token() => Progress::Token,
+            _ if self.says_error() => Progress::Failed,
             (_, Some(facts)) if facts.is_over() => Progress::Over,
             (Some(reply), _) if reply.is_read() => Progress::Begun,
             _ => Progress::Unread,
         }
+    }
+
+    fn says_error(&self) -> bool {
+        self.facts().is_some_and(|facts| facts.error.is_some())
+            || self.grpc_status().is_some_and(Status::is_error)
     }
 
     /// The error that the answer states, as far as it has come; absent where it states none.
@@ -207,7 +212,7 @@ impl Observer {
                 retry_after_s: status.retry_after,
             });
         }
-        if self.progress() != Progress::Failed {
+        if head.status < 400 && !self.says_error() {
             return None;
         }
         let body = self.facts().map(Facts::fault).unwrap_or_default();
