@@ -1,4 +1,5 @@
 //! The policies, one file each; `stack.rs` puts them in order.
 
+pub(crate) mod breaker;
 pub(crate) mod include_usage;
 pub(crate) mod retry;
