@@ -309,12 +309,12 @@ fn a_trickle_goes_through_an_open_breaker_and_closes_it_early() {
     let mut world = with(|config| config.when_all_open = WhenAllOpen::Trickle);
     world.calls(Signal::Bad, 5);
     let mut reached = 0;
-    for _ in 0..400 {
+    for _ in 0..350 {
         world.pass(SECOND / 100);
         reached += usize::from(world.admit().is_ok());
     }
-    assert!((3..=4).contains(&reached), "{reached} calls in 4 s");
-    world.pass(SECOND * 9 / 10);
+    assert_eq!(reached, 3, "one a second");
+    world.pass(SECOND);
     let mut lease = world.admit().expect("it trickles");
     assert_eq!(world.state(), Position::Open);
     lease.judged(GOOD, world.now);
@@ -454,7 +454,8 @@ fn ten_thousand_random_endings_never_leave_a_breaker_stuck() {
                 _ if open.is_empty() => {}
                 _ => {
                     let at = random.below(open.len() as u64) as usize;
-                    open.extend(end_at_random(open.swap_remove(at), &mut random, world.now));
+                    let lease = open.swap_remove(at);
+                    open.extend(end_at_random(lease, &mut random, world.now));
                     ended += 1;
                 }
             }
