@@ -14,6 +14,7 @@ use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
+pub use crate::layer::breaker::{BreakerConfig, Ratio, SlowConfig, Steps, WhenAllOpen};
 pub use crate::layer::include_usage::IncludeUsage;
 
 /// The whole configuration.
@@ -70,6 +71,8 @@ pub struct UpstreamConfig {
     pub http2: bool,
     /// Who signs its calls; the caller where absent.
     pub credential: Option<CredentialConfig>,
+    /// When calls are kept from it; never where absent.
+    pub breaker: Option<BreakerConfig>,
 }
 
 /// Which calls go to which upstream.

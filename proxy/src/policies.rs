@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::config::Config;
+use crate::layer::breaker::{self, Breakers};
 use crate::layer::retry::Budget;
 
 /// The policies of every upstream.
@@ -17,12 +20,23 @@ pub(crate) struct Policies {
 pub(crate) struct UpstreamPolicies {
     /// How often its calls may be made again.
     pub(crate) budget: Arc<Budget>,
+    /// Whether they are let through.
+    pub(crate) breakers: Option<Arc<Breakers>>,
 }
 
 impl Policies {
     pub(crate) fn new(config: &Config) -> Self {
-        let policies = |name: &String| (Arc::from(name.as_str()), UpstreamPolicies::default());
-        Self { by_upstream: config.upstreams.keys().map(policies).collect() }
+        let now = Instant::now();
+        let policies = config.upstreams.iter().map(|(name, upstream)| {
+            let breakers = breaker::of_upstream(name, upstream, now);
+            (Arc::from(name.as_str()), UpstreamPolicies { breakers, ..Default::default() })
+        });
+        Self { by_upstream: policies.collect() }
+    }
+
+    /// The breakers of all upstreams that have some.
+    pub(crate) fn breakers(&self) -> impl Iterator<Item = &Arc<Breakers>> {
+        self.by_upstream.values().filter_map(|policies| policies.breakers.as_ref())
     }
 
     /// Those of this upstream.

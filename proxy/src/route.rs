@@ -30,6 +30,8 @@ pub(crate) struct Route {
     /// The model that is served there, where calls name none.
     pub(crate) model: Option<String>,
     pub(crate) strip_prefix: Option<String>,
+    /// Whether a policy asks for the model before the call goes on.
+    pub(crate) asks_for_model: bool,
     pub(crate) stack: Stack,
     matches: Match,
 }
@@ -83,12 +85,14 @@ impl Routes {
             let (timeouts, limits) = (&config.timeouts, &config.limits);
             let include_usage =
                 IncludeUsageLayer::new(route.include_usage, timeouts, limits, &held.policies);
+            let policies = policies.of(&route.upstream);
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
-                stack: stack(upstream.clone(), &policies.of(&route.upstream), include_usage),
+                asks_for_model: policies.breakers.is_some(),
+                stack: stack(upstream.clone(), &policies, include_usage),
                 matches: Match::new(&route.matches),
             }
         });

@@ -132,6 +132,10 @@ impl Sidecar {
             let credential = credential.clone();
             recorders.registry().watch_credential(upstream.clone(), move || credential.freshness());
         }
+        let policies = Policies::new(&config);
+        for breakers in policies.breakers() {
+            recorders.registry().watch(breakers.clone());
+        }
         let readiness = Readiness::default();
         administer(&recorders, &readiness, admin_listener, health);
         let (stop, stopped) = watch::channel(false);
@@ -139,7 +143,7 @@ impl Sidecar {
             permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),
             credentials,
             held: Held::default(),
-            policies: Policies::new(&config),
+            policies,
             stop: stopped,
             config,
         });

@@ -102,6 +102,11 @@ impl Upstream {
         }
     }
 
+    /// Whether it signs calls in place of their callers.
+    pub(crate) fn has_credential(&self) -> bool {
+        self.signing.is_some()
+    }
+
     /// Closes connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
         for pools in [&self.pools, &self.grpc_pools] {
@@ -184,7 +189,7 @@ impl Upstream {
 }
 
 /// The location that a call names: in its path, or by gRPC elsewhere.
-fn location(call: &Call, is_grpc: bool) -> String {
+pub(crate) fn location(call: &Call, is_grpc: bool) -> String {
     let in_path = spec::location_in(call.head.target.path()).map(str::to_owned);
     let elsewhere = || call.notes.observer(|observer| observer.location().map(str::to_owned));
     in_path

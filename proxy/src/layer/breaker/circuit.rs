@@ -433,6 +433,19 @@ impl Tally {
     }
 }
 
+// === impl What ===
+
+impl What {
+    /// What is so of it, after its name.
+    pub(super) fn says(self) -> &'static str {
+        match self {
+            Self::Breaker => "is open",
+            Self::Probing => "is half-open, with all its probes under way",
+            Self::Gate => "is closed",
+        }
+    }
+}
+
 // === impl Why ===
 
 impl Why {

@@ -2,17 +2,18 @@
 //!
 //! Whoever forgets the duty has fulfilled it: a lease that is dropped gives back what it held.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::circuit::{Pass, Signal};
-use super::map::{Breaker, Unknown};
-use super::sync::Arc;
+use super::map::{Entry, Unknown};
 
 /// A call that was let through.
 #[derive(Debug)]
 #[must_use = "a lease that is dropped says that nothing is known of its call"]
 pub(crate) struct Lease {
-    breaker: Arc<Breaker>,
+    entry: Arc<Entry>,
     pass: Pass,
     stage: Stage,
     unknown: Option<Box<Unknown>>,
@@ -22,14 +23,14 @@ pub(crate) struct Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Waiting,
-    /// It was judged good, and may break off still.
-    Answered,
+    /// A stream that was judged good at its first token, and may break off still.
+    Streaming,
     Over,
 }
 
 impl Lease {
-    pub(super) fn new(breaker: Arc<Breaker>, pass: Pass, unknown: Option<Unknown>) -> Self {
-        Self { breaker, pass, stage: Stage::Waiting, unknown: unknown.map(Box::new) }
+    pub(super) fn new(entry: Arc<Entry>, pass: Pass, unknown: Option<Unknown>) -> Self {
+        Self { entry, pass, stage: Stage::Waiting, unknown: unknown.map(Box::new) }
     }
 
     /// The call is judged, at its first token or at its end: once, the first word counts.
@@ -38,8 +39,9 @@ impl Lease {
             return;
         }
         let is_good = matches!(signal, Signal::Good { .. });
-        self.stage = if is_good { Stage::Answered } else { Stage::Over };
-        self.breaker.judge(&self.pass, signal, now);
+        let is_stream = matches!(signal, Signal::Good { first_token: Some(_) });
+        self.stage = if is_stream { Stage::Streaming } else { Stage::Over };
+        self.entry.judge(&self.pass, signal, now);
         if let Some(unknown) = self.unknown.take().filter(|_| is_good) {
             unknown.learn(now);
         }
@@ -51,16 +53,16 @@ impl Lease {
         self.ended(true, now);
     }
 
-    /// The answer came to its end.
+    /// The answer came to its end. Whoever leaves before says nothing, and drops the lease.
     pub(crate) fn ended_well(&mut self, now: Instant) {
         self.judged(Signal::Good { first_token: None }, now);
         self.ended(false, now);
     }
 
     fn ended(&mut self, is_broken: bool, now: Instant) {
-        if self.stage == Stage::Answered {
+        if self.stage == Stage::Streaming {
             self.stage = Stage::Over;
-            self.breaker.end(&self.pass, is_broken, now);
+            self.entry.end(&self.pass, is_broken, now);
         }
     }
 }

@@ -5,16 +5,16 @@
 //! memory and cannot hide behind fresh breakers.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::circuit::{Circuit, Picture, Position, Signal, Stop, Tally};
+use super::circuit::{Circuit, Pass, Picture, Position, Signal, Stop, Tally};
 use super::config::BreakerConfig;
 use super::lease::Lease;
-use super::sync::{Arc, Mutex, MutexGuard, RwLock};
+use super::sync::{Mutex, MutexGuard, RwLock};
 
 /// Bytes of a region's or model's name; what is longer never has a breaker of its own.
 const MAX_NAME: usize = 128;
@@ -31,11 +31,19 @@ pub(crate) struct Key<'a> {
 /// The breakers of one upstream, for all workers.
 #[derive(Debug)]
 pub(crate) struct Breakers {
-    upstream: std::sync::Arc<str>,
+    upstream: Arc<str>,
     config: Arc<BreakerConfig>,
     /// For what is not known, or too much.
-    shared: Arc<Breaker>,
+    shared: Arc<Entry>,
     known: RwLock<Known>,
+    accounts: RandomState,
+}
+
+/// A call that is kept out, and by which breaker or gate.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    entry: Arc<Entry>,
+    pub(crate) stop: Stop,
 }
 
 /// Names that have a breaker of their own.
@@ -48,13 +56,13 @@ struct Known {
 #[derive(Debug)]
 struct Region {
     /// For calls that name no model, or none that is known.
-    shared: Arc<Breaker>,
-    models: FxHashMap<Box<str>, Arc<Breaker>>,
+    shared: Arc<Entry>,
+    models: FxHashMap<Box<str>, Arc<Entry>>,
 }
 
 /// One breaker, and what it guards.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(super) struct Entry {
     region: Option<Box<str>>,
     model: Option<Box<str>>,
     config: Arc<BreakerConfig>,
@@ -64,7 +72,7 @@ pub(super) struct Breaker {
 /// What is known of a breaker, for those who ask.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Snapshot {
-    pub(crate) upstream: std::sync::Arc<str>,
+    pub(crate) upstream: Arc<str>,
     /// Absent for the breaker of all regions, and of all models, that have none of their own.
     pub(crate) region: Option<Box<str>>,
     pub(crate) model: Option<Box<str>>,
@@ -91,17 +99,18 @@ impl Breakers {
     /// None of which has anything against its upstream. The regions and models that the
     /// configuration names are known from the start.
     pub(crate) fn new(
-        upstream: std::sync::Arc<str>,
+        upstream: Arc<str>,
         config: BreakerConfig,
         configured: &[Key<'_>],
         now: Instant,
     ) -> Arc<Self> {
         let config = Arc::new(config);
-        let shared = Breaker::new(None, None, &config, now);
+        let shared = Entry::new(None, None, &config, now);
         let no_region = Region { shared: shared.clone(), models: FxHashMap::default() };
         let mut known = Known::default();
         known.regions.insert("".into(), no_region);
-        let breakers = Self { upstream, config, shared, known: RwLock::new(known) };
+        let (known, accounts) = (RwLock::new(known), RandomState::new());
+        let breakers = Self { upstream, config, shared, known, accounts };
         for key in configured {
             breakers.learn(key.region, key.model, now);
         }
@@ -110,22 +119,37 @@ impl Breakers {
 
     /// Lets a call through, or says what keeps it out. Whoever holds the lease says what became of
     /// the call; to drop it says that nothing is known.
-    pub(crate) fn admit(self: &Arc<Self>, key: &Key<'_>, now: Instant) -> Result<Lease, Stop> {
-        let (breaker, is_known) = self.find(key);
-        let pass = breaker.circuit().admit(&self.config, key.account, now)?;
-        let unknown = (!is_known && is_nameable(key)).then(|| Unknown::new(self, key));
-        Ok(Lease::new(breaker, pass, unknown))
+    pub(crate) fn admit(self: &Arc<Self>, key: &Key<'_>, now: Instant) -> Result<Lease, Refused> {
+        let (entry, is_known) = self.find(key);
+        let admitted = entry.circuit().admit(&self.config, key.account, now);
+        match admitted {
+            Err(stop) => Err(Refused { entry, stop }),
+            Ok(pass) => {
+                let unknown = (!is_known && is_nameable(key)).then(|| Unknown::new(self, key));
+                Ok(Lease::new(entry, pass, unknown))
+            }
+        }
+    }
+
+    /// The account behind a credential, as a number that tells nothing of it.
+    pub(crate) fn account(&self, credential: &[u8]) -> u64 {
+        self.accounts.hash_one(credential)
+    }
+
+    /// Whose calls these are.
+    pub(crate) fn upstream(&self) -> &Arc<str> {
+        &self.upstream
     }
 
     /// The breaker for a call, and whether it is the call's own.
-    fn find(&self, key: &Key<'_>) -> (Arc<Breaker>, bool) {
+    fn find(&self, key: &Key<'_>) -> (Arc<Entry>, bool) {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let Some(region) = known.regions.get(key.region.unwrap_or_default()) else {
             return (self.shared.clone(), false);
         };
         let Some(model) = key.model else { return (region.shared.clone(), true) };
         match region.models.get(model) {
-            Some(breaker) => (breaker.clone(), true),
+            Some(entry) => (entry.clone(), true),
             None => (region.shared.clone(), false),
         }
     }
@@ -138,7 +162,7 @@ impl Breakers {
             if !known.make_room(&self.config, &self.shared, now) {
                 return;
             }
-            let shared = Breaker::new(region, None, &self.config, now);
+            let shared = Entry::new(region, None, &self.config, now);
             known.count += 1;
             known.regions.insert(name.into(), Region { shared, models: FxHashMap::default() });
         }
@@ -149,8 +173,8 @@ impl Breakers {
         }
         // To make room may have taken the region that was to have the model.
         if let Some(place) = known.regions.get_mut(name) {
-            let breaker = Breaker::new(region, Some(model), &self.config, now);
-            place.models.insert(model.into(), breaker);
+            let entry = Entry::new(region, Some(model), &self.config, now);
+            place.models.insert(model.into(), entry);
             known.count += 1;
         }
     }
@@ -166,7 +190,7 @@ impl Breakers {
             all.extend(region.models.values().cloned());
         }
         drop(known);
-        all.iter().map(|breaker| breaker.snapshot(&self.upstream, now)).collect()
+        all.iter().map(|entry| entry.snapshot(&self.upstream, now)).collect()
     }
 }
 
@@ -175,18 +199,32 @@ fn is_nameable(key: &Key<'_>) -> bool {
     [key.region, key.model].into_iter().flatten().all(|name| name.len() <= MAX_NAME)
 }
 
+// === impl Refused ===
+
+impl Refused {
+    /// The region of the breaker; absent where it is that of all that have none of their own.
+    pub(crate) fn region(&self) -> Option<&str> {
+        self.entry.region.as_deref()
+    }
+
+    /// Its model, likewise.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.entry.model.as_deref()
+    }
+}
+
 // === impl Known ===
 
 impl Known {
     /// Room for one more: where there is none, what has been idle for longest makes it.
-    fn make_room(&mut self, config: &BreakerConfig, heir: &Breaker, now: Instant) -> bool {
+    fn make_room(&mut self, config: &BreakerConfig, heir: &Entry, now: Instant) -> bool {
         if self.count < config.keys.get() as usize {
             return true;
         }
         let mut oldest: Option<(Instant, Box<str>, Box<str>)> = None;
         for (region, place) in &self.regions {
-            for (model, breaker) in &place.models {
-                let mut circuit = breaker.circuit();
+            for (model, entry) in &place.models {
+                let mut circuit = entry.circuit();
                 let is_older = oldest.as_ref().is_none_or(|(asked, ..)| circuit.asked < *asked);
                 if is_older && circuit.is_idle(config, now) {
                     oldest = Some((circuit.asked, region.clone(), model.clone()));
@@ -195,17 +233,17 @@ impl Known {
         }
         let Some((_, region, model)) = oldest else { return false };
         let place = self.regions.get_mut(&region).expect("it was found there");
-        if let Some(breaker) = place.models.remove(&model) {
-            heir.circuit().inherit(breaker.circuit().picture(now).tally);
+        if let Some(entry) = place.models.remove(&model) {
+            heir.circuit().inherit(entry.circuit().picture(now).tally);
             self.count -= 1;
         }
         true
     }
 }
 
-// === impl Breaker ===
+// === impl Entry ===
 
-impl Breaker {
+impl Entry {
     fn new(
         region: Option<&str>,
         model: Option<&str>,
@@ -219,11 +257,11 @@ impl Breaker {
         Arc::new(Self { region, model, config: config.clone(), circuit })
     }
 
-    pub(super) fn judge(&self, pass: &super::circuit::Pass, signal: Signal, now: Instant) {
+    pub(super) fn judge(&self, pass: &Pass, signal: Signal, now: Instant) {
         self.circuit().judge(&self.config, pass, signal, now);
     }
 
-    pub(super) fn end(&self, pass: &super::circuit::Pass, is_broken: bool, now: Instant) {
+    pub(super) fn end(&self, pass: &Pass, is_broken: bool, now: Instant) {
         self.circuit().end(&self.config, pass, is_broken, now);
     }
 
@@ -232,7 +270,7 @@ impl Breaker {
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn snapshot(&self, upstream: &std::sync::Arc<str>, now: Instant) -> Snapshot {
+    fn snapshot(&self, upstream: &Arc<str>, now: Instant) -> Snapshot {
         let picture = self.circuit().picture(now);
         let Picture { position, why, until, gates_closed, gates_until, counts, tally } = picture;
         let seconds = |until: Option<Instant>| {

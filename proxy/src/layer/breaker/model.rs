@@ -2,14 +2,15 @@
 //!
 //! `cargo test -p tidegate-proxy --features shuttle --lib breaker::model`
 
-use shuttle::sync::Arc;
+use std::sync::Arc;
+
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
 
 use super::*;
 
 /// Orders that are tried of each model.
-const ORDERS: usize = 20_000;
+const ORDERS: usize = 5_000;
 const GOOD: Signal = Signal::Good { first_token: None };
 const KEY: Key<'_> = Key { region: None, model: Some("m"), account: 0 };
 
@@ -24,7 +25,7 @@ fn half_open() -> (Arc<Breakers>, Instant) {
     for _ in 0..5 {
         breakers.admit(&KEY, now).expect("it is closed").judged(Signal::Bad, now);
     }
-    let until = breakers.admit(&KEY, now).expect_err("it is open").until;
+    let until = breakers.admit(&KEY, now).expect_err("it is open").stop.until;
     (breakers, until)
 }
 
@@ -104,7 +105,7 @@ fn calls_from_before_it_opened_never_end_a_probe() {
         for _ in 0..5 {
             breakers.admit(&KEY, now).expect("it is closed").judged(Signal::Bad, now);
         }
-        let until = breakers.admit(&KEY, now).expect_err("it is open").until;
+        let until = breakers.admit(&KEY, now).expect_err("it is open").stop.until;
         let probe = breakers.admit(&KEY, until).expect("it is half-open");
         let threads: Vec<_> = old
             .into_iter()
@@ -131,16 +132,16 @@ fn a_gate_that_threads_close_and_pass_is_not_lost_and_opens_again() {
         let now = Instant::now();
         let breakers = breakers(now);
         let waits = [Some(Duration::from_secs(3)), Some(Duration::from_secs(9)), None];
-        let threads: Vec<_> = waits
+        let leases = waits.map(|_| breakers.admit(&KEY, now).expect("the gate is open"));
+        let threads: Vec<_> = leases
             .into_iter()
-            .map(|wait| {
-                let breakers = breakers.clone();
-                let mut lease = breakers.admit(&KEY, now).expect("it is open");
+            .zip(waits)
+            .map(|(mut lease, wait)| {
                 thread::spawn(move || lease.judged(Signal::Limited { wait }, now))
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().expect("it ends"));
-        let stop = breakers.admit(&KEY, now).expect_err("the gate is closed");
+        let stop = breakers.admit(&KEY, now).expect_err("the gate is closed").stop;
         assert_eq!(stop.until, now + Duration::from_secs(9), "the longest wait holds");
         heal(&breakers, stop.until);
     };

@@ -2,7 +2,7 @@
 //! tries the orders in which threads may run.
 
 #[cfg(not(feature = "shuttle"))]
-pub(super) use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+pub(super) use std::sync::{Mutex, MutexGuard, RwLock};
 
 #[cfg(feature = "shuttle")]
-pub(super) use shuttle::sync::{Arc, Mutex, MutexGuard, RwLock};
+pub(super) use shuttle::sync::{Mutex, MutexGuard, RwLock};

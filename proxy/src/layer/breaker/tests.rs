@@ -7,10 +7,11 @@ use crate::config::Span;
 
 const SECOND: Duration = Duration::from_secs(1);
 const GOOD: Signal = Signal::Good { first_token: None };
+const TOKEN: Signal = Signal::Good { first_token: Some(SECOND) };
 
 /// One upstream's breakers, and a clock that moves when told.
 struct World {
-    breakers: sync::Arc<Breakers>,
+    breakers: Arc<Breakers>,
     now: Instant,
 }
 
@@ -26,7 +27,7 @@ impl World {
     }
 
     fn admit_for(&self, key: &Key<'_>) -> Result<Lease, Stop> {
-        self.breakers.admit(key, self.now)
+        self.breakers.admit(key, self.now).map_err(|refused| refused.stop)
     }
 
     /// A call that ends like this at once.
@@ -163,9 +164,11 @@ fn streams_that_break_off_open_it_by_a_ratio_of_their_own() {
     let world = defaults();
     let start = || {
         let mut lease = world.admit().expect("it is closed");
-        lease.judged(GOOD, world.now);
+        lease.judged(TOKEN, world.now);
         lease
     };
+    // An answer that is no stream has no part in it.
+    (0..100).for_each(|_| world.admit().expect("it is closed").ended_well(world.now));
     for _ in 0..5 {
         start().ended_well(world.now);
         let (mut broken, abandoned) = (start(), start());
@@ -485,7 +488,7 @@ fn end_at_random(mut lease: Lease, random: &mut Random, now: Instant) -> Option<
         4 => lease.broke(now),
         5 => lease.judged(Signal::Bad, now),
         6 => {
-            lease.judged(GOOD, now);
+            lease.judged(TOKEN, now);
             return Some(lease);
         }
         _ => lease.ended_well(now),
