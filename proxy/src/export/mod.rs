@@ -44,6 +44,8 @@ mod tests {
     use super::metrics::{Registry, lock};
     use super::names::Conventions;
     use super::*;
+    use crate::config::BreakerConfig;
+    use crate::layer::breaker::Breakers;
 
     /// Samples by name and labels, as the text format tells them apart.
     type Samples = BTreeMap<(String, BTreeMap<String, String>), f64>;
@@ -75,6 +77,7 @@ mod tests {
         let freshness =
             Freshness { age: Some(Duration::from_secs(7)), expires_in: None, failures: 2 };
         registry.watch_credential("pool".into(), move || Some(freshness));
+        registry.watch(Breakers::new("pool".into(), BreakerConfig::default(), &[], Instant::now()));
         let shards = [registry.shard(), registry.shard()];
         for (number, shard) in shards.iter().cycle().take(40).enumerate() {
             drop(lock(shard).open(Some("gemma"), "pool"));

@@ -115,7 +115,7 @@ pub(super) struct Circuit {
     relapses: u32,
     probes: Probes,
     gates: Gates,
-    tally: Tally,
+    pub(super) tally: Tally,
     seed: u64,
     /// When a call last asked.
     pub(super) asked: Instant,
@@ -367,7 +367,8 @@ impl Circuit {
         Picture { position, why, until, gates_closed, gates_until, counts, tally }
     }
 
-    fn why(&self) -> Option<Why> {
+    /// Why it is not closed.
+    pub(super) fn why(&self) -> Option<Why> {
         match self.phase {
             Phase::Closed { .. } => None,
             Phase::Open { why, .. } | Phase::HalfOpen { why } => Some(why),

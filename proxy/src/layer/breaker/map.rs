@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::circuit::{Circuit, Pass, Picture, Position, Signal, Stop, Tally};
 use super::config::BreakerConfig;
@@ -63,6 +64,7 @@ struct Region {
 /// One breaker, and what it guards.
 #[derive(Debug)]
 pub(super) struct Entry {
+    upstream: Arc<str>,
     region: Option<Box<str>>,
     model: Option<Box<str>>,
     config: Arc<BreakerConfig>,
@@ -105,7 +107,7 @@ impl Breakers {
         now: Instant,
     ) -> Arc<Self> {
         let config = Arc::new(config);
-        let shared = Entry::new(None, None, &config, now);
+        let shared = Entry::new(&upstream, None, None, &config, now);
         let no_region = Region { shared: shared.clone(), models: FxHashMap::default() };
         let mut known = Known::default();
         known.regions.insert("".into(), no_region);
@@ -162,7 +164,7 @@ impl Breakers {
             if !known.make_room(&self.config, &self.shared, now) {
                 return;
             }
-            let shared = Entry::new(region, None, &self.config, now);
+            let shared = Entry::new(&self.upstream, region, None, &self.config, now);
             known.count += 1;
             known.regions.insert(name.into(), Region { shared, models: FxHashMap::default() });
         }
@@ -173,7 +175,7 @@ impl Breakers {
         }
         // To make room may have taken the region that was to have the model.
         if let Some(place) = known.regions.get_mut(name) {
-            let entry = Entry::new(region, Some(model), &self.config, now);
+            let entry = Entry::new(&self.upstream, region, Some(model), &self.config, now);
             place.models.insert(model.into(), entry);
             known.count += 1;
         }
@@ -190,7 +192,7 @@ impl Breakers {
             all.extend(region.models.values().cloned());
         }
         drop(known);
-        all.iter().map(|entry| entry.snapshot(&self.upstream, now)).collect()
+        all.iter().map(|entry| entry.snapshot(now)).collect()
     }
 }
 
@@ -234,7 +236,7 @@ impl Known {
         let Some((_, region, model)) = oldest else { return false };
         let place = self.regions.get_mut(&region).expect("it was found there");
         if let Some(entry) = place.models.remove(&model) {
-            heir.circuit().inherit(entry.circuit().picture(now).tally);
+            heir.circuit().inherit(entry.circuit().tally);
             self.count -= 1;
         }
         true
@@ -245,6 +247,7 @@ impl Known {
 
 impl Entry {
     fn new(
+        upstream: &Arc<str>,
         region: Option<&str>,
         model: Option<&str>,
         config: &Arc<BreakerConfig>,
@@ -254,15 +257,34 @@ impl Entry {
         let seed = RandomState::new().hash_one((region, model));
         let (region, model) = (region.map(Box::from), model.map(Box::from));
         let circuit = Mutex::new(Circuit::new(config, seed, now));
-        Arc::new(Self { region, model, config: config.clone(), circuit })
+        let (upstream, config) = (upstream.clone(), config.clone());
+        Arc::new(Self { upstream, region, model, config, circuit })
     }
 
     pub(super) fn judge(&self, pass: &Pass, signal: Signal, now: Instant) {
-        self.circuit().judge(&self.config, pass, signal, now);
+        self.tell(|circuit| circuit.judge(&self.config, pass, signal, now));
     }
 
     pub(super) fn end(&self, pass: &Pass, is_broken: bool, now: Instant) {
-        self.circuit().end(&self.config, pass, is_broken, now);
+        self.tell(|circuit| circuit.end(&self.config, pass, is_broken, now));
+    }
+
+    /// Tells it something, and the log what came of it.
+    fn tell(&self, what: impl FnOnce(&mut Circuit)) {
+        let mut circuit = self.circuit();
+        let before = circuit.tally;
+        what(&mut circuit);
+        let (after, why) = (circuit.tally, circuit.why());
+        drop(circuit);
+        let (upstream, region, model) = (&self.upstream, &self.region, &self.model);
+        if after.opened > before.opened
+            && let Some(why) = why
+        {
+            warn!(%upstream, ?region, ?model, %why, "circuit breaker opened");
+        }
+        if after.closed > before.closed {
+            info!(%upstream, ?region, ?model, "circuit breaker closed");
+        }
     }
 
     /// A thread that panicked has left numbers behind, at worst one too few.
@@ -270,14 +292,14 @@ impl Entry {
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn snapshot(&self, upstream: &Arc<str>, now: Instant) -> Snapshot {
+    fn snapshot(&self, now: Instant) -> Snapshot {
         let picture = self.circuit().picture(now);
         let Picture { position, why, until, gates_closed, gates_until, counts, tally } = picture;
         let seconds = |until: Option<Instant>| {
             until.map(|until| until.saturating_duration_since(now).as_secs_f64())
         };
         Snapshot {
-            upstream: upstream.clone(),
+            upstream: self.upstream.clone(),
             region: self.region.clone(),
             model: self.model.clone(),
             state: position,
