@@ -133,9 +133,7 @@ impl Sidecar {
             recorders.registry().watch_credential(upstream.clone(), move || credential.freshness());
         }
         let policies = Policies::new(&config);
-        for breakers in policies.breakers() {
-            recorders.registry().watch(breakers.clone());
-        }
+        policies.watch(recorders.registry());
         let readiness = Readiness::default();
         administer(&recorders, &readiness, admin_listener, health);
         let (stop, stopped) = watch::channel(false);

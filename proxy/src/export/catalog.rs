@@ -40,6 +40,9 @@ pub static FAMILIES: &[&Family] = &[
     &BREAKER_TRANSITIONS,
     &BREAKER_REFUSALS,
     &RATE_GATE_CLOSED,
+    &RETRIES,
+    &RETRIES_DENIED,
+    &FALLBACKS,
     &CREDENTIAL_AGE,
     &CREDENTIAL_FAILURES,
     &RECORDS_DROPPED,
@@ -442,6 +445,39 @@ pub static RATE_GATE_CLOSED: Family = Family {
     help: "Accounts that wait until a time named with a 429.",
     kind: Kind::Gauge,
     labels: &[&UPSTREAM, &REGION, &MODEL],
+    read: |_, _, _| {},
+};
+
+/// Calls made again.
+pub static RETRIES: Family = Family {
+    name: "tidegate.retries",
+    prometheus: "tidegate_retries_total",
+    unit: "{attempt}",
+    help: "Attempts made after a first one that failed, by upstream and reason.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REASON],
+    read: |_, _, _| {},
+};
+
+/// Calls not made again.
+pub static RETRIES_DENIED: Family = Family {
+    name: "tidegate.retries.denied",
+    prometheus: "tidegate_retries_denied_total",
+    unit: "{call}",
+    help: "Calls that failed and were not made again, for want of a budget, time or the body.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REASON],
+    read: |_, _, _| {},
+};
+
+/// Calls that went elsewhere.
+pub static FALLBACKS: Family = Family {
+    name: "tidegate.fallbacks",
+    prometheus: "tidegate_fallbacks_total",
+    unit: "{call}",
+    help: "Calls that came to this upstream because another target would not do.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
     read: |_, _, _| {},
 };
 

@@ -38,7 +38,7 @@ use crate::stack::LocalFuture;
 use crate::upstream::{Spec, Upstream, location};
 use crate::verdict::{Health, Verdict};
 
-pub use config::{BreakerConfig, Ratio, SlowConfig, Steps, WhenAllOpen};
+pub use config::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
 
 pub(crate) use circuit::{Position, Signal, What};
 pub(crate) use lease::Lease;
@@ -74,6 +74,9 @@ struct Guard {
     breakers: Arc<Breakers>,
     /// Of all calls, unless each names its own.
     region: Option<Arc<str>>,
+    /// Of all calls, whatever they name.
+    asked: Option<String>,
+    /// Of calls that name none.
     model: Option<String>,
     is_templated: bool,
     /// Whether rate limits are each caller's own.
@@ -109,12 +112,18 @@ fn fixed_region(spec: &Spec) -> Option<Arc<str>> {
 // === impl BreakerLayer ===
 
 impl BreakerLayer {
-    pub(crate) fn new(upstream: &Upstream, breakers: Option<Arc<Breakers>>) -> Self {
+    /// `model` is asked there whatever its callers ask for.
+    pub(crate) fn new(
+        upstream: &Upstream,
+        breakers: Option<Arc<Breakers>>,
+        model: Option<&str>,
+    ) -> Self {
         let spec = &upstream.spec;
         let guard = |breakers| {
             Rc::new(Guard {
                 breakers,
                 region: fixed_region(spec),
+                asked: model.map(str::to_owned),
                 model: spec.model.clone(),
                 is_templated: spec.is_templated(),
                 has_accounts: !upstream.has_credential(),
@@ -170,7 +179,8 @@ impl Guard {
         let region = location.as_deref().or(self.region.as_deref());
         let account = if self.has_accounts { self.account(call) } else { 0 };
         call.notes.observer(|observer| {
-            let model = observer.model().or(self.model.as_deref());
+            let asked = self.asked.as_deref().or(observer.model());
+            let model = asked.or(self.model.as_deref());
             self.breakers.admit(&Key { region, model, account }, now)
         })
     }

@@ -102,7 +102,7 @@ impl Upstream {
         }
     }
 
-    /// Whether it signs calls in place of their callers.
+    /// Whether it has a credential of its own.
     pub(crate) fn has_credential(&self) -> bool {
         self.signing.is_some()
     }

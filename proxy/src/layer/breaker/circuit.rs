@@ -15,6 +15,7 @@ use super::gate::{Gates, Ticket};
 use super::later;
 use super::ramp::{Ramp, SeatId};
 use super::window::{Counts, Window};
+use crate::config::Ratio;
 
 /// Between two calls that trickle through while it is open.
 const TRICKLE: Duration = Duration::from_secs(1);
@@ -296,7 +297,7 @@ impl Circuit {
             Phase::HalfOpen { .. } => {
                 let Probes { good, bad, .. } = &mut self.probes;
                 *bad += 1;
-                if config.error_ratio.is_reached(*bad, *good + *bad) {
+                if reaches(config.error_ratio, *bad, *good + *bad) {
                     self.open(config, Why::Probe, now);
                 }
             }
@@ -393,23 +394,28 @@ impl Circuit {
 impl BreakerConfig {
     fn failed(&self, counts: &Counts) -> Option<Why> {
         let (bad, of) = (counts.bad, counts.good + counts.bad);
-        self.tells(of, self.error_ratio.is_reached(bad, of)).then_some(Why::Failed { bad, of })
+        self.tells(of, reaches(self.error_ratio, bad, of)).then_some(Why::Failed { bad, of })
     }
 
     fn slow(&self, counts: &Counts) -> Option<Why> {
         let (slow, of) = (counts.slow, counts.timed);
         let rule = self.slow.as_ref()?;
-        self.tells(of, rule.ratio.is_reached(slow, of)).then_some(Why::Slow { slow, of })
+        self.tells(of, reaches(rule.ratio, slow, of)).then_some(Why::Slow { slow, of })
     }
 
     fn broke(&self, counts: &Counts) -> Option<Why> {
         let (broke, of) = (counts.broke, counts.ended + counts.broke);
-        self.tells(of, self.broken_ratio.is_reached(broke, of)).then_some(Why::Broke { broke, of })
+        self.tells(of, reaches(self.broken_ratio, broke, of)).then_some(Why::Broke { broke, of })
     }
 
     fn tells(&self, of: u32, is_reached: bool) -> bool {
         of >= self.min_calls.get() && is_reached
     }
+}
+
+/// Whether a part of all reaches a ratio; none never does.
+fn reaches(ratio: Ratio, part: u32, all: u32) -> bool {
+    part > 0 && f64::from(part) >= ratio.share() * f64::from(all)
 }
 
 // === impl Probes ===
@@ -472,6 +478,27 @@ impl fmt::Display for Why {
             Self::Broke { broke, of } => write!(f, "{broke} of {of} answers broke off"),
             Self::Probe => f.write_str("it was open, and a probe failed"),
             Self::Limited => f.write_str("the provider said that it has had too many calls"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_reached_exactly() {
+        for (percent, part, all, is_reached) in [
+            (50, 5, 10, true),
+            (50, 4, 9, false),
+            (1, 1, 100, true),
+            (1, 1, 101, false),
+            (100, 9, 10, false),
+            (100, 10, 10, true),
+            (0, 0, 10, false),
+            (50, 0, 0, false),
+        ] {
+            assert_eq!(reaches(Ratio::percent(percent), part, all), is_reached, "{part} of {all}");
         }
     }
 }
