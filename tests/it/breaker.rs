@@ -410,3 +410,27 @@ fn a_trickle_goes_through_an_open_breaker_where_that_is_configured() {
         state(&sidecar, "gpt-4o") == Some(0.0)
     });
 }
+
+#[test]
+fn what_an_open_breaker_keeps_out_goes_to_the_next_target() {
+    let (upstream, mood) = moody();
+    let other = Upstream::answering(answer(COMPLETION));
+    let config = format!(
+        "upstreams:\n  up: {{ url: \"{}\", breaker: {{ open: 60s }} }}\n  other: {{ url: \"{}\" }}\nroutes: [ {{ upstream: up, fallback: [ {{ upstream: other }} ] }} ]\n",
+        upstream.url(),
+        other.url()
+    );
+    let sidecar = Launch::new().config(&config).start();
+    mood.is(failing());
+    wait_until("the breaker is open", || {
+        assert_eq!(sidecar.call(call()).status(), 200);
+        sidecar.metric("tidegate_breaker_state") == 2.0
+    });
+    let (seen, taken) = (upstream.requests().len(), other.requests().len());
+    for _ in 0..20 {
+        assert_eq!(sidecar.call(call()).status(), 200);
+    }
+    assert_eq!(seen, 5, "each was judged as it was given up");
+    assert_eq!(upstream.requests().len(), seen);
+    assert_eq!(other.requests().len(), taken + 20);
+}
