@@ -17,6 +17,11 @@ pub(crate) trait Watch {
     fn ended(&mut self, broke: bool, now: Instant) {
         let _ = (broke, now);
     }
+
+    /// It is over before its end, and not by the upstream's doing: its caller left, or we did.
+    fn left(&mut self, now: Instant) {
+        self.ended(false, now);
+    }
 }
 
 /// The attempt at hand.
@@ -54,6 +59,12 @@ impl Attempt {
             self.watchers.iter_mut().for_each(|watcher| watcher.judged(&verdict, now));
             self.verdict = Some(verdict);
         }
+    }
+
+    /// It is over before its end, and everything it held is free.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        self.watchers.iter_mut().for_each(|watcher| watcher.left(now));
+        *self = Self::default();
     }
 
     /// It is over, and everything it held is free.

@@ -14,6 +14,7 @@ use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
+pub use crate::layer::breaker::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
 pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
@@ -72,6 +73,8 @@ pub struct UpstreamConfig {
     pub http2: bool,
     /// Who signs its calls; the caller where absent.
     pub credential: Option<CredentialConfig>,
+    /// When calls are kept from it; never where absent.
+    pub breaker: Option<BreakerConfig>,
 }
 
 /// Which calls go to which upstream.

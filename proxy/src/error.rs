@@ -1,6 +1,7 @@
 //! Why a call got no reply from an upstream, and what the caller is told instead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_wire::{Dialect, ErrorOrigin};
 
@@ -35,6 +36,10 @@ pub(crate) enum Error {
     SignedBodyTooLarge { limit_bytes: u64 },
     #[error("requests that wait to be signed hold {limit_bytes} bytes already")]
     SignedBodiesFull { limit_bytes: u64 },
+    #[error("circuit breaker {0}")]
+    CircuitOpen(Box<Refusal>),
+    #[error("rate gate {0}")]
+    RateGateClosed(Box<Refusal>),
     #[error("the caller left")]
     CallerLeft,
     #[error("request body broke off")]
@@ -59,6 +64,16 @@ pub(crate) enum Error {
     Protocol { upstream: Arc<str>, source: Source },
 }
 
+/// What keeps calls from an upstream for now, why, and for how long at least.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// What it is that is shut, whose it is and why, in words.
+    pub(crate) what: String,
+    /// Why, as one of few fixed words.
+    pub(crate) reason: &'static str,
+    pub(crate) wait: Duration,
+}
+
 impl Error {
     /// A request body that breaks off is a caller that leaves, unless it breaks the rules.
     pub(crate) fn of_caller(error: BodyError) -> Self {
@@ -80,6 +95,8 @@ impl Error {
             Self::Credential { source, .. } => source.kind(),
             Self::SignedBodyTooLarge { .. } => "signed_body_too_large",
             Self::SignedBodiesFull { .. } => "signed_bodies_full",
+            Self::CircuitOpen(_) => "circuit_open",
+            Self::RateGateClosed(_) => "rate_limited_upstream",
             Self::CallerLeft => "caller_left",
             Self::Body(_) => "request_body_broken",
             Self::BodyTimeout { .. } => "request_body_timeout",
@@ -102,7 +119,8 @@ impl Error {
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
             Self::SignedBodyTooLarge { .. } => 413,
-            Self::Saturated { .. } | Self::SignedBodiesFull { .. } => 503,
+            Self::RateGateClosed(_) => 429,
+            Self::Saturated { .. } | Self::SignedBodiesFull { .. } | Self::CircuitOpen(_) => 503,
             Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
             Self::Credential { .. }
             | Self::Connect { .. }
@@ -117,8 +135,21 @@ impl Error {
     pub(crate) fn origin(&self) -> ErrorOrigin {
         match (self, self.status()) {
             (Self::Credential { .. } | Self::SignedBodiesFull { .. }, _) => ErrorOrigin::Sidecar,
+            (Self::RateGateClosed(_), _) => ErrorOrigin::Quota,
             (_, 400..500) => ErrorOrigin::Client,
             _ => ErrorOrigin::Upstream,
+        }
+    }
+
+    /// Which rule kept the call out, where a policy did.
+    pub(crate) fn block_reason(&self) -> Option<&'static str> {
+        self.refusal().map(|refusal| refusal.reason)
+    }
+
+    fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::CircuitOpen(refusal) | Self::RateGateClosed(refusal) => Some(refusal),
+            _ => None,
         }
     }
 
@@ -137,6 +168,9 @@ impl Error {
         set("x-tidegate-error", kind);
         if dialect == Dialect::Bedrock {
             set("x-amzn-errortype", kind);
+        }
+        if let Some(refusal) = self.refusal() {
+            set("retry-after", &refusal.retry_after_s().to_string());
         }
         let head =
             ResponseHead { status, reason: reason(status).into(), fields: Fields::from_map(&map) };
@@ -165,6 +199,19 @@ impl Error {
             fields: Fields::from_map(&map),
         };
         Reply { head, body: ReplyBody::Full(bytes::Bytes::new()) }
+    }
+}
+
+impl Refusal {
+    /// In whole seconds, as the header has it: rather too late than too early.
+    fn retry_after_s(&self) -> u64 {
+        self.wait.as_millis().div_ceil(1000).clamp(1, u128::from(u32::MAX)) as u64
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; try again in {} s", self.what, self.retry_after_s())
     }
 }
 
@@ -211,6 +258,7 @@ fn body(dialect: Dialect, status: u16, kind: &str, message: &str) -> String {
 fn google_status(status: u16) -> &'static str {
     match status {
         404 => "NOT_FOUND",
+        429 => "RESOURCE_EXHAUSTED",
         400..500 => "INVALID_ARGUMENT",
         504 => "DEADLINE_EXCEEDED",
         _ => "UNAVAILABLE",

@@ -476,7 +476,10 @@ impl Notes {
         };
         state.attempt.judge(verdict.unwrap_or_else(Verdict::unknown), now);
         let broke = was_judged && !is_ours && (has_failed || ending == Ending::Broken);
-        state.attempt.end(broke, now);
+        match broke || ending == Ending::Clean {
+            true => state.attempt.end(broke, now),
+            false => state.attempt.leave(now),
+        }
     }
 
     /// An upstream is tried.
@@ -532,6 +535,7 @@ impl Notes {
             record.status = Some(error.status());
             record.error_type = Some(error.kind().to_owned());
             record.error_origin = Some(error.origin());
+            record.block_reason = error.block_reason().map(str::to_owned);
         });
     }
 

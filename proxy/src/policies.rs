@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tokio::time::Instant;
+
 use crate::config::Config;
 use crate::export::catalog::{self, Family};
 use crate::export::metrics::{Registry, Source, Value};
+use crate::layer::breaker::{self, Breakers};
 use crate::layer::retry::{Budget, Tally};
 
 /// The policies of every upstream.
@@ -24,18 +27,27 @@ pub(crate) struct UpstreamPolicies {
     pub(crate) tally: Arc<Tally>,
     /// Calls that came here because another target would not do.
     pub(crate) taken: Arc<AtomicU64>,
+    /// Whether they are let through.
+    pub(crate) breakers: Option<Arc<Breakers>>,
 }
 
 impl Policies {
     pub(crate) fn new(config: &Config) -> Self {
-        let policies = |name: &String| (Arc::from(name.as_str()), UpstreamPolicies::default());
-        Self { by_upstream: config.upstreams.keys().map(policies).collect() }
+        let now = Instant::now();
+        let policies = config.upstreams.iter().map(|(name, upstream)| {
+            let breakers = breaker::of_upstream(name, upstream, now);
+            (Arc::from(name.as_str()), UpstreamPolicies { breakers, ..Default::default() })
+        });
+        Self { by_upstream: policies.collect() }
     }
 
     /// Has the metrics say what the policies did.
     pub(crate) fn watch(&self, registry: &Registry) {
         for (name, policies) in &self.by_upstream {
             registry.watch(Watched { upstream: name.clone(), policies: policies.clone() });
+            if let Some(breakers) = &policies.breakers {
+                registry.watch(breakers.clone());
+            }
         }
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct Route {
     /// The model that is served there, where calls name none.
     pub(crate) model: Option<String>,
     pub(crate) strip_prefix: Option<String>,
+    /// Whether a policy asks for the model before the call goes on.
+    pub(crate) asks_for_model: bool,
     pub(crate) stack: Stack,
     matches: Match,
 }
@@ -85,13 +87,17 @@ impl Routes {
             let (timeouts, limits) = (&config.timeouts, &config.limits);
             let include_usage =
                 IncludeUsageLayer::new(route.include_usage, timeouts, limits, &held.policies);
+            let own = policies.of(&route.upstream);
+            let others = route.fallback.iter().filter_map(|target| target.upstream.as_deref());
+            let has_breakers = |name: &str| policies.of(name).breakers.is_some();
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
+                asks_for_model: own.breakers.is_some() || others.into_iter().any(has_breakers),
                 stack: stack(
-                    target(upstream.clone(), &policies.of(&route.upstream), route),
+                    target(upstream.clone(), &own, route, None),
                     include_usage,
                     repeatable(config, route, held),
                     fallback(route, &upstreams, policies),
@@ -158,7 +164,7 @@ fn fallback(
             upstream: upstream.spec.name.clone(),
             trusts_caller: upstream.has_credential() || upstream.spec.has_hosts_of(&own.spec),
             taken: policies.taken.clone(),
-            stack: target(upstream, &policies, route),
+            stack: target(upstream, &policies, route, config.model.as_deref()),
         }
     });
     let attempts = route.retry.clone().unwrap_or_default().attempts.get();

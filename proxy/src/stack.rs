@@ -9,6 +9,7 @@ use tower::ServiceBuilder;
 
 use crate::call::{Failure, Reply};
 use crate::config::RouteConfig;
+use crate::layer::breaker::{Breaker, BreakerLayer};
 use crate::layer::fallback::{Fallback, FallbackLayer};
 use crate::layer::include_usage::{IncludeUsageLayer, WithUsage};
 use crate::layer::repeatable::{Repeatable, RepeatableLayer};
@@ -23,7 +24,7 @@ pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>
 pub(crate) type Stack = WithUsage<Repeatable<Fallback<Target>>>;
 
 /// What stands before one upstream.
-pub(crate) type Target = Retry<Forward>;
+pub(crate) type Target = Retry<Breaker<Forward>>;
 
 /// Addresses that one call is tried at, at most, where nothing was sent.
 const MAX_ADDRESSES: u32 = 3;
@@ -45,11 +46,13 @@ pub(crate) fn stack(
         .service(target)
 }
 
-/// The stack before one upstream, for one route.
+/// The stack before one upstream, for one route; `model` is asked there, where it is another than
+/// the caller's.
 pub(crate) fn target(
     upstream: Rc<Upstream>,
     policies: &UpstreamPolicies,
     route: &RouteConfig,
+    model: Option<&str>,
 ) -> Target {
     let addresses = u32::try_from(upstream.spec.addresses()).unwrap_or(u32::MAX);
     let retry = RetryLayer {
@@ -59,6 +62,9 @@ pub(crate) fn target(
     ServiceBuilder::new()
         // Above the connection, so that every attempt may take another address.
         .layer(retry)
+        // Below the retries, so that each attempt is judged, and above the connection, so that none is
+        // made for a call that is kept out.
+        .layer(BreakerLayer::new(&upstream, policies.breakers.clone(), model))
         .service(Forward { upstream })
 }
 

@@ -18,6 +18,8 @@ const LONGEST_HINT: Duration = Duration::from_secs(300);
 pub(crate) struct Verdict {
     pub(crate) health: Health,
     pub(crate) again: Again,
+    /// Whether it is the answer to what was asked; not so where the upstream is well and declines.
+    pub(crate) is_answer: bool,
     /// What the upstream asks to wait; at most five minutes.
     pub(crate) wait: Option<Duration>,
     /// From the start of the attempt; absent where none came, or the answer is no stream.
@@ -59,17 +61,17 @@ pub(crate) enum Again {
 impl Verdict {
     /// An answer that is none of an error.
     pub(crate) fn good(first_token: Option<Duration>) -> Self {
-        Self { health: Health::Good, again: Again::Never, wait: None, first_token }
+        Self { health: Health::Good, again: Again::Never, is_answer: true, wait: None, first_token }
     }
 
     /// Nothing to be said.
     pub(crate) fn unknown() -> Self {
-        Self { health: Health::Unknown, ..Self::good(None) }
+        Self { health: Health::Unknown, is_answer: false, ..Self::good(None) }
     }
 
     /// An answer that broke off, or stood still for too long.
     pub(crate) fn broken() -> Self {
-        Self { health: Health::Ill, again: Again::Soon, wait: None, first_token: None }
+        Self { health: Health::Ill, again: Again::Soon, ..Self::unknown() }
     }
 
     /// An answer that ended before it meant anything.
@@ -92,7 +94,7 @@ impl Verdict {
             (ErrorOrigin::Client, _) => (Health::Good, Again::Never),
             (ErrorOrigin::Sidecar, _) => (Health::Unknown, Again::Never),
         };
-        Self { health, again, wait: fault.retry_after_s.and_then(wait), first_token: None }
+        Self { health, again, wait: fault.retry_after_s.and_then(wait), ..Self::unknown() }
     }
 
     /// No answer at all.
@@ -103,9 +105,11 @@ impl Verdict {
             | Error::Tls { .. }
             | Error::NoHttp2 { .. } => (Health::Ill, Again::Unsent),
             // Of our own making: the upstream has not been asked.
-            Error::Saturated { .. } | Error::Credential { .. } => {
+            Error::Saturated { .. } | Error::Credential { .. } | Error::CircuitOpen(_) => {
                 (Health::Unknown, Again::Elsewhere)
             }
+            // The limit that was met before still holds.
+            Error::RateGateClosed(_) => (Health::Unknown, Again::Later),
             Error::Closed { .. } | Error::ResponseTimeout { .. } | Error::Protocol { .. } => {
                 (Health::Ill, Again::Soon)
             }
@@ -113,7 +117,11 @@ impl Verdict {
         };
         // Whatever it was: what has not left may be sent.
         let again = if is_unsent && again == Again::Soon { Again::Unsent } else { again };
-        Self { health, again, wait: None, first_token: None }
+        let wait = match error {
+            Error::RateGateClosed(refusal) => Some(refusal.wait),
+            _ => None,
+        };
+        Self { health, again, wait, ..Self::unknown() }
     }
 }
 

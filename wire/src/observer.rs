@@ -367,7 +367,7 @@ impl Observer {
         record.response_model = said(&facts.model);
         record.response_id = said(&facts.id);
         record.finish_reasons = facts.reasons();
-        record.block_reason = facts.block_reason.clone();
+        record.block_reason = facts.block_reason.clone().or(record.block_reason.take());
         record.counted_tokens = facts.counts.value(Count::Counted);
         record.service_tier = said(&facts.service_tier);
         record.system_fingerprint = said(&facts.fingerprint);

@@ -36,6 +36,10 @@ pub static FAMILIES: &[&Family] = &[
     &UNPRICED_CALLS,
     &UNPRICED_TOKENS,
     &CALLS_IN_FLIGHT,
+    &BREAKER_STATE,
+    &BREAKER_TRANSITIONS,
+    &BREAKER_REFUSALS,
+    &RATE_GATE_CLOSED,
     &RETRIES,
     &RETRIES_DENIED,
     &FALLBACKS,
@@ -400,6 +404,50 @@ pub static WARNINGS: Family = Family {
     read: |_, _, _| {},
 };
 
+/// Where the circuit breakers stand.
+pub static BREAKER_STATE: Family = Family {
+    name: "tidegate.breaker.state",
+    prometheus: "tidegate_breaker_state",
+    unit: "1",
+    help: "Circuit breakers: 0 closed, 1 half-open, 2 open. `other` is for models without one of their own.",
+    kind: Kind::Gauge,
+    labels: &[&UPSTREAM, &REGION, &MODEL],
+    read: |_, _, _| {},
+};
+
+/// What circuit breakers did.
+pub static BREAKER_TRANSITIONS: Family = Family {
+    name: "tidegate.breaker.transitions",
+    prometheus: "tidegate_breaker_transitions_total",
+    unit: "{transition}",
+    help: "Transitions of circuit breakers, by the state that they led to.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REGION, &MODEL, &TO],
+    read: |_, _, _| {},
+};
+
+/// Attempts that were kept out.
+pub static BREAKER_REFUSALS: Family = Family {
+    name: "tidegate.breaker.refusals",
+    prometheus: "tidegate_breaker_refusals_total",
+    unit: "{attempt}",
+    help: "Attempts at an upstream that its circuit breaker or its rate gate kept out.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REGION, &MODEL, &BY],
+    read: |_, _, _| {},
+};
+
+/// Rate gates that are closed.
+pub static RATE_GATE_CLOSED: Family = Family {
+    name: "tidegate.rate_gate.closed",
+    prometheus: "tidegate_rate_gate_closed",
+    unit: "{account}",
+    help: "Accounts that wait until a time named with a 429.",
+    kind: Kind::Gauge,
+    labels: &[&UPSTREAM, &REGION, &MODEL],
+    read: |_, _, _| {},
+};
+
 /// Calls made again.
 pub static RETRIES: Family = Family {
     name: "tidegate.retries",
@@ -539,6 +587,8 @@ static OPERATION: Label = Label::same("operation", |labels, _| labels.operation.
 static REGION: Label = Label::same("region", |labels, _| labels.region.to_string());
 static ROUTE: Label = Label::same("route", |labels, _| labels.route.to_string());
 static UPSTREAM: Label = Label::same("upstream", |labels, _| labels.upstream.to_string());
+static TO: Label = Label::same("to", |_, part| part.to_owned());
+static BY: Label = Label::same("by", |_, part| part.to_owned());
 static STREAM: Label = Label::same("stream", |labels, _| text(labels.stream));
 static STATUS: Label = Label::same("status", |labels, _| text(labels.status));
 static OUTCOME: Label =

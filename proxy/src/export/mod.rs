@@ -44,6 +44,8 @@ mod tests {
     use super::metrics::{Registry, lock};
     use super::names::Conventions;
     use super::*;
+    use crate::config::BreakerConfig;
+    use crate::layer::breaker::Breakers;
 
     /// Samples by name and labels, as the text format tells them apart.
     type Samples = BTreeMap<(String, BTreeMap<String, String>), f64>;
@@ -92,6 +94,7 @@ mod tests {
         let freshness =
             Freshness { age: Some(Duration::from_secs(7)), expires_in: None, failures: 2 };
         registry.watch_credential("pool".into(), move || Some(freshness));
+        registry.watch(Breakers::new("pool".into(), BreakerConfig::default(), &[], Instant::now()));
         for family in [&catalog::RETRIES, &catalog::RETRIES_DENIED, &catalog::FALLBACKS] {
             registry.watch(Once(family));
         }

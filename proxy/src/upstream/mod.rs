@@ -189,7 +189,7 @@ impl Upstream {
 }
 
 /// The location that a call names: in its path, or by gRPC elsewhere.
-fn location(call: &Call, is_grpc: bool) -> String {
+pub(crate) fn location(call: &Call, is_grpc: bool) -> String {
     let in_path = spec::location_in(call.head.target.path()).map(str::to_owned);
     let elsewhere = || call.notes.observer(|observer| observer.location().map(str::to_owned));
     in_path
