@@ -15,6 +15,7 @@ use tidegate_wire::Dialect;
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
 pub use crate::layer::include_usage::IncludeUsage;
+pub use crate::layer::limit::{AdaptiveConfig, LimitConfig};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -70,6 +71,8 @@ pub struct UpstreamConfig {
     pub http2: bool,
     /// Who signs its calls; the caller where absent.
     pub credential: Option<CredentialConfig>,
+    /// How many calls it may have at a time; any number where absent.
+    pub limit: Option<LimitConfig>,
 }
 
 /// Which calls go to which upstream.
@@ -254,6 +257,10 @@ impl Config {
         for (name, upstream) in &self.upstreams {
             let spec = crate::upstream::Spec::new(name, upstream)
                 .map_err(|message| ConfigError::new(format!("upstreams.{name}: {message}")))?;
+            let limit = upstream.limit.as_ref().map_or(Ok(()), LimitConfig::check);
+            limit.map_err(|message| {
+                ConfigError::new(format!("upstreams.{name}.limit: {message}"))
+            })?;
             let Some(credential) = &upstream.credential else { continue };
             for address in 0..spec.addresses() {
                 credential.check(&spec.origin(address, None).host).map_err(|message| {

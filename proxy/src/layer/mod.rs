@@ -1,4 +1,5 @@
 //! The policies, one file each; `stack.rs` puts them in order.
 
 pub(crate) mod include_usage;
+pub(crate) mod limit;
 pub(crate) mod retry;
