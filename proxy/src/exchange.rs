@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tidegate_wire::content::Content;
 use tidegate_wire::{
-    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Moment, Observer, Record, Shape,
+    Dialect, Ending, ErrorOrigin, HeadView, Headers, Id, Moment, Observer, Progress, Record, Shape,
 };
 use tokio::time::Instant;
 
 use crate::activity::Activity;
+use crate::attempt::{Attempt, Watch};
 use crate::error::Error;
 use crate::export::metrics::InFlight;
 use crate::head::{Fields, RequestHead, ResponseHead};
@@ -19,6 +20,7 @@ use crate::recorder::Recorder;
 use crate::route::Route;
 use crate::trace;
 use crate::upstream::Origin;
+use crate::verdict::Verdict;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
 const MAX_PATH: usize = 1024;
@@ -63,6 +65,8 @@ struct State {
     default_model: Option<String>,
     /// What is said, where the user has switched on that it is kept.
     content: Option<Box<Content>>,
+    /// The attempt at hand.
+    attempt: Attempt,
 }
 
 /// Moments from which waits and our own share are reckoned.
@@ -153,6 +157,7 @@ impl Exchange {
             has_model: false,
             default_model: None,
             content: None,
+            attempt: Attempt::default(),
         };
         activity.opened();
         let notes = Notes {
@@ -284,6 +289,9 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         state.response_bytes += payload.len() as u64;
         state.observer().chunk(payload, at - self.opened);
+        if state.attempt.awaits_verdict() {
+            self.judge_stream(&mut state, at);
+        }
         if let Some(content) = &mut state.content {
             content.response(payload);
         }
@@ -340,8 +348,78 @@ impl Notes {
         self.ended(Ending::Clean);
     }
 
+    /// Holds this until the attempt at hand is over, and tells it how that goes.
+    pub(crate) fn watch(&self, watcher: Box<dyn Watch>) {
+        self.state.borrow_mut().attempt.watch(watcher);
+    }
+
+    /// The attempt at hand got no answer.
+    pub(crate) fn judge_error(&self, error: &Error, is_unsent: bool) {
+        let mut state = self.state.borrow_mut();
+        if state.attempt.awaits_verdict() {
+            state.attempt.judge(Verdict::of_error(error, is_unsent), Instant::now());
+        }
+    }
+
+    /// What the answer says so far; absent while it says nothing.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.state.borrow().verdict(self.opened)
+    }
+
+    /// A stream is judged at its first token, or at an error before one. An answer that is an error
+    /// by its status is judged when it has been read: its body says more.
+    fn judge_stream(&self, state: &mut State, now: Instant) {
+        let observer = state.observer();
+        let is_due = match observer.progress() {
+            Progress::Token => observer.is_stream(),
+            Progress::Failed => observer.fault().is_some_and(|fault| fault.status < 400),
+            _ => false,
+        };
+        if is_due && let Some(verdict) = state.verdict(self.opened) {
+            state.attempt.judge(verdict, now);
+        }
+    }
+
+    /// The attempt at hand is given up, and the call will be made again: what its answer said counts
+    /// for nothing any more.
+    pub(crate) fn again(&self) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let now = Instant::now();
+        let verdict = state.verdict(self.opened).unwrap_or_else(Verdict::unknown);
+        state.attempt.judge(verdict, now);
+        state.attempt.end(false, now);
+        state.observer().again();
+        state.request_passed = 0;
+        state.response_bytes = 0;
+        state.record.error_type = None;
+        state.record.error_origin = None;
+        state.record.status = None;
+        self.ending.set(Ending::CallerLeft);
+        self.stamps.answered.set(None);
+    }
+
+    /// The attempt at hand ended as the call does.
+    fn end_attempt(&self, state: &mut State) {
+        let now = Instant::now();
+        let ending = self.ending.get();
+        let was_judged = !state.attempt.awaits_verdict();
+        let has_failed = state.observer().fault().is_some();
+        let is_ours = state.record.error_origin == Some(ErrorOrigin::Sidecar);
+        let verdict = match ending {
+            _ if has_failed => state.verdict(self.opened),
+            Ending::Clean => Some(Verdict::good(None)),
+            Ending::Broken if !is_ours => Some(Verdict::broken()),
+            _ => None,
+        };
+        state.attempt.judge(verdict.unwrap_or_else(Verdict::unknown), now);
+        let broke = was_judged && !is_ours && (has_failed || ending == Ending::Broken);
+        state.attempt.end(broke, now);
+    }
+
     /// An upstream is tried.
     pub(crate) fn attempt(&self, origin: &Origin) {
+        self.state.borrow_mut().attempt.begin(Instant::now());
         self.record(|record| {
             record.attempts = Some(record.attempts.unwrap_or_default() + 1);
             record.server_address = Some(origin.host.clone());
@@ -415,6 +493,7 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         state.in_flight = None;
+        self.end_attempt(state);
         let mut record = std::mem::take(&mut state.record);
         record.content = state.content.take().map(|content| Arc::new(*content));
         record.request_bytes = Some(state.request_passed);
@@ -449,6 +528,20 @@ impl State {
         {
             self.has_model = model.is_some();
             self.in_flight = Some(recorder.in_flight(model, upstream));
+        }
+    }
+
+    /// What the answer says so far; absent while it says nothing.
+    fn verdict(&self, opened: Instant) -> Option<Verdict> {
+        let observer = self.observer.as_ref().expect("the exchange is open");
+        match observer.progress() {
+            Progress::Failed => observer.fault().as_ref().map(Verdict::of_fault),
+            Progress::Token | Progress::Over | Progress::Unread => {
+                let began = self.attempt.began().map_or(Duration::ZERO, |began| began - opened);
+                let first_token = observer.first_token().filter(|_| observer.is_stream());
+                Some(Verdict::good(first_token.map(|at| at.saturating_sub(began))))
+            }
+            Progress::None | Progress::Begun => None,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod recorder;
 
 mod activity;
 mod ahead;
+mod attempt;
 mod call;
 mod credentials;
 mod error;
@@ -24,6 +25,7 @@ mod http1;
 mod inbound;
 mod layer;
 mod listener;
+mod policies;
 mod prices;
 mod pump;
 mod route;
@@ -34,6 +36,7 @@ mod timer;
 mod trace;
 mod tunnel;
 mod upstream;
+mod verdict;
 
 pub use config::{Config, ConfigError};
 pub use prices::prices;

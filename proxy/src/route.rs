@@ -11,6 +11,7 @@ use crate::credentials::Credentials;
 use crate::head::RequestHead;
 use crate::hold::Held;
 use crate::layer::include_usage::IncludeUsageLayer;
+use crate::policies::Policies;
 use crate::stack::{Stack, stack};
 use crate::upstream::{Signing, Spec, Upstream};
 
@@ -57,7 +58,12 @@ pub(crate) enum Pick<'a> {
 
 impl Routes {
     /// The routes and their upstreams, as one worker owns them.
-    pub(crate) fn new(config: &Config, credentials: &Credentials, held: &Held) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        credentials: &Credentials,
+        held: &Held,
+        policies: &Policies,
+    ) -> Self {
         let upstreams: BTreeMap<&str, Rc<Upstream>> = config
             .upstreams
             .iter()
@@ -82,7 +88,7 @@ impl Routes {
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
-                stack: stack(upstream.clone(), include_usage),
+                stack: stack(upstream.clone(), &policies.of(&route.upstream), include_usage),
                 matches: Match::new(&route.matches),
             }
         });

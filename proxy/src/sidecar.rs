@@ -22,6 +22,7 @@ use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
 use crate::hold::Held;
 use crate::jobs::JobLimits;
+use crate::policies::Policies;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
 use crate::serve::Worker;
@@ -104,6 +105,7 @@ struct Shared {
     permits: Arc<Semaphore>,
     credentials: Arc<Credentials>,
     held: Held,
+    policies: Policies,
     stop: watch::Receiver<bool>,
 }
 
@@ -137,6 +139,7 @@ impl Sidecar {
             permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),
             credentials,
             held: Held::default(),
+            policies: Policies::new(&config),
             stop: stopped,
             config,
         });
@@ -284,7 +287,12 @@ fn start_worker(
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let worker = Rc::new(Worker {
-                routes: Routes::new(&shared.config, &shared.credentials, &shared.held),
+                routes: Routes::new(
+                    &shared.config,
+                    &shared.credentials,
+                    &shared.held,
+                    &shared.policies,
+                ),
                 recorder,
                 activity: mine,
                 timeouts: shared.config.timeouts.clone(),

@@ -8,6 +8,7 @@ use tower::ServiceBuilder;
 use crate::call::{Failure, Reply};
 use crate::layer::include_usage::{IncludeUsageLayer, WithUsage};
 use crate::layer::retry::{Retry, RetryLayer};
+use crate::policies::UpstreamPolicies;
 use crate::upstream::{Forward, Upstream};
 
 /// A call on its way, on the worker that owns its caller.
@@ -20,7 +21,11 @@ pub(crate) type Stack = WithUsage<Retry<Forward>>;
 const MAX_ATTEMPTS: usize = 3;
 
 /// The stack of one route.
-pub(crate) fn stack(upstream: Rc<Upstream>, include_usage: IncludeUsageLayer) -> Stack {
+pub(crate) fn stack(
+    upstream: Rc<Upstream>,
+    policies: &UpstreamPolicies,
+    include_usage: IncludeUsageLayer,
+) -> Stack {
     ServiceBuilder::new()
         // Above the retries, so that a body is read and changed once, whoever gets it.
         .layer(include_usage)

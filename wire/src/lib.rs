@@ -33,7 +33,7 @@ mod words;
 pub use glob::glob;
 pub use grpc::is_grpc;
 pub use host::Host;
-pub use observer::Observer;
+pub use observer::{Fault, Observer, Progress};
 pub use outcome::{Ending, ErrorOrigin, Outcome};
 pub use price::{Cost, DEFAULT_PRICES, Prices};
 pub use record::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::dialect::grpc::predict;
 use crate::dialect::{Count, Usage};
-use crate::facts::{Facts, Fault, without_namespace};
+use crate::facts::{self, Facts, without_namespace};
 use crate::grpc::{Ongoing, Status};
 use crate::hints;
 use crate::reply::Reply;
@@ -37,6 +37,40 @@ pub struct Observer {
     /// What makes a gRPC call one.
     grpc: Option<Box<Ongoing>>,
     keeps_token_times: bool,
+    /// Only the answer told how it reads.
+    is_recognised: bool,
+}
+
+/// How far an answer has come, for whoever may still choose another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is no head yet.
+    None,
+    /// It has begun, and means nothing yet: a head, a role, a ping.
+    Begun,
+    /// A token has come.
+    Token,
+    /// It says that it failed, by its status or in band.
+    Failed,
+    /// It says that it is over, without a token.
+    Over,
+    /// Nobody here can read it.
+    Unread,
+}
+
+/// An error as an answer states it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// The status of the answer; 200 where the error came in band.
+    pub status: u16,
+    /// The provider's type, else its code, else the status.
+    pub kind: String,
+    /// The provider's code.
+    pub code: Option<String>,
+    /// Whose fault it is.
+    pub origin: ErrorOrigin,
+    /// Seconds after which to try again, where the answer says so.
+    pub retry_after_s: Option<f64>,
 }
 
 /// What the head of the response said.
@@ -56,7 +90,15 @@ impl Observer {
     pub fn new(shape: Shape) -> Self {
         let request = Request::new(&shape);
         let grpc = shape.grpc.map(|method| Box::new(Ongoing::new(method)));
-        Self { shape, request, head: None, reply: None, grpc, keeps_token_times: false }
+        Self {
+            shape,
+            request,
+            head: None,
+            reply: None,
+            grpc,
+            keeps_token_times: false,
+            is_recognised: false,
+        }
     }
 
     /// What the head said.
@@ -104,6 +146,7 @@ impl Observer {
         self.head = Some(Head::read(status, headers, at));
         if self.shape.reading.is_none() {
             self.shape.recognise_reply(headers);
+            self.is_recognised = self.shape.reading.is_some();
         }
         self.trailers(headers);
         let messages = self.shape.grpc.and_then(|method| method.reply);
@@ -123,6 +166,70 @@ impl Observer {
         if let Some(reply) = &mut self.reply {
             reply.chunk(bytes, at);
         }
+    }
+
+    /// Forgets the answer so far: the call is made again.
+    pub fn again(&mut self) {
+        self.head = None;
+        self.reply = None;
+        if let Some(grpc) = &mut self.grpc {
+            grpc.status = None;
+        }
+        if std::mem::take(&mut self.is_recognised) {
+            self.shape.reading = None;
+        }
+    }
+
+    /// How far the answer has come.
+    pub fn progress(&self) -> Progress {
+        let Some(head) = &self.head else { return Progress::None };
+        let facts = self.facts();
+        let says_error = facts.is_some_and(|facts| facts.error.is_some())
+            || self.grpc_status().is_some_and(Status::is_error);
+        match (&self.reply, facts) {
+            _ if head.status >= 400 || says_error => Progress::Failed,
+            (_, Some(facts)) if facts.times.has_token() => Progress::Token,
+            (_, Some(facts)) if facts.is_over() => Progress::Over,
+            (Some(reply), _) if reply.is_read() => Progress::Begun,
+            _ => Progress::Unread,
+        }
+    }
+
+    /// The error that the answer states, as far as it has come; absent where it states none.
+    pub fn fault(&self) -> Option<Fault> {
+        let head = self.head.as_ref()?;
+        if let Some(status) = self.grpc_status().filter(|status| status.is_error()) {
+            return Some(Fault {
+                status: head.status,
+                kind: status.name(),
+                code: Some(status.code.to_string()),
+                origin: status.origin(),
+                retry_after_s: status.retry_after,
+            });
+        }
+        if self.progress() != Progress::Failed {
+            return None;
+        }
+        let body = self.facts().map(Facts::fault).unwrap_or_default();
+        let said = facts::Fault { kind: head.error_kind.clone().or(body.kind), code: body.code };
+        let origin = origin(head.status, &said);
+        let status = (head.status >= 400).then(|| head.status.to_string());
+        let code = said.code.clone();
+        let kind = said.kind.or(said.code).or(status).unwrap_or_else(|| OTHER_ERROR.to_owned());
+        let stated = self.facts().and_then(|facts| facts.retry_after);
+        let retry_after_s = head.retry_after.or(stated);
+        Some(Fault { status: head.status, kind, code, origin, retry_after_s })
+    }
+
+    /// When the first token came.
+    pub fn first_token(&self) -> Option<Duration> {
+        self.facts().and_then(|facts| facts.times.first_token())
+    }
+
+    /// Whether this is a stream, as far as request and answer say.
+    pub fn is_stream(&self) -> bool {
+        self.asked_stream() == Some(true)
+            || self.reply.as_ref().is_some_and(|reply| reply.is_stream())
     }
 
     /// The fields behind the response body.
@@ -216,11 +323,6 @@ impl Observer {
         self.grpc.as_ref()?.status.as_ref()
     }
 
-    fn is_stream(&self) -> bool {
-        self.asked_stream() == Some(true)
-            || self.reply.as_ref().is_some_and(|reply| reply.is_stream())
-    }
-
     fn asked_stream(&self) -> Option<bool> {
         self.shape.stream.or_else(|| self.request.stream(self.shape.streams_unasked))
     }
@@ -309,25 +411,11 @@ impl Observer {
 
     /// What the reply says of its own failure.
     fn fill_fault(&self, record: &mut Record) {
-        if let Some(status) = self.grpc_status().filter(|status| status.is_error()) {
-            fill(&mut record.error_type, || Some(status.name()));
-            fill(&mut record.error_code, || Some(status.code.to_string()));
-            fill(&mut record.error_origin, || Some(status.origin()));
-            fill(&mut record.retry_after_s, || status.retry_after);
-            return;
-        }
-        let Some(head) = &self.head else { return };
-        let body = self.facts().map(Facts::fault).unwrap_or_default();
-        let fault = Fault { kind: head.error_kind.clone().or(body.kind), code: body.code };
-        let origin = origin(head.status, &fault);
-        let status = (head.status >= 400).then(|| head.status.to_string());
-        fill(&mut record.error_code, || fault.code.clone());
-        fill(&mut record.error_type, || {
-            fault.kind.or(fault.code).or(status).or_else(|| Some(OTHER_ERROR.to_owned()))
-        });
-        fill(&mut record.error_origin, || Some(origin));
-        let stated = self.facts().and_then(|facts| facts.retry_after);
-        fill(&mut record.retry_after_s, || head.retry_after.or(stated));
+        let Some(fault) = self.fault() else { return };
+        fill(&mut record.error_code, || fault.code);
+        fill(&mut record.error_type, || Some(fault.kind));
+        fill(&mut record.error_origin, || Some(fault.origin));
+        fill(&mut record.retry_after_s, || fault.retry_after_s);
     }
 }
 
@@ -349,7 +437,7 @@ impl Head {
 }
 
 /// Whose fault it is: by the type where that is telling, else by the status.
-fn origin(status: u16, fault: &Fault) -> ErrorOrigin {
+fn origin(status: u16, fault: &facts::Fault) -> ErrorOrigin {
     const QUOTA: [&str; 5] = ["quota", "rate_limit", "throttling", "resource_exhausted", "429"];
     const UPSTREAM: [&str; 4] = ["overloaded", "modeltimeout", "modelerror", "modelstreamerror"];
     const CLIENT: [&str; 4] = ["invalid", "validation", "not_found", "authentication"];
@@ -372,7 +460,7 @@ fn origin(status: u16, fault: &Fault) -> ErrorOrigin {
 }
 
 /// An error in band may carry the status that it would have had.
-fn says_client_status(fault: &Fault) -> bool {
+fn says_client_status(fault: &facts::Fault) -> bool {
     let code = fault.code.as_deref().and_then(|code| code.parse::<u16>().ok());
     code.is_some_and(|code| (400..500).contains(&code))
 }

@@ -53,6 +53,16 @@ impl Times {
         self.kept.as_deref().unwrap_or_default()
     }
 
+    /// When the first token came.
+    pub(crate) fn first_token(&self) -> Option<Duration> {
+        self.first_token
+    }
+
+    /// Whether a token has come.
+    pub(crate) fn has_token(&self) -> bool {
+        self.first_token.is_some()
+    }
+
     /// Bytes of the body have come.
     pub(crate) fn byte(&mut self, now: Duration) {
         self.first_byte.get_or_insert(now);

@@ -54,13 +54,20 @@ pub struct Registry {
     shards: Mutex<Vec<Arc<Mutex<Shard>>>>,
     dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
     jobs: Arc<Jobs>,
-    credentials: Mutex<Vec<Watched>>,
+    sources: Mutex<Vec<Box<dyn Source>>>,
+}
+
+/// Something beside the calls that has metrics of its own: a credential, a policy.
+pub trait Source: Send + Sync {
+    /// Shows each of its points: the family, the values of its labels in their order, and the value.
+    /// Points of one family and the same labels add up.
+    fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value));
 }
 
 /// The credential of an upstream, as far as it is anybody's business.
-struct Watched {
+struct Watched<F> {
     upstream: Arc<str>,
-    freshness: Box<dyn Fn() -> Option<Freshness> + Send + Sync>,
+    freshness: F,
 }
 
 /// The metrics that one worker adds to.
@@ -124,7 +131,7 @@ impl Registry {
             regions,
             shards: Mutex::default(),
             dropped: Mutex::default(),
-            credentials: Mutex::default(),
+            sources: Mutex::default(),
         }
     }
 
@@ -150,7 +157,12 @@ impl Registry {
         upstream: Arc<str>,
         freshness: impl Fn() -> Option<Freshness> + Send + Sync + 'static,
     ) {
-        lock(&self.credentials).push(Watched { upstream, freshness: Box::new(freshness) });
+        self.watch(Watched { upstream, freshness });
+    }
+
+    /// Has the metrics show what this has to say, whenever they are read.
+    pub fn watch(&self, source: impl Source + 'static) {
+        lock(&self.sources).push(Box::new(source));
     }
 
     /// The conventions by which labels are named.
@@ -188,7 +200,9 @@ impl Registry {
             let value = Value::Counter(count.load(Ordering::Relaxed));
             points.add(&catalog::RECORDS_DROPPED, vec![(*exporter).into()], value);
         }
-        lock(&self.credentials).iter().for_each(|watched| watched.read(&mut points));
+        for source in lock(&self.sources).iter() {
+            source.read(&mut |family, labels, value| points.add(family, labels, value));
+        }
         // Nobody but a reader could tell when a job was given up.
         self.jobs.sweep(Instant::now());
         self.jobs.read(&mut |family, labels, value| points.add(family, labels, value));
@@ -207,21 +221,21 @@ impl Registry {
 
 // === impl Watched ===
 
-impl Watched {
-    fn read(&self, points: &mut Points) {
+impl<F: Fn() -> Option<Freshness> + Send + Sync> Source for Watched<F> {
+    fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
         let Some(Freshness { age, failures, .. }) = (self.freshness)() else { return };
         let labels = || vec![self.upstream.to_string()];
         if let Some(age) = age {
             let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-            points.add(&catalog::CREDENTIAL_AGE, labels(), Value::Gauge(age));
+            show(&catalog::CREDENTIAL_AGE, labels(), Value::Gauge(age));
         }
-        points.add(&catalog::CREDENTIAL_FAILURES, labels(), Value::Counter(failures));
+        show(&catalog::CREDENTIAL_FAILURES, labels(), Value::Counter(failures));
     }
 }
 
-impl std::fmt::Debug for Watched {
+impl std::fmt::Debug for dyn Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watched").field("upstream", &self.upstream).finish_non_exhaustive()
+        f.write_str("Source")
     }
 }
 

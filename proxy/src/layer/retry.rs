@@ -10,6 +10,10 @@ use tower::{Layer, Service, ServiceExt};
 use crate::call::{Call, Failure, Reply};
 use crate::stack::LocalFuture;
 
+mod budget;
+
+pub(crate) use budget::Budget;
+
 /// Tries a call at so many addresses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetryLayer {

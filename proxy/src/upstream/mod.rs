@@ -310,6 +310,11 @@ impl Service<Call> for Forward {
 
     fn call(&mut self, call: Call) -> Self::Future {
         let upstream = self.upstream.clone();
-        Box::pin(async move { upstream.send(call).await })
+        Box::pin(async move {
+            let notes = call.notes.clone();
+            upstream.send(call).await.inspect_err(|failure| {
+                notes.judge_error(&failure.error, failure.unsent.is_some());
+            })
+        })
     }
 }

@@ -1,0 +1,64 @@
+//! An attempt at an upstream, and those who wait to hear how it goes.
+
+use tokio::time::Instant;
+
+use crate::verdict::Verdict;
+
+/// Something that an attempt holds: a breaker's lease, a permit, a place in a balancer's count.
+///
+/// It lives until the attempt is over: an answer that was handed over whole, that broke off, that
+/// was given up for another attempt, or whose caller left. Dropped unjudged, nothing is known.
+pub(crate) trait Watch {
+    /// How it goes: at the first token of a stream, else at the end of the answer, or where there
+    /// is none. Comes at most once.
+    fn judged(&mut self, verdict: &Verdict, now: Instant);
+
+    /// It is over. `broke`: it was judged good, and failed or broke off later.
+    fn ended(&mut self, broke: bool, now: Instant) {
+        let _ = (broke, now);
+    }
+}
+
+/// The attempt at hand.
+#[derive(Default)]
+pub(crate) struct Attempt {
+    began: Option<Instant>,
+    watchers: Vec<Box<dyn Watch>>,
+    verdict: Option<Verdict>,
+}
+
+impl Attempt {
+    /// It is under way.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.began.get_or_insert(now);
+    }
+
+    /// When it began.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    /// Holds this until it is over.
+    pub(crate) fn watch(&mut self, watcher: Box<dyn Watch>) {
+        self.watchers.push(watcher);
+    }
+
+    /// Whether somebody waits to hear how it goes.
+    pub(crate) fn awaits_verdict(&self) -> bool {
+        self.verdict.is_none() && !self.watchers.is_empty()
+    }
+
+    /// How it goes; only the first word counts.
+    pub(crate) fn judge(&mut self, verdict: Verdict, now: Instant) {
+        if self.verdict.is_none() {
+            self.watchers.iter_mut().for_each(|watcher| watcher.judged(&verdict, now));
+            self.verdict = Some(verdict);
+        }
+    }
+
+    /// It is over, and everything it held is free.
+    pub(crate) fn end(&mut self, broke: bool, now: Instant) {
+        self.watchers.iter_mut().for_each(|watcher| watcher.ended(broke, now));
+        *self = Self::default();
+    }
+}
