@@ -1,6 +1,7 @@
 //! Why a call got no reply from an upstream, and what the caller is told instead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_wire::{Dialect, ErrorOrigin};
 
@@ -47,6 +48,10 @@ pub(crate) enum Error {
     ConnectTimeout { upstream: Arc<str>, limit_s: u64 },
     #[error("upstream `{upstream}` had no HTTP/2 stream free within {limit_s} s")]
     Saturated { upstream: Arc<str>, limit_s: u64 },
+    #[error("upstream `{upstream}` has as many calls as it may, and as many wait as may")]
+    LimitQueueFull { upstream: Arc<str>, retry_after: Duration },
+    #[error("upstream `{upstream}` has as many calls as it may, and none ended within {waited:?}")]
+    LimitQueueTimeout { upstream: Arc<str>, waited: Duration, retry_after: Duration },
     #[error("upstream `{upstream}` has no TLS that we trust: {source}")]
     Tls { upstream: Arc<str>, source: Source },
     #[error("upstream `{upstream}` does not speak HTTP/2, which gRPC needs")]
@@ -86,6 +91,8 @@ impl Error {
             Self::Connect { .. } => "upstream_unreachable",
             Self::ConnectTimeout { .. } => "upstream_connect_timeout",
             Self::Saturated { .. } => "upstream_saturated",
+            Self::LimitQueueFull { .. } => "limit_queue_full",
+            Self::LimitQueueTimeout { .. } => "limit_queue_timeout",
             Self::Tls { .. } => "upstream_tls",
             Self::Closed { .. } => "upstream_closed",
             Self::ResponseTimeout { .. } => "upstream_response_timeout",
@@ -102,7 +109,10 @@ impl Error {
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
             Self::SignedBodyTooLarge { .. } => 413,
-            Self::Saturated { .. } | Self::SignedBodiesFull { .. } => 503,
+            Self::Saturated { .. }
+            | Self::SignedBodiesFull { .. }
+            | Self::LimitQueueFull { .. }
+            | Self::LimitQueueTimeout { .. } => 503,
             Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
             Self::Credential { .. }
             | Self::Connect { .. }
@@ -116,9 +126,32 @@ impl Error {
     /// Who caused it.
     pub(crate) fn origin(&self) -> ErrorOrigin {
         match (self, self.status()) {
-            (Self::Credential { .. } | Self::SignedBodiesFull { .. }, _) => ErrorOrigin::Sidecar,
+            (
+                Self::Credential { .. }
+                | Self::SignedBodiesFull { .. }
+                | Self::LimitQueueFull { .. }
+                | Self::LimitQueueTimeout { .. },
+                _,
+            ) => ErrorOrigin::Sidecar,
             (_, 400..500) => ErrorOrigin::Client,
             _ => ErrorOrigin::Upstream,
+        }
+    }
+
+    /// The policy of ours that kept the call from its upstream: the `tidegate.block_reason`.
+    pub(crate) fn block_reason(&self) -> Option<&'static str> {
+        match self {
+            Self::LimitQueueFull { .. } | Self::LimitQueueTimeout { .. } => Some(self.kind()),
+            _ => None,
+        }
+    }
+
+    /// After how long the caller may try again, where that is known.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LimitQueueFull { retry_after, .. }
+            | Self::LimitQueueTimeout { retry_after, .. } => Some(*retry_after),
+            _ => None,
         }
     }
 
@@ -135,6 +168,10 @@ impl Error {
         set("content-type", "application/json");
         set("content-length", &body.len().to_string());
         set("x-tidegate-error", kind);
+        if let Some(wait) = self.retry_after() {
+            // Whole seconds are all that it has.
+            set("retry-after", &wait.as_millis().div_ceil(1000).to_string());
+        }
         if dialect == Dialect::Bedrock {
             set("x-amzn-errortype", kind);
         }
@@ -159,6 +196,9 @@ impl Error {
         set("grpc-status", &code.to_string());
         set("grpc-message", &percent_encoded(&format!("tidegate: {self}")));
         set("x-tidegate-error", self.kind());
+        if let Some(wait) = self.retry_after() {
+            set("grpc-retry-pushback-ms", &wait.as_millis().to_string());
+        }
         let head = ResponseHead {
             status: 200,
             reason: reason(200).into(),

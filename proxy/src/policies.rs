@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, UpstreamConfig};
+use crate::layer::limit::Limits;
 use crate::layer::retry::Budget;
 
 /// The policies of every upstream.
@@ -17,12 +18,24 @@ pub(crate) struct Policies {
 pub(crate) struct UpstreamPolicies {
     /// How often its calls may be made again.
     pub(crate) budget: Arc<Budget>,
+    /// How many calls it may have at a time.
+    pub(crate) limits: Option<Arc<Limits>>,
 }
 
 impl Policies {
     pub(crate) fn new(config: &Config) -> Self {
-        let policies = |name: &String| (Arc::from(name.as_str()), UpstreamPolicies::default());
-        Self { by_upstream: config.upstreams.keys().map(policies).collect() }
+        let policies = |(name, upstream): (&String, &UpstreamConfig)| {
+            let name: Arc<str> = name.as_str().into();
+            let limits = upstream.limit.as_ref();
+            let limits = limits.map(|limit| Arc::new(Limits::new(name.clone(), limit)));
+            (name, UpstreamPolicies { limits, ..UpstreamPolicies::default() })
+        };
+        Self { by_upstream: config.upstreams.iter().map(policies).collect() }
+    }
+
+    /// Every limit that there is.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = &Arc<Limits>> {
+        self.by_upstream.values().filter_map(|policies| policies.limits.as_ref())
     }
 
     /// Those of this upstream.

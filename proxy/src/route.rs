@@ -31,6 +31,8 @@ pub(crate) struct Route {
     pub(crate) model: Option<String>,
     pub(crate) strip_prefix: Option<String>,
     pub(crate) stack: Stack,
+    /// Whether a policy must know the model, wherever it stands.
+    pub(crate) asks_for_model: bool,
     matches: Match,
 }
 
@@ -83,12 +85,15 @@ impl Routes {
             let (timeouts, limits) = (&config.timeouts, &config.limits);
             let include_usage =
                 IncludeUsageLayer::new(route.include_usage, timeouts, limits, &held.policies);
+            let policies = policies.of(&route.upstream);
+            let limits = policies.limits.as_ref();
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
-                stack: stack(upstream.clone(), &policies.of(&route.upstream), include_usage),
+                stack: stack(upstream.clone(), &policies, include_usage),
+                asks_for_model: limits.is_some_and(|limits| limits.asks_for_model()),
                 matches: Match::new(&route.matches),
             }
         });

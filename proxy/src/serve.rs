@@ -107,9 +107,9 @@ impl Worker {
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
         let known = model.is_some() || !notes.observer(|observer| observer.awaits_model());
         match pick(known.then_some(model.as_deref())) {
-            Pick::Route(route) => return Ok(route),
+            Pick::Route(route) if known || !route.asks_for_model => return Ok(route),
             Pick::Nowhere => return Err(Error::NoRoute),
-            Pick::AsksForModel => {}
+            Pick::Route(_) | Pick::AsksForModel => {}
         }
         let start = Instant::now();
         self.read_model(ahead, &mut request.body, hold, notes).await?;

@@ -22,6 +22,7 @@ use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
 use crate::hold::Held;
 use crate::jobs::JobLimits;
+use crate::layer::limit::LimitMetrics;
 use crate::policies::Policies;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
@@ -132,6 +133,11 @@ impl Sidecar {
             let credential = credential.clone();
             recorders.registry().watch_credential(upstream.clone(), move || credential.freshness());
         }
+        let policies = Policies::new(&config);
+        for limits in policies.limits() {
+            let (limits, models) = (limits.clone(), recorders.registry().models().clone());
+            recorders.registry().watch(LimitMetrics { limits, models });
+        }
         let readiness = Readiness::default();
         administer(&recorders, &readiness, admin_listener, health);
         let (stop, stopped) = watch::channel(false);
@@ -139,7 +145,7 @@ impl Sidecar {
             permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),
             credentials,
             held: Held::default(),
-            policies: Policies::new(&config),
+            policies,
             stop: stopped,
             config,
         });

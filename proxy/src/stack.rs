@@ -7,6 +7,7 @@ use tower::ServiceBuilder;
 
 use crate::call::{Failure, Reply};
 use crate::layer::include_usage::{IncludeUsageLayer, WithUsage};
+use crate::layer::limit::{Limit, LimitLayer};
 use crate::layer::retry::{Retry, RetryLayer};
 use crate::policies::UpstreamPolicies;
 use crate::upstream::{Forward, Upstream};
@@ -15,7 +16,7 @@ use crate::upstream::{Forward, Upstream};
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>>>>;
 
 /// What stands between a route and its upstream.
-pub(crate) type Stack = WithUsage<Retry<Forward>>;
+pub(crate) type Stack = WithUsage<Retry<Limit<Forward>>>;
 
 /// Addresses that one call is tried at, at most.
 const MAX_ATTEMPTS: usize = 3;
@@ -31,5 +32,8 @@ pub(crate) fn stack(
         .layer(include_usage)
         // Above the connection, so that every attempt may take another address.
         .layer(RetryLayer { attempts: upstream.spec.addresses().min(MAX_ATTEMPTS) })
+        // Below the retries, so that every attempt takes a place of its own, and none while it waits
+        // for another.
+        .layer(LimitLayer { limits: policies.limits.clone() })
         .service(Forward { upstream })
 }

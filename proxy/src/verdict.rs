@@ -95,9 +95,10 @@ impl Verdict {
             | Error::Tls { .. }
             | Error::NoHttp2 { .. } => (Health::Ill, Again::Unsent),
             // Of our own making: the upstream has not been asked.
-            Error::Saturated { .. } | Error::Credential { .. } => {
-                (Health::Unknown, Again::Elsewhere)
-            }
+            Error::Saturated { .. }
+            | Error::Credential { .. }
+            | Error::LimitQueueFull { .. }
+            | Error::LimitQueueTimeout { .. } => (Health::Unknown, Again::Elsewhere),
             Error::Closed { .. } | Error::ResponseTimeout { .. } | Error::Protocol { .. } => {
                 (Health::Ill, Again::Soon)
             }

@@ -82,13 +82,13 @@ pub(crate) enum Reason {
 
 /// What is going on at a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GateState {
+pub(crate) struct GateState {
     /// Calls that may be inside.
-    pub limit: u32,
+    pub(crate) limit: u32,
     /// Calls that are.
-    pub in_use: u32,
+    pub(crate) in_use: u32,
     /// Calls that wait.
-    pub queue: u32,
+    pub(crate) queue: u32,
 }
 
 /// What a caller is told to wait, at least and at most: seconds are all that the header has, and
@@ -131,6 +131,11 @@ impl Gate {
             }
             Err(Full) => Err(state.shed(Reason::QueueFull, now)),
         }
+    }
+
+    /// Whether anybody ever came this way.
+    pub(crate) fn is_used(&self) -> bool {
+        self.lock().moved.is_some()
     }
 
     /// What is going on.

@@ -63,7 +63,7 @@ impl Gates {
         gate
     }
 
-    /// What is going on, by model; absent for calls that name none, or share.
+    /// What is going on, by model; without a name that of calls that name none, or share.
     pub(crate) fn states(&self) -> Vec<(Option<Box<str>>, GateState)> {
         let models = self.models.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let states = models.gates.iter();
@@ -71,7 +71,9 @@ impl Gates {
         let mut states: Vec<_> = states.collect();
         drop(models);
         states.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        states.insert(0, (None, self.common.state()));
+        if !self.config.per_model || self.common.is_used() {
+            states.insert(0, (None, self.common.state()));
+        }
         states
     }
 }
@@ -119,7 +121,7 @@ mod tests {
         for number in 0..10 * MAX_MODELS {
             gates.gate(Some(&format!("m{number}")));
         }
-        assert_eq!(gates.states().len(), 1 + MAX_MODELS);
+        assert_eq!(gates.states().len(), MAX_MODELS);
         assert!(Arc::ptr_eq(&gates.gate(Some("busy")), &busy), "who is inside is not forgotten");
         drop(permit);
 
