@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config::{Config, UpstreamConfig};
-use crate::layer::limit::Limits;
-use crate::layer::retry::Budget;
+use crate::export::catalog::{self, Family};
+use crate::export::metrics::{Registry, Source, Value};
+use crate::layer::limit::{LimitMetrics, Limits};
+use crate::layer::retry::{Budget, Tally};
 
 /// The policies of every upstream.
 #[derive(Debug, Default)]
@@ -18,6 +21,10 @@ pub(crate) struct Policies {
 pub(crate) struct UpstreamPolicies {
     /// How often its calls may be made again.
     pub(crate) budget: Arc<Budget>,
+    /// How often they were.
+    pub(crate) tally: Arc<Tally>,
+    /// Calls that came here because another target would not do.
+    pub(crate) taken: Arc<AtomicU64>,
     /// How many calls it may have at a time.
     pub(crate) limits: Option<Arc<Limits>>,
 }
@@ -33,13 +40,44 @@ impl Policies {
         Self { by_upstream: config.upstreams.iter().map(policies).collect() }
     }
 
-    /// Every limit that there is.
-    pub(crate) fn limits(&self) -> impl Iterator<Item = &Arc<Limits>> {
-        self.by_upstream.values().filter_map(|policies| policies.limits.as_ref())
+    /// Has the metrics say what the policies did.
+    pub(crate) fn watch(&self, registry: &Registry) {
+        for (name, policies) in &self.by_upstream {
+            registry.watch(Watched { upstream: name.clone(), policies: policies.clone() });
+            if let Some(limits) = policies.limits.clone() {
+                registry.watch(LimitMetrics { limits, models: registry.models().clone() });
+            }
+        }
     }
 
     /// Those of this upstream.
     pub(crate) fn of(&self, upstream: &str) -> UpstreamPolicies {
         self.by_upstream.get(upstream).cloned().unwrap_or_default()
+    }
+}
+
+/// The policies of one upstream, for the metrics.
+struct Watched {
+    upstream: Arc<str>,
+    policies: UpstreamPolicies,
+}
+
+impl Source for Watched {
+    fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
+        let UpstreamPolicies { tally, taken, .. } = &self.policies;
+        let mut count = |family, word: Option<&str>, count| {
+            // What never happened has no series.
+            if count > 0 {
+                let labels = [Some(&*self.upstream), word].into_iter().flatten();
+                show(family, labels.map(str::to_owned).collect(), Value::Counter(count));
+            }
+        };
+        for (word, made) in tally.all_made() {
+            count(&catalog::RETRIES, Some(word), made);
+        }
+        for (word, denied) in tally.all_denied() {
+            count(&catalog::RETRIES_DENIED, Some(word), denied);
+        }
+        count(&catalog::FALLBACKS, None, taken.load(Relaxed));
     }
 }

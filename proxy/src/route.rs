@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
-use crate::config::{Config, MatchConfig};
+use crate::config::{Config, MatchConfig, RouteConfig};
 use crate::credentials::Credentials;
 use crate::head::RequestHead;
 use crate::hold::Held;
+use crate::layer::fallback::{FallbackLayer, Target};
 use crate::layer::include_usage::IncludeUsageLayer;
+use crate::layer::repeatable::{Keeping, RepeatableLayer};
 use crate::policies::Policies;
-use crate::stack::{Stack, stack};
+use crate::stack::{self, Stack, stack, target};
 use crate::upstream::{Signing, Spec, Upstream};
 
 /// The routes of one worker.
@@ -85,15 +87,18 @@ impl Routes {
             let (timeouts, limits) = (&config.timeouts, &config.limits);
             let include_usage =
                 IncludeUsageLayer::new(route.include_usage, timeouts, limits, &held.policies);
-            let policies = policies.of(&route.upstream);
-            let limits = policies.limits.as_ref();
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
-                stack: stack(upstream.clone(), &policies, include_usage),
-                asks_for_model: limits.is_some_and(|limits| limits.asks_for_model()),
+                stack: stack(
+                    target(upstream.clone(), &policies.of(&route.upstream), route, None),
+                    include_usage,
+                    repeatable(config, route, held),
+                    fallback(route, &upstreams, policies),
+                ),
+                asks_for_model: asks_for_model(route, policies),
                 matches: Match::new(&route.matches),
             }
         });
@@ -127,6 +132,47 @@ impl Routes {
     pub(crate) fn sweep(&self) {
         self.upstreams.iter().for_each(|upstream| upstream.sweep());
     }
+}
+
+/// Keeps bodies at hand where calls may be made again.
+fn repeatable(config: &Config, route: &RouteConfig, held: &Held) -> RepeatableLayer {
+    let is_needed = route.retry.is_some() || !route.fallback.is_empty();
+    RepeatableLayer(is_needed.then(|| {
+        Arc::new(Keeping {
+            limits: config.limits.clone(),
+            body_idle: config.timeouts.request_body_idle.0,
+            held: held.policies.clone(),
+        })
+    }))
+}
+
+/// Whether one of the upstreams that this route leads to has policies for each model.
+fn asks_for_model(route: &RouteConfig, policies: &Policies) -> bool {
+    let others = route.fallback.iter().filter_map(|target| target.upstream.as_ref());
+    let limits = std::iter::once(&route.upstream).chain(others);
+    limits.filter_map(|name| policies.of(name).limits).any(|limits| limits.asks_for_model())
+}
+
+/// The targets beside the route's own upstream.
+fn fallback(
+    route: &RouteConfig,
+    upstreams: &BTreeMap<&str, Rc<Upstream>>,
+    policies: &Policies,
+) -> FallbackLayer<stack::Target> {
+    let own = &upstreams[route.upstream.as_str()];
+    let targets = route.fallback.iter().map(|config| {
+        let name = config.upstream.as_ref().unwrap_or(&route.upstream);
+        let (upstream, policies) = (upstreams[name.as_str()].clone(), policies.of(name));
+        Target {
+            config: config.clone(),
+            upstream: upstream.spec.name.clone(),
+            trusts_caller: upstream.has_credential() || upstream.spec.has_hosts_of(&own.spec),
+            taken: policies.taken.clone(),
+            stack: target(upstream, &policies, route, config.model.as_deref()),
+        }
+    });
+    let attempts = route.retry.clone().unwrap_or_default().attempts.get();
+    FallbackLayer { targets: targets.collect(), attempts }
 }
 
 /// What kind of call this is, as its head says.

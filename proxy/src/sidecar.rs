@@ -22,7 +22,6 @@ use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
 use crate::hold::Held;
 use crate::jobs::JobLimits;
-use crate::layer::limit::LimitMetrics;
 use crate::policies::Policies;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
@@ -134,10 +133,7 @@ impl Sidecar {
             recorders.registry().watch_credential(upstream.clone(), move || credential.freshness());
         }
         let policies = Policies::new(&config);
-        for limits in policies.limits() {
-            let (limits, models) = (limits.clone(), recorders.registry().models().clone());
-            recorders.registry().watch(LimitMetrics { limits, models });
-        }
+        policies.watch(recorders.registry());
         let readiness = Readiness::default();
         administer(&recorders, &readiness, admin_listener, health);
         let (stop, stopped) = watch::channel(false);

@@ -40,6 +40,9 @@ pub static FAMILIES: &[&Family] = &[
     &LIMIT_IN_USE,
     &LIMIT_QUEUE,
     &LIMIT_SHED,
+    &RETRIES,
+    &RETRIES_DENIED,
+    &FALLBACKS,
     &CREDENTIAL_AGE,
     &CREDENTIAL_FAILURES,
     &RECORDS_DROPPED,
@@ -398,6 +401,39 @@ pub static WARNINGS: Family = Family {
     help: "Warnings in the records of calls: what will go wrong in silence.",
     kind: Kind::Counter,
     labels: &[&WARNING],
+    read: |_, _, _| {},
+};
+
+/// Calls made again.
+pub static RETRIES: Family = Family {
+    name: "tidegate.retries",
+    prometheus: "tidegate_retries_total",
+    unit: "{attempt}",
+    help: "Attempts made after a first one that failed, by upstream and reason.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REASON],
+    read: |_, _, _| {},
+};
+
+/// Calls not made again.
+pub static RETRIES_DENIED: Family = Family {
+    name: "tidegate.retries.denied",
+    prometheus: "tidegate_retries_denied_total",
+    unit: "{call}",
+    help: "Calls that failed and were not made again, for want of a budget, time or the body.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REASON],
+    read: |_, _, _| {},
+};
+
+/// Calls that went elsewhere.
+pub static FALLBACKS: Family = Family {
+    name: "tidegate.fallbacks",
+    prometheus: "tidegate_fallbacks_total",
+    unit: "{call}",
+    help: "Calls that came to this upstream because another target would not do.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
     read: |_, _, _| {},
 };
 

@@ -4,16 +4,19 @@
 //! and all routes share them. A call keeps its place until its answer is over or its caller has
 //! left. One that finds the queue full, or waits too long, is refused and told when to come again.
 
-use std::future::ready;
+use std::future::{poll_fn, ready};
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::attempt::Watch;
-use crate::call::{Call, Failure, Reply};
+use crate::call::{Call, Failure, Reply, RequestBody};
 use crate::error::Error;
 use crate::exchange::Wait;
 use crate::stack::LocalFuture;
@@ -49,13 +52,15 @@ pub(crate) struct Limits {
 #[derive(Clone, Debug)]
 pub(crate) struct LimitLayer {
     pub(crate) limits: Option<Arc<Limits>>,
+    /// The model that is asked here; absent where the caller says.
+    pub(crate) model: Option<Rc<str>>,
 }
 
 /// See [`LimitLayer`].
 #[derive(Clone, Debug)]
 pub(crate) struct Limit<S> {
     inner: S,
-    limits: Option<Arc<Limits>>,
+    layer: LimitLayer,
 }
 
 /// A place that an attempt holds, and what is told of it.
@@ -68,7 +73,7 @@ impl<S> Layer<S> for LimitLayer {
     type Service = Limit<S>;
 
     fn layer(&self, inner: S) -> Limit<S> {
-        Limit { inner, limits: self.limits.clone() }
+        Limit { inner, layer: self.clone() }
     }
 }
 
@@ -85,10 +90,10 @@ where
     }
 
     fn call(&mut self, call: Call) -> LocalFuture {
-        let Some(limits) = &self.limits else {
+        let Some(limits) = &self.layer.limits else {
             return self.inner.call(call);
         };
-        match limits.enter(&call) {
+        match limits.enter(&call, self.layer.model.as_deref()) {
             Ok(Entry::Permit(permit)) => {
                 hold(permit, &call);
                 self.inner.call(call)
@@ -96,7 +101,7 @@ where
             Ok(Entry::Waiter(waiter)) => {
                 let (limits, inner) = (limits.clone(), self.inner.clone());
                 Box::pin(async move {
-                    match limits.wait(waiter, &call).await {
+                    match limits.wait(waiter, &call).await? {
                         Ok(permit) => {
                             hold(permit, &call);
                             inner.oneshot(call).await
@@ -128,19 +133,26 @@ impl Limits {
         self.config.per_model
     }
 
-    fn enter(&self, call: &Call) -> Result<Entry, Shed> {
+    fn enter(&self, call: &Call, model: Option<&str>) -> Result<Entry, Shed> {
         let said = call.head.fields.get(&self.config.priority_header);
         let priority = said.map_or(Priority::default(), Priority::read);
-        let gate = call.notes.model(|model| self.gates.gate(model));
+        let gate = call.notes.model(|asked| self.gates.gate(model.or(asked)));
         gate.enter(priority, Instant::now())
     }
 
-    async fn wait(&self, mut waiter: Waiter, call: &Call) -> Result<Permit, Shed> {
+    /// Waits for a place, as long as one may and the caller is there.
+    async fn wait(&self, waiter: Waiter, call: &Call) -> Result<Result<Permit, Shed>, Error> {
         let start = Instant::now();
-        let result = match timeout(self.config.queue_timeout.0, &mut waiter).await {
-            Ok(result) => result,
-            Err(_) => waiter.give_up(Instant::now()),
-        };
+        let mut result = pin!(admitted(waiter, self.config.queue_timeout.0));
+        let result = poll_fn(|cx| match (result.as_mut().poll(cx), &call.body) {
+            (Poll::Ready(result), _) => Poll::Ready(Ok(result)),
+            // Nobody reads this body as yet, so nobody else would see its caller go.
+            (Poll::Pending, RequestBody::Http1(body)) => {
+                body.conn.poll_gone(cx).map(|()| Err(Error::CallerLeft))
+            }
+            (Poll::Pending, _) => Poll::Pending,
+        });
+        let result = result.await;
         call.notes.waited(Wait::Queue, start.elapsed());
         result
     }
@@ -160,6 +172,13 @@ impl Limits {
             }
         };
         Failure { error, unsent: Some(call) }
+    }
+}
+
+async fn admitted(mut waiter: Waiter, limit: Duration) -> Result<Permit, Shed> {
+    match timeout(limit, &mut waiter).await {
+        Ok(result) => result,
+        Err(_) => waiter.give_up(Instant::now()),
     }
 }
 

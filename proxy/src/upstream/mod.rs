@@ -102,6 +102,11 @@ impl Upstream {
         }
     }
 
+    /// Whether it has a credential of its own.
+    pub(crate) fn has_credential(&self) -> bool {
+        self.signing.is_some()
+    }
+
     /// Closes connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
         for pools in [&self.pools, &self.grpc_pools] {
