@@ -17,6 +17,7 @@ use crate::export::otlp::{Otlp, OtlpConfig};
 pub use crate::layer::breaker::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
 pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
+pub use crate::layer::limit::{AdaptiveConfig, LimitConfig};
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 
 /// The whole configuration.
@@ -75,6 +76,8 @@ pub struct UpstreamConfig {
     pub credential: Option<CredentialConfig>,
     /// When calls are kept from it; never where absent.
     pub breaker: Option<BreakerConfig>,
+    /// How many calls it may have at a time; any number where absent.
+    pub limit: Option<LimitConfig>,
 }
 
 /// Which calls go to which upstream.
@@ -271,6 +274,10 @@ impl Config {
         for (name, upstream) in &self.upstreams {
             let spec = crate::upstream::Spec::new(name, upstream)
                 .map_err(|message| ConfigError::new(format!("upstreams.{name}: {message}")))?;
+            let limit = upstream.limit.as_ref().map_or(Ok(()), LimitConfig::check);
+            limit.map_err(|message| {
+                ConfigError::new(format!("upstreams.{name}.limit: {message}"))
+            })?;
             let Some(credential) = &upstream.credential else { continue };
             for address in 0..spec.addresses() {
                 credential.check(&spec.origin(address, None).host).map_err(|message| {

@@ -52,6 +52,10 @@ pub(crate) enum Error {
     ConnectTimeout { upstream: Arc<str>, limit_s: u64 },
     #[error("upstream `{upstream}` had no HTTP/2 stream free within {limit_s} s")]
     Saturated { upstream: Arc<str>, limit_s: u64 },
+    #[error("upstream `{upstream}` has as many calls as it may, and as many wait as may")]
+    LimitQueueFull { upstream: Arc<str>, retry_after: Duration },
+    #[error("upstream `{upstream}` has as many calls as it may, and none ended within {waited:?}")]
+    LimitQueueTimeout { upstream: Arc<str>, waited: Duration, retry_after: Duration },
     #[error("upstream `{upstream}` has no TLS that we trust: {source}")]
     Tls { upstream: Arc<str>, source: Source },
     #[error("upstream `{upstream}` does not speak HTTP/2, which gRPC needs")]
@@ -103,6 +107,8 @@ impl Error {
             Self::Connect { .. } => "upstream_unreachable",
             Self::ConnectTimeout { .. } => "upstream_connect_timeout",
             Self::Saturated { .. } => "upstream_saturated",
+            Self::LimitQueueFull { .. } => "limit_queue_full",
+            Self::LimitQueueTimeout { .. } => "limit_queue_timeout",
             Self::Tls { .. } => "upstream_tls",
             Self::Closed { .. } => "upstream_closed",
             Self::ResponseTimeout { .. } => "upstream_response_timeout",
@@ -120,7 +126,11 @@ impl Error {
             Self::NoRoute | Self::Location { .. } => 404,
             Self::SignedBodyTooLarge { .. } => 413,
             Self::RateGateClosed(_) => 429,
-            Self::Saturated { .. } | Self::SignedBodiesFull { .. } | Self::CircuitOpen(_) => 503,
+            Self::Saturated { .. }
+            | Self::SignedBodiesFull { .. }
+            | Self::CircuitOpen(_)
+            | Self::LimitQueueFull { .. }
+            | Self::LimitQueueTimeout { .. } => 503,
             Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
             Self::Credential { .. }
             | Self::Connect { .. }
@@ -134,16 +144,34 @@ impl Error {
     /// Who caused it.
     pub(crate) fn origin(&self) -> ErrorOrigin {
         match (self, self.status()) {
-            (Self::Credential { .. } | Self::SignedBodiesFull { .. }, _) => ErrorOrigin::Sidecar,
+            (
+                Self::Credential { .. }
+                | Self::SignedBodiesFull { .. }
+                | Self::LimitQueueFull { .. }
+                | Self::LimitQueueTimeout { .. },
+                _,
+            ) => ErrorOrigin::Sidecar,
             (Self::RateGateClosed(_), _) => ErrorOrigin::Quota,
             (_, 400..500) => ErrorOrigin::Client,
             _ => ErrorOrigin::Upstream,
         }
     }
 
-    /// Which rule kept the call out, where a policy did.
+    /// The policy of ours that kept the call from its upstream: the `tidegate.block_reason`.
     pub(crate) fn block_reason(&self) -> Option<&'static str> {
-        self.refusal().map(|refusal| refusal.reason)
+        match self {
+            Self::LimitQueueFull { .. } | Self::LimitQueueTimeout { .. } => Some(self.kind()),
+            _ => self.refusal().map(|refusal| refusal.reason),
+        }
+    }
+
+    /// After how long the caller may try again, where that is known.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LimitQueueFull { retry_after, .. }
+            | Self::LimitQueueTimeout { retry_after, .. } => Some(*retry_after),
+            _ => self.refusal().map(|refusal| refusal.wait),
+        }
     }
 
     fn refusal(&self) -> Option<&Refusal> {
@@ -166,11 +194,12 @@ impl Error {
         set("content-type", "application/json");
         set("content-length", &body.len().to_string());
         set("x-tidegate-error", kind);
+        if let Some(wait) = self.retry_after() {
+            // Whole seconds are all that it has.
+            set("retry-after", &wait.as_millis().div_ceil(1000).max(1).to_string());
+        }
         if dialect == Dialect::Bedrock {
             set("x-amzn-errortype", kind);
-        }
-        if let Some(refusal) = self.refusal() {
-            set("retry-after", &refusal.retry_after_s().to_string());
         }
         let head =
             ResponseHead { status, reason: reason(status).into(), fields: Fields::from_map(&map) };
@@ -193,6 +222,9 @@ impl Error {
         set("grpc-status", &code.to_string());
         set("grpc-message", &percent_encoded(&format!("tidegate: {self}")));
         set("x-tidegate-error", self.kind());
+        if let Some(wait) = self.retry_after() {
+            set("grpc-retry-pushback-ms", &wait.as_millis().to_string());
+        }
         let head = ResponseHead {
             status: 200,
             reason: reason(200).into(),

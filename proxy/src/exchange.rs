@@ -94,6 +94,8 @@ pub(crate) enum Wait {
     Dns,
     Connect,
     Tls,
+    /// A place among the calls that the upstream may have at a time.
+    Queue,
     /// The caller's own body, where the route depends on it.
     Body,
     /// Another attempt, as the one before asked for.
@@ -109,6 +111,7 @@ impl Wait {
             Self::Dns => "dns",
             Self::Connect => "connect",
             Self::Tls => "tls",
+            Self::Queue => "queue",
             Self::Body => "body",
             Self::Retry => "retry",
         }
@@ -219,6 +222,13 @@ impl Notes {
     /// Whether the caller speaks gRPC.
     pub(crate) fn is_grpc(&self) -> bool {
         self.state.borrow_mut().observer().shape().is_grpc()
+    }
+
+    /// The model that is asked for, as far as it is known, else the one that is served there.
+    pub(crate) fn model<R>(&self, look: impl FnOnce(Option<&str>) -> R) -> R {
+        let state = self.state.borrow();
+        let observer = state.observer.as_ref();
+        look(observer.and_then(Observer::model).or(state.default_model.as_deref()))
     }
 
     /// Writes into the record what only the carrier knows.
@@ -506,6 +516,7 @@ impl Notes {
             Wait::Dns => &mut record.wait_dns_s,
             Wait::Connect => &mut record.wait_connect_s,
             Wait::Tls => &mut record.wait_tls_s,
+            Wait::Queue => &mut record.wait_queue_s,
             Wait::Retry => &mut record.wait_retry_s,
             Wait::Body => return,
         };

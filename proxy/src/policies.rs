@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, UpstreamConfig};
 use crate::export::catalog::{self, Family};
 use crate::export::metrics::{Registry, Source, Value};
 use crate::layer::breaker::{self, Breakers};
+use crate::layer::limit::{LimitMetrics, Limits};
 use crate::layer::retry::{Budget, Tally};
 
 /// The policies of every upstream.
@@ -29,16 +30,29 @@ pub(crate) struct UpstreamPolicies {
     pub(crate) taken: Arc<AtomicU64>,
     /// Whether they are let through.
     pub(crate) breakers: Option<Arc<Breakers>>,
+    /// How many calls it may have at a time.
+    pub(crate) limits: Option<Arc<Limits>>,
+}
+
+impl UpstreamPolicies {
+    /// Whether one of them must know the model of a call, wherever it stands.
+    pub(crate) fn asks_for_model(&self) -> bool {
+        let limits = self.limits.as_ref();
+        self.breakers.is_some() || limits.is_some_and(|limits| limits.asks_for_model())
+    }
 }
 
 impl Policies {
     pub(crate) fn new(config: &Config) -> Self {
         let now = Instant::now();
-        let policies = config.upstreams.iter().map(|(name, upstream)| {
+        let policies = |(name, upstream): (&String, &UpstreamConfig)| {
             let breakers = breaker::of_upstream(name, upstream, now);
-            (Arc::from(name.as_str()), UpstreamPolicies { breakers, ..Default::default() })
-        });
-        Self { by_upstream: policies.collect() }
+            let name: Arc<str> = name.as_str().into();
+            let limits = upstream.limit.as_ref();
+            let limits = limits.map(|limit| Arc::new(Limits::new(name.clone(), limit)));
+            (name, UpstreamPolicies { breakers, limits, ..UpstreamPolicies::default() })
+        };
+        Self { by_upstream: config.upstreams.iter().map(policies).collect() }
     }
 
     /// Has the metrics say what the policies did.
@@ -47,6 +61,9 @@ impl Policies {
             registry.watch(Watched { upstream: name.clone(), policies: policies.clone() });
             if let Some(breakers) = &policies.breakers {
                 registry.watch(breakers.clone());
+            }
+            if let Some(limits) = policies.limits.clone() {
+                registry.watch(LimitMetrics { limits, models: registry.models().clone() });
             }
         }
     }

@@ -32,9 +32,9 @@ pub(crate) struct Route {
     /// The model that is served there, where calls name none.
     pub(crate) model: Option<String>,
     pub(crate) strip_prefix: Option<String>,
-    /// Whether a policy asks for the model before the call goes on.
-    pub(crate) asks_for_model: bool,
     pub(crate) stack: Stack,
+    /// Whether a policy must know the model, wherever it stands.
+    pub(crate) asks_for_model: bool,
     matches: Match,
 }
 
@@ -87,21 +87,18 @@ impl Routes {
             let (timeouts, limits) = (&config.timeouts, &config.limits);
             let include_usage =
                 IncludeUsageLayer::new(route.include_usage, timeouts, limits, &held.policies);
-            let own = policies.of(&route.upstream);
-            let others = route.fallback.iter().filter_map(|target| target.upstream.as_deref());
-            let has_breakers = |name: &str| policies.of(name).breakers.is_some();
             Route {
                 name: route.name.as_deref().unwrap_or(&route.upstream).into(),
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
-                asks_for_model: own.breakers.is_some() || others.into_iter().any(has_breakers),
                 stack: stack(
-                    target(upstream.clone(), &own, route, None),
+                    target(upstream.clone(), &policies.of(&route.upstream), route, None),
                     include_usage,
                     repeatable(config, route, held),
                     fallback(route, &upstreams, policies),
                 ),
+                asks_for_model: asks_for_model(route, policies),
                 matches: Match::new(&route.matches),
             }
         });
@@ -147,6 +144,12 @@ fn repeatable(config: &Config, route: &RouteConfig, held: &Held) -> RepeatableLa
             held: held.policies.clone(),
         })
     }))
+}
+
+/// Whether one of the upstreams that this route leads to has policies for each model.
+fn asks_for_model(route: &RouteConfig, policies: &Policies) -> bool {
+    let others = route.fallback.iter().filter_map(|target| target.upstream.as_ref());
+    std::iter::once(&route.upstream).chain(others).any(|name| policies.of(name).asks_for_model())
 }
 
 /// The targets beside the route's own upstream.

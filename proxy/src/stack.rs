@@ -12,6 +12,7 @@ use crate::config::RouteConfig;
 use crate::layer::breaker::{Breaker, BreakerLayer};
 use crate::layer::fallback::{Fallback, FallbackLayer};
 use crate::layer::include_usage::{IncludeUsageLayer, WithUsage};
+use crate::layer::limit::{Limit, LimitLayer};
 use crate::layer::repeatable::{Repeatable, RepeatableLayer};
 use crate::layer::retry::{Policy, Retry, RetryConfig, RetryLayer};
 use crate::policies::UpstreamPolicies;
@@ -24,7 +25,7 @@ pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>
 pub(crate) type Stack = WithUsage<Repeatable<Fallback<Target>>>;
 
 /// What stands before one upstream.
-pub(crate) type Target = Retry<Breaker<Forward>>;
+pub(crate) type Target = Retry<Breaker<Limit<Forward>>>;
 
 /// Addresses that one call is tried at, at most, where nothing was sent.
 const MAX_ADDRESSES: u32 = 3;
@@ -59,12 +60,15 @@ pub(crate) fn target(
         addresses: addresses.min(MAX_ADDRESSES),
         policy: policy(route, policies).map(Arc::new),
     };
+    let limit = LimitLayer { limits: policies.limits.clone(), model: model.map(Rc::from) };
     ServiceBuilder::new()
         // Above the connection, so that every attempt may take another address.
         .layer(retry)
-        // Below the retries, so that each attempt is judged, and above the connection, so that none is
-        // made for a call that is kept out.
+        // Below the retries, so that each attempt is judged, and above the limit, so that nobody queues
+        // for what is shut.
         .layer(BreakerLayer::new(&upstream, policies.breakers.clone(), model))
+        // Every attempt takes a place of its own, and none while it waits for another.
+        .layer(limit)
         .service(Forward { upstream })
 }
 

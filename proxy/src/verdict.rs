@@ -105,9 +105,11 @@ impl Verdict {
             | Error::Tls { .. }
             | Error::NoHttp2 { .. } => (Health::Ill, Again::Unsent),
             // Of our own making: the upstream has not been asked.
-            Error::Saturated { .. } | Error::Credential { .. } | Error::CircuitOpen(_) => {
-                (Health::Unknown, Again::Elsewhere)
-            }
+            Error::Saturated { .. }
+            | Error::Credential { .. }
+            | Error::CircuitOpen(_)
+            | Error::LimitQueueFull { .. }
+            | Error::LimitQueueTimeout { .. } => (Health::Unknown, Again::Elsewhere),
             // The limit that was met before still holds.
             Error::RateGateClosed(_) => (Health::Unknown, Again::Later),
             Error::Closed { .. } | Error::ResponseTimeout { .. } | Error::Protocol { .. } => {

@@ -14,6 +14,7 @@ mod grpc;
 mod http2;
 mod include_usage;
 mod jobs;
+mod limit;
 mod messages;
 mod pressure;
 mod prices;

@@ -251,6 +251,9 @@ pub struct Record {
     /// Waited for the TLS handshake.
     #[serde(rename = "tidegate.wait.tls_s", skip_serializing_if = "Option::is_none")]
     pub wait_tls_s: Option<f64>,
+    /// Waited for a place among the calls that the upstream may have at a time.
+    #[serde(rename = "tidegate.wait.queue_s", skip_serializing_if = "Option::is_none")]
+    pub wait_queue_s: Option<f64>,
 
     /// Bytes of the request body.
     #[serde(rename = "tidegate.request.bytes", skip_serializing_if = "Option::is_none")]

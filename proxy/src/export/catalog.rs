@@ -40,6 +40,10 @@ pub static FAMILIES: &[&Family] = &[
     &BREAKER_TRANSITIONS,
     &BREAKER_REFUSALS,
     &RATE_GATE_CLOSED,
+    &LIMIT,
+    &LIMIT_IN_USE,
+    &LIMIT_QUEUE,
+    &LIMIT_SHED,
     &RETRIES,
     &RETRIES_DENIED,
     &FALLBACKS,
@@ -478,6 +482,50 @@ pub static FALLBACKS: Family = Family {
     help: "Calls that came to this upstream because another target would not do.",
     kind: Kind::Counter,
     labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Calls that an upstream may have at a time.
+pub static LIMIT: Family = Family {
+    name: "tidegate.limit",
+    prometheus: "tidegate_limit",
+    unit: "{call}",
+    help: "Calls that an upstream may have at a time; without a model where all models share.",
+    kind: Kind::Gauge,
+    labels: &[&MODEL, &UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Calls that an upstream has.
+pub static LIMIT_IN_USE: Family = Family {
+    name: "tidegate.limit.in_use",
+    prometheus: "tidegate_limit_in_use",
+    unit: "{call}",
+    help: "Calls that an upstream with a limit has now.",
+    kind: Kind::Gauge,
+    labels: &[&MODEL, &UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Calls that wait.
+pub static LIMIT_QUEUE: Family = Family {
+    name: "tidegate.limit.queue",
+    prometheus: "tidegate_limit_queue",
+    unit: "{call}",
+    help: "Calls that wait here until an upstream may have them.",
+    kind: Kind::Gauge,
+    labels: &[&MODEL, &UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Calls that were sent away.
+pub static LIMIT_SHED: Family = Family {
+    name: "tidegate.limit.shed",
+    prometheus: "tidegate_limit_shed_total",
+    unit: "{call}",
+    help: "Calls that an upstream's limit kept from it: its queue was full, or they waited too long.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REASON],
     read: |_, _, _| {},
 };
 

@@ -165,6 +165,11 @@ impl Registry {
         lock(&self.sources).push(Box::new(source));
     }
 
+    /// The models that may be label values.
+    pub(crate) fn models(&self) -> &Arc<Names> {
+        &self.models
+    }
+
     /// The conventions by which labels are named.
     pub fn conventions(&self) -> Conventions {
         self.conventions

@@ -95,7 +95,16 @@ mod tests {
             Freshness { age: Some(Duration::from_secs(7)), expires_in: None, failures: 2 };
         registry.watch_credential("pool".into(), move || Some(freshness));
         registry.watch(Breakers::new("pool".into(), BreakerConfig::default(), &[], Instant::now()));
-        for family in [&catalog::RETRIES, &catalog::RETRIES_DENIED, &catalog::FALLBACKS] {
+        let policies = [
+            &catalog::RETRIES,
+            &catalog::RETRIES_DENIED,
+            &catalog::FALLBACKS,
+            &catalog::LIMIT,
+            &catalog::LIMIT_IN_USE,
+            &catalog::LIMIT_QUEUE,
+            &catalog::LIMIT_SHED,
+        ];
+        for family in policies {
             registry.watch(Once(family));
         }
         let shards = [registry.shard(), registry.shard()];

@@ -3,5 +3,6 @@
 pub(crate) mod breaker;
 pub(crate) mod fallback;
 pub(crate) mod include_usage;
+pub(crate) mod limit;
 pub(crate) mod repeatable;
 pub(crate) mod retry;

@@ -81,6 +81,7 @@ impl Record {
         line.seconds("tidegate.wait.dns_s", self.wait_dns_s);
         line.seconds("tidegate.wait.connect_s", self.wait_connect_s);
         line.seconds("tidegate.wait.tls_s", self.wait_tls_s);
+        line.seconds("tidegate.wait.queue_s", self.wait_queue_s);
         line.plain("tidegate.request.bytes", self.request_bytes);
         line.plain("tidegate.response.bytes", self.response_bytes);
         line.seconds("tidegate.retry_after_s", self.retry_after_s);
@@ -271,6 +272,7 @@ mod tests {
             wait_dns_s: Some(42.1e-6),
             wait_connect_s: Some(43.1e-6),
             wait_tls_s: Some(44.1e-6),
+            wait_queue_s: Some(45.1e-6),
             request_bytes: Some(12),
             response_bytes: Some(12),
             retry_after_s: Some(47.1e-6),

@@ -153,6 +153,7 @@ fn events(record: &Record) -> Vec<Event> {
             "dns" => "tidegate.wait.dns",
             "connect" => "tidegate.wait.connect",
             "tls" => "tidegate.wait.tls",
+            "queue" => "tidegate.wait.queue",
             _ => return None,
         };
         Some(Event { name, at_s: moment.at_s, waited_s: Some(moment.lasted_s) })

@@ -1,0 +1,213 @@
+//! Lets an upstream have so many calls at a time, and the others wait.
+//!
+//! The limit and the queue before it belong to the upstream, or to each of its models; all workers
+//! and all routes share them. A call keeps its place until its answer is over or its caller has
+//! left. One that finds the queue full, or waits too long, is refused and told when to come again.
+
+use std::future::{poll_fn, ready};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tower::{Layer, Service, ServiceExt};
+
+use crate::attempt::Watch;
+use crate::call::{Call, Failure, Reply, RequestBody};
+use crate::error::Error;
+use crate::exchange::Wait;
+use crate::stack::LocalFuture;
+use crate::verdict::{Again, Health, Verdict};
+
+mod adaptive;
+mod config;
+mod gate;
+mod map;
+mod metrics;
+mod queue;
+mod sync;
+
+pub use config::{AdaptiveConfig, LimitConfig};
+pub(crate) use metrics::LimitMetrics;
+
+use adaptive::Signal;
+use gate::{Entry, Permit, Reason, Shed, Waiter};
+use map::Gates;
+use queue::Priority;
+
+/// The limits of one upstream, which all workers share.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    upstream: Arc<str>,
+    config: LimitConfig,
+    gates: Gates,
+    queue_full: AtomicU64,
+    queue_timeout: AtomicU64,
+}
+
+/// Admits so many calls at a time; absent where there may be any number.
+#[derive(Clone, Debug)]
+pub(crate) struct LimitLayer {
+    pub(crate) limits: Option<Arc<Limits>>,
+    /// The model that is asked here; absent where the caller says.
+    pub(crate) model: Option<Rc<str>>,
+}
+
+/// See [`LimitLayer`].
+#[derive(Clone, Debug)]
+pub(crate) struct Limit<S> {
+    inner: S,
+    layer: LimitLayer,
+}
+
+/// A place that an attempt holds, and what is told of it.
+struct Holding {
+    permit: Permit,
+    request_bytes: u64,
+}
+
+impl<S> Layer<S> for LimitLayer {
+    type Service = Limit<S>;
+
+    fn layer(&self, inner: S) -> Limit<S> {
+        Limit { inner, layer: self.clone() }
+    }
+}
+
+impl<S> Service<Call> for Limit<S>
+where
+    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
+{
+    type Response = Reply;
+    type Error = Failure;
+    type Future = LocalFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> LocalFuture {
+        let Some(limits) = &self.layer.limits else {
+            return self.inner.call(call);
+        };
+        match limits.enter(&call, self.layer.model.as_deref()) {
+            Ok(Entry::Permit(permit)) => {
+                hold(permit, &call);
+                self.inner.call(call)
+            }
+            Ok(Entry::Waiter(waiter)) => {
+                let (limits, inner) = (limits.clone(), self.inner.clone());
+                Box::pin(async move {
+                    match limits.wait(waiter, &call).await? {
+                        Ok(permit) => {
+                            hold(permit, &call);
+                            inner.oneshot(call).await
+                        }
+                        Err(shed) => Err(limits.refuse(shed, call)),
+                    }
+                })
+            }
+            Err(shed) => Box::pin(ready(Err(limits.refuse(shed, call)))),
+        }
+    }
+}
+
+// === impl Limits ===
+
+impl Limits {
+    pub(crate) fn new(upstream: Arc<str>, config: &LimitConfig) -> Self {
+        Self {
+            upstream,
+            gates: Gates::new(config),
+            config: config.clone(),
+            queue_full: AtomicU64::default(),
+            queue_timeout: AtomicU64::default(),
+        }
+    }
+
+    /// Whether it must be known which model a call is for.
+    pub(crate) fn asks_for_model(&self) -> bool {
+        self.config.per_model
+    }
+
+    fn enter(&self, call: &Call, model: Option<&str>) -> Result<Entry, Shed> {
+        let said = call.head.fields.get(&self.config.priority_header);
+        let priority = said.map_or(Priority::default(), Priority::read);
+        let gate = call.notes.model(|asked| self.gates.gate(model.or(asked)));
+        gate.enter(priority, Instant::now())
+    }
+
+    /// Waits for a place, as long as one may and the caller is there.
+    async fn wait(&self, waiter: Waiter, call: &Call) -> Result<Result<Permit, Shed>, Error> {
+        let start = Instant::now();
+        let mut result = pin!(admitted(waiter, self.config.queue_timeout.0));
+        let result = poll_fn(|cx| match (result.as_mut().poll(cx), &call.body) {
+            (Poll::Ready(result), _) => Poll::Ready(Ok(result)),
+            // Nobody reads this body as yet, so nobody else would see its caller go.
+            (Poll::Pending, RequestBody::Http1(body)) => {
+                body.conn.poll_gone(cx).map(|()| Err(Error::CallerLeft))
+            }
+            (Poll::Pending, _) => Poll::Pending,
+        });
+        let result = result.await;
+        call.notes.waited(Wait::Queue, start.elapsed());
+        result
+    }
+
+    /// The call goes back as it came: another upstream may have it.
+    fn refuse(&self, shed: Shed, call: Call) -> Failure {
+        let (upstream, retry_after) = (self.upstream.clone(), shed.retry_after);
+        let error = match shed.reason {
+            Reason::QueueFull => {
+                self.queue_full.fetch_add(1, Relaxed);
+                Error::LimitQueueFull { upstream, retry_after }
+            }
+            Reason::QueueTimeout => {
+                self.queue_timeout.fetch_add(1, Relaxed);
+                let waited = self.config.queue_timeout.0;
+                Error::LimitQueueTimeout { upstream, waited, retry_after }
+            }
+        };
+        Failure { error, unsent: Some(call) }
+    }
+}
+
+async fn admitted(mut waiter: Waiter, limit: Duration) -> Result<Permit, Shed> {
+    match timeout(limit, &mut waiter).await {
+        Ok(result) => result,
+        Err(_) => waiter.give_up(Instant::now()),
+    }
+}
+
+/// The attempt that begins now keeps the place until it is over.
+fn hold(permit: Permit, call: &Call) {
+    let length = call.head.fields.get("content-length");
+    let length = length.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+    let holding = Holding { permit, request_bytes: length.unwrap_or_default() };
+    call.notes.watch(Box::new(holding));
+}
+
+// === impl Holding ===
+
+impl Watch for Holding {
+    fn judged(&mut self, verdict: &Verdict, now: Instant) {
+        if let Some(signal) = signal(verdict, self.request_bytes) {
+            self.permit.tell(signal, now);
+        }
+    }
+}
+
+/// What an attempt says of how busy its upstream is. One that could not even be reached says
+/// nothing, nor does one whose caller left.
+fn signal(verdict: &Verdict, request_bytes: u64) -> Option<Signal> {
+    match (verdict.health, verdict.first_token) {
+        (Health::Limited, _) => Some(Signal::Overloaded),
+        (Health::Ill, _) if verdict.again == Again::Soon => Some(Signal::Overloaded),
+        (Health::Good, Some(after)) => Some(Signal::FirstToken { after, request_bytes }),
+        (Health::Good, None) => Some(Signal::Answered),
+        (Health::Ill | Health::Unknown, _) => None,
+    }
+}
