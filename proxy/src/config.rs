@@ -15,6 +15,9 @@ use tidegate_wire::Dialect;
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
 pub use crate::layer::include_usage::IncludeUsage;
+pub use crate::upstream::{
+    BalanceConfig, DnsConfig, EjectConfig, HealthConfig, Metrics, SteerConfig,
+};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -54,7 +57,7 @@ pub struct Config {
 pub struct UpstreamConfig {
     /// `https://host[:port]`; `{location}` in it is filled from the call's path.
     pub url: Option<String>,
-    /// Several URLs of one service, used in turn.
+    /// Several URLs of one service.
     pub addresses: Vec<String>,
     /// Another host or IP (and port) to dial, while Host and SNI stay the URL's.
     pub address: Option<String>,
@@ -70,6 +73,8 @@ pub struct UpstreamConfig {
     pub http2: bool,
     /// Who signs its calls; the caller where absent.
     pub credential: Option<CredentialConfig>,
+    /// How calls are spread over its addresses.
+    pub balance: BalanceConfig,
 }
 
 /// Which calls go to which upstream.

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::Config;
+use tokio::runtime::Handle;
+
+use crate::config::{Config, UpstreamConfig};
 use crate::layer::retry::Budget;
+use crate::upstream::{Resolver, Shown, Watched};
 
 /// The policies of every upstream.
 #[derive(Debug, Default)]
@@ -17,12 +20,24 @@ pub(crate) struct Policies {
 pub(crate) struct UpstreamPolicies {
     /// How often its calls may be made again.
     pub(crate) budget: Arc<Budget>,
+    /// How its addresses are, where there are several.
+    pub(crate) watched: Option<Arc<Watched>>,
 }
 
 impl Policies {
-    pub(crate) fn new(config: &Config) -> Self {
-        let policies = |name: &String| (Arc::from(name.as_str()), UpstreamPolicies::default());
-        Self { by_upstream: config.upstreams.keys().map(policies).collect() }
+    /// Makes them, and begins to watch addresses in the background.
+    pub(crate) fn start(config: &Config, handle: &Handle, resolver: &Arc<dyn Resolver>) -> Self {
+        let policies = |(name, upstream): (&String, &UpstreamConfig)| {
+            let watched = Watched::start(name, upstream, handle, resolver);
+            (Arc::from(name.as_str()), UpstreamPolicies { watched, ..Default::default() })
+        };
+        Self { by_upstream: config.upstreams.iter().map(policies).collect() }
+    }
+
+    /// Everything about them that has metrics.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = Shown> {
+        let watched = self.by_upstream.values().filter_map(|policies| policies.watched.as_ref());
+        watched.map(|watched| Shown(Arc::downgrade(&watched.balancer)))
     }
 
     /// Those of this upstream.

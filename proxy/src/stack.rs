@@ -30,6 +30,6 @@ pub(crate) fn stack(
         // Above the retries, so that a body is read and changed once, whoever gets it.
         .layer(include_usage)
         // Above the connection, so that every attempt may take another address.
-        .layer(RetryLayer { attempts: upstream.spec.addresses().min(MAX_ATTEMPTS) })
+        .layer(RetryLayer { attempts: upstream.choices().min(MAX_ATTEMPTS) })
         .service(Forward { upstream })
 }

@@ -57,6 +57,7 @@ where
             for _ in 1..attempts {
                 match result {
                     Err(Failure { unsent: Some(call), .. }) => {
+                        call.notes.again();
                         result = inner.clone().oneshot(call).await;
                     }
                     _ => break,
