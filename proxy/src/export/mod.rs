@@ -40,10 +40,12 @@ mod tests {
     use tidegate_wire::{ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource};
     use tokio::time::Instant;
 
-    use super::catalog::FAMILIES;
-    use super::metrics::{Registry, lock};
+    use super::catalog::{FAMILIES, Family};
+    use super::metrics::{Registry, Source, Value, lock};
     use super::names::Conventions;
     use super::*;
+    use crate::config::UpstreamConfig;
+    use crate::upstream::{Balancer, Shown, Spec};
 
     /// Samples by name and labels, as the text format tells them apart.
     type Samples = BTreeMap<(String, BTreeMap<String, String>), f64>;
@@ -75,6 +77,7 @@ mod tests {
         let freshness =
             Freshness { age: Some(Duration::from_secs(7)), expires_in: None, failures: 2 };
         registry.watch_credential("pool".into(), move || Some(freshness));
+        registry.watch(pool());
         let shards = [registry.shard(), registry.shard()];
         for (number, shard) in shards.iter().cycle().take(40).enumerate() {
             drop(lock(shard).open(Some("gemma"), "pool"));
@@ -86,6 +89,21 @@ mod tests {
                 .for_each(|call| registry.jobs().see(call, Instant::now()));
         }
         registry
+    }
+
+    /// The addresses of an upstream.
+    fn pool() -> impl Source {
+        struct Pool(Arc<Balancer>);
+        impl Source for Pool {
+            fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
+                Shown(Arc::downgrade(&self.0)).read(show);
+            }
+        }
+        let addresses = vec!["http://10.0.0.1".to_owned(), "http://10.0.0.2".to_owned()];
+        let config = UpstreamConfig { addresses, ..UpstreamConfig::default() };
+        let spec = Spec::new("pool", &config).expect("a good upstream");
+        let balancer = Balancer::new(spec.into(), &config.balance, Instant::now());
+        Pool(balancer.expect("there are two addresses"))
     }
 
     fn submit(number: usize) -> Record {

@@ -170,7 +170,11 @@ impl Address {
         let time = time.as_secs_f32();
         let next = |packed| {
             let (known, age) = unpack(packed, now)?;
-            let share = 1.0 - (-age / fade.as_secs_f32()).exp();
+            let age = age / fade.as_secs_f32();
+            if age >= FORGOTTEN {
+                return None;
+            }
+            let share = 1.0 - (-age).exp();
             Some(known + (time - known) * share.max(LEAST_SHARE))
         };
         let packed = |known| Some(pack(next(known).unwrap_or(time), now));
@@ -226,8 +230,9 @@ impl Address {
     /// How much of its share an address gets that has come back: more and more.
     fn weight(&self, ramp: Duration, now: Millis) -> f32 {
         let back = match self.returns_ms.load(Relaxed) {
-            0 => return 1.0,
-            returns => now.saturating_sub(returns) as f32 / 1000.0,
+            // One that is out is asked only where all are.
+            returns if returns == 0 || now < returns => return 1.0,
+            returns => (now - returns) as f32 / 1000.0,
         };
         match ramp.as_secs_f32() {
             ramp if back < ramp => (back / ramp).max(LEAST_WEIGHT),

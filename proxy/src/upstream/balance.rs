@@ -570,3 +570,6 @@ impl Drop for Serving {
         self.address.end();
     }
 }
+
+#[cfg(test)]
+mod tests;

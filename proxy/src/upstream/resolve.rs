@@ -126,3 +126,39 @@ impl Name {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn found(hosts: &[u8]) -> io::Result<Vec<SocketAddr>> {
+        Ok(hosts.iter().map(|host| SocketAddr::from(([127, 0, 0, *host], 80))).collect())
+    }
+
+    #[test]
+    fn a_name_that_fails_keeps_its_last_addresses_for_a_while() {
+        let start = Instant::now();
+        let mut name = Name::default();
+        let failed = || Err(io::ErrorKind::TimedOut.into());
+        assert_eq!(name.settle(failed(), HOUR, start), None, "there is nothing but the name");
+        let two = name.settle(found(&[2, 1, 2]), HOUR, start).expect("they are new");
+        assert_eq!(two, found(&[1, 2]).expect("two").into_iter().map(Some).collect::<Vec<_>>());
+
+        assert_eq!(name.settle(failed(), HOUR, start + HOUR), None);
+        assert_eq!(name.settle(found(&[]), HOUR, start + HOUR), None, "no answer is a failure");
+        let late = start + HOUR + Duration::from_secs(1);
+        assert_eq!(name.settle(failed(), HOUR, late), Some(vec![None]), "too old");
+        assert_eq!(name.settle(failed(), HOUR, late + HOUR), None);
+        assert!(name.settle(found(&[3]), HOUR, late + HOUR).is_some(), "it is back");
+    }
+
+    #[test]
+    fn a_name_has_so_many_addresses_at_most() {
+        let many = (0..1000).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).rev().collect();
+        let settled = Name::default().settle(Ok(many), HOUR, Instant::now()).expect("they are new");
+        assert_eq!(settled.len(), MAX_OF_NAME);
+        assert_eq!(settled[0].expect("an address").port(), 0, "always the same ones");
+    }
+}

@@ -99,3 +99,42 @@ fn value(line: &str) -> Option<f32> {
     let value: f32 = behind.split_whitespace().next()?.parse().ok()?;
     (value.is_finite() && value >= 0.0).then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_vllm_tells_is_read_in_the_words_of_its_versions() {
+        let old = r#"
+# HELP vllm:num_requests_running Number of requests currently running on GPU.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{model_name="a } b"} 8.0
+vllm:num_requests_waiting{model_name="a } b"} 3.0
+vllm:gpu_cache_usage_perc{model_name="a } b"} 0.25
+vllm:num_requests_waiting_total{model_name="a"} 99.0
+"#;
+        let load = |waiting, running, cache| Some(Load { waiting, running, cache });
+        assert_eq!(vllm(old), load(3.0, 8.0, 0.25));
+        let new = "vllm:num_requests_running{engine=\"0\"} 1\nvllm:num_requests_running{engine=\"1\"} 2e0\n\
+                   vllm:num_requests_waiting 4\n\
+                   vllm:kv_cache_usage_perc{engine=\"0\"} 0.5 1700000000000\n\
+                   vllm:kv_cache_usage_perc{engine=\"1\"} 0.75\n";
+        assert_eq!(vllm(new), load(4.0, 3.0, 0.75));
+    }
+
+    #[test]
+    fn what_is_no_load_is_none() {
+        for text in [
+            "",
+            "<html>",
+            "vllm:num_requests_running",
+            "vllm:num_requests_waiting{} NaN",
+            "vllm:num_requests_waiting -1",
+            "vllm:num_requests_waiting{",
+            "vllm:kv_cache_usage_perc 0.5",
+        ] {
+            assert_eq!(vllm(text), None, "{text}");
+        }
+    }
+}
