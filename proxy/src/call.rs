@@ -11,6 +11,7 @@ use http_body::{Body as _, Frame};
 use crate::error::Error;
 use crate::exchange::Notes;
 use crate::head::{RequestHead, ResponseHead};
+use crate::held_reply::HeldReply;
 use crate::http1::body::{BodyError, Framed};
 use crate::http1::conn::Conn;
 use crate::layer::include_usage::Filtered;
@@ -62,6 +63,8 @@ pub(crate) enum ReplyBody {
     Http2(Box<Http2Reply>),
     /// None: the connection to the upstream has changed to another protocol.
     Upgraded(Rc<Conn>),
+    /// With what was read of it before anybody else saw it.
+    Held(Box<HeldReply>),
     /// On its way through a policy that takes something out.
     Filtered(Box<Filtered>),
 }
@@ -135,6 +138,7 @@ impl ReplyBody {
                 Err(error) => Poll::Ready(Some(Err(error))),
             },
             Self::Http2(body) => body.poll_frame(cx),
+            Self::Held(body) => body.poll_frame(cx),
             Self::Filtered(body) => body.poll_frame(cx),
             // What follows is no body.
             Self::Upgraded(_) => Poll::Ready(None),

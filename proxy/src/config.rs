@@ -14,7 +14,9 @@ use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
+pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
+pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 pub use crate::upstream::{
     BalanceConfig, DnsConfig, EjectConfig, HealthConfig, Metrics, SteerConfig,
 };
@@ -95,6 +97,12 @@ pub struct RouteConfig {
     /// Whether streams of OpenAI's interface are asked for their usage.
     #[serde(default)]
     pub include_usage: IncludeUsage,
+    /// When calls are made again; where absent, only those that were never sent.
+    #[serde(default)]
+    pub retry: Option<RetryConfig>,
+    /// Where calls go that the upstream cannot take, in order.
+    #[serde(default)]
+    pub fallback: Vec<TargetConfig>,
 }
 
 /// What a call must be for a route to take it.
@@ -158,6 +166,10 @@ pub struct LimitsConfig {
     /// Long-running jobs whose submit and polls are tied together, at a time.
     pub jobs: NonZeroU32,
 }
+
+/// A share of a whole: `20%`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio(f64);
 
 /// A length of time, written with its unit: `1.5s`, `20ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +245,8 @@ impl Config {
             strip_prefix: None,
             upstream: DEFAULT.to_owned(),
             include_usage: IncludeUsage::default(),
+            retry: None,
+            fallback: Vec::new(),
         }];
         self.check()?;
         Ok(self)
@@ -273,16 +287,50 @@ impl Config {
             .check()
             .map_err(|message| ConfigError::new(format!("otlp.traces.{message}")))?;
         for (at, route) in self.routes.iter().enumerate() {
-            if !self.upstreams.contains_key(&route.upstream) {
-                let known = self.upstreams.keys().map(String::as_str);
-                let hint = nearest(&route.upstream, known);
-                return Err(ConfigError::new(format!(
-                    "routes[{at}].upstream: there is no upstream `{}`{hint}",
-                    route.upstream
-                )));
+            self.check_route(route)
+                .map_err(|message| ConfigError::new(format!("routes[{at}].{message}")))?;
+        }
+        Ok(())
+    }
+
+    fn check_route(&self, route: &RouteConfig) -> Result<(), String> {
+        self.check_name(&route.upstream).map_err(|message| format!("upstream: {message}"))?;
+        if let Some(retry) = &route.retry {
+            retry.check().map_err(|message| format!("retry.{message}"))?;
+        }
+        let own = self.speaks(&route.upstream).or(route.matches.dialect);
+        for (at, target) in route.fallback.iter().enumerate() {
+            let name = target.upstream.as_ref().unwrap_or(&route.upstream);
+            self.check_name(name)
+                .map_err(|message| format!("fallback[{at}].upstream: {message}"))?;
+            if *target == TargetConfig::default() {
+                return Err(format!("fallback[{at}]: says nothing that is not so already"));
+            }
+            match (own, self.speaks(name)) {
+                (Some(own), Some(other)) if own != other => {
+                    return Err(format!(
+                        "fallback[{at}]: `{name}` speaks {other:?}, but the calls of this route {own:?}; \
+                         the targets of one list speak one dialect"
+                    ));
+                }
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    fn check_name(&self, upstream: &str) -> Result<(), String> {
+        if self.upstreams.contains_key(upstream) {
+            return Ok(());
+        }
+        let hint = nearest(upstream, self.upstreams.keys().map(String::as_str));
+        Err(format!("there is no upstream `{upstream}`{hint}"))
+    }
+
+    /// The one dialect of an upstream, where its hosts are known to speak no other.
+    fn speaks(&self, upstream: &str) -> Option<Dialect> {
+        let spec = crate::upstream::Spec::new(upstream, &self.upstreams[upstream]).ok()?;
+        spec.dialect()
     }
 }
 
@@ -359,6 +407,33 @@ fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
         .min()
         .filter(|(distance, _)| *distance <= wrong.len().max(3) / 2)
         .map_or_else(String::new, |(_, key)| format!("; did you mean `{key}`?"))
+}
+
+// === impl Ratio ===
+
+impl Ratio {
+    /// So many hundredths.
+    pub(crate) const fn percent(percent: u8) -> Self {
+        Self(percent as f64 / 100.0)
+    }
+
+    /// The share, from 0 to 1.
+    pub(crate) fn share(self) -> f64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
+        let ratio = percent.filter(|percent: &f64| (0.0..=100.0).contains(percent));
+        ratio.map(|percent| Self(percent / 100.0)).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is not a ratio from 0% to 100%; write a number with a percent sign, such as 20%"
+            ))
+        })
+    }
 }
 
 // === impl Span ===

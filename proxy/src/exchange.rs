@@ -69,6 +69,10 @@ struct State {
     content: Option<Box<Content>>,
     /// The attempt at hand.
     attempt: Attempt,
+    /// What the last one came to.
+    settled: Option<Verdict>,
+    /// Attempts of which something was sent.
+    sent_attempts: u32,
 }
 
 /// Moments from which waits and our own share are reckoned.
@@ -79,6 +83,10 @@ struct Stamps {
     delivered: Cell<Option<Instant>>,
     /// Waits for pool, DNS, connect, TLS and the caller's own body, before the request was sent.
     waited: Cell<Duration>,
+    /// While the beginning of the answer was held back.
+    held_back: Cell<Duration>,
+    /// When the call must be over.
+    deadline: Cell<Option<Instant>>,
 }
 
 /// What a call waited for on its way to an upstream.
@@ -90,6 +98,8 @@ pub(crate) enum Wait {
     Tls,
     /// The caller's own body, where the route depends on it.
     Body,
+    /// Another attempt, as the one before asked for.
+    Retry,
 }
 
 // === impl Wait ===
@@ -102,6 +112,7 @@ impl Wait {
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Body => "body",
+            Self::Retry => "retry",
         }
     }
 }
@@ -160,6 +171,8 @@ impl Exchange {
             default_model: None,
             content: None,
             attempt: Attempt::default(),
+            settled: None,
+            sent_attempts: 0,
         };
         activity.opened();
         let notes = Notes {
@@ -351,6 +364,55 @@ impl Notes {
         self.ended(Ending::Clean);
     }
 
+    /// The beginning of the answer was held back for so long.
+    pub(crate) fn held_back(&self, time: Duration) {
+        self.stamps.held_back.set(time);
+    }
+
+    /// When the call must be over; absent where nobody minds.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.stamps.deadline.get()
+    }
+
+    /// What the last attempt at an upstream came to.
+    pub(crate) fn settle(&self, verdict: Verdict) {
+        self.state.borrow_mut().settled = Some(verdict);
+    }
+
+    /// What the last attempt at an upstream came to, where somebody waited to see.
+    pub(crate) fn settled(&self) -> Option<Verdict> {
+        self.state.borrow().settled.clone()
+    }
+
+    /// The call goes to another upstream than its route's own: the target at this place of the list.
+    pub(crate) fn moved(&self, upstream: &Arc<str>, place: u64) {
+        let mut state = self.state.borrow_mut();
+        state.record.upstream = Some(upstream.clone());
+        state.record.fallback = Some(place);
+        state.count_in_flight(&self.recorder);
+    }
+
+    /// Something of the attempt at hand was sent.
+    pub(crate) fn was_sent(&self) {
+        let mut state = self.state.borrow_mut();
+        state.sent_attempts += 1;
+    }
+
+    /// Attempts of which something was sent, at all upstreams.
+    pub(crate) fn sent_attempts(&self) -> u32 {
+        self.state.borrow().sent_attempts
+    }
+
+    /// Attempts at upstreams so far.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.record(|record| record.attempts.unwrap_or_default())
+    }
+
+    /// How often the caller has tried this call itself before.
+    pub(crate) fn client_retries(&self) -> u32 {
+        self.observer(|observer| observer.shape().client_retries.unwrap_or_default())
+    }
+
     /// Holds this until the attempt at hand is over, and tells it how that goes.
     pub(crate) fn watch(&self, watcher: Box<dyn Watch>) {
         self.state.borrow_mut().attempt.watch(watcher);
@@ -445,7 +507,9 @@ impl Notes {
 
     /// Time that the call spent waiting for something else.
     pub(crate) fn waited(&self, wait: Wait, time: Duration) {
-        self.stamps.waited.set(self.stamps.waited.get() + time);
+        if self.stamps.sent.get().is_none() {
+            self.stamps.waited.set(self.stamps.waited.get() + time);
+        }
         let mut state = self.state.borrow_mut();
         let record = &mut state.record;
         let slot = match wait {
@@ -453,6 +517,7 @@ impl Notes {
             Wait::Dns => &mut record.wait_dns_s,
             Wait::Connect => &mut record.wait_connect_s,
             Wait::Tls => &mut record.wait_tls_s,
+            Wait::Retry => &mut record.wait_retry_s,
             Wait::Body => return,
         };
         let lasted_s = time.as_secs_f64();
@@ -528,7 +593,7 @@ impl Notes {
         let before =
             (self.stamps.sent.get()? - self.opened).saturating_sub(self.stamps.waited.get());
         let after = self.stamps.delivered.get()? - self.stamps.answered.get()?;
-        Some(before + after)
+        Some(before + after.saturating_sub(self.stamps.held_back.get()))
     }
 }
 

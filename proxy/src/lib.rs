@@ -20,6 +20,7 @@ mod error;
 mod exchange;
 mod executor;
 mod head;
+mod held_reply;
 mod hold;
 mod http1;
 mod inbound;
@@ -37,6 +38,7 @@ mod trace;
 mod tunnel;
 mod upstream;
 mod verdict;
+mod whole;
 
 pub use config::{Config, ConfigError};
 pub use prices::prices;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
-use crate::config::{Config, MatchConfig};
+use crate::config::{Config, MatchConfig, RouteConfig};
 use crate::credentials::Credentials;
 use crate::head::RequestHead;
 use crate::hold::Held;
+use crate::layer::fallback::{FallbackLayer, Target};
 use crate::layer::include_usage::IncludeUsageLayer;
+use crate::layer::repeatable::{Keeping, RepeatableLayer};
 use crate::policies::Policies;
-use crate::stack::{Stack, stack};
+use crate::stack::{self, Stack, stack, target};
 use crate::upstream::{Signing, Spec, Upstream};
 
 /// The routes of one worker.
@@ -74,7 +76,7 @@ impl Routes {
                     let credential = credential.clone();
                     Signing::new(spec.name.clone(), credential, timeouts, limits, &held.signed)
                 });
-                let balancer = policies.of(name).watched.map(|watched| watched.balancer.clone());
+                let balancer = policies.of(name).addresses.map(|all| all.balancer.clone());
                 let upstream = Upstream::new(spec.into(), signing, balancer, timeouts, limits);
                 (name.as_str(), Rc::new(upstream))
             })
@@ -89,7 +91,12 @@ impl Routes {
                 upstream: upstream.spec.name.clone(),
                 model: upstream.spec.model.clone(),
                 strip_prefix: route.strip_prefix.clone(),
-                stack: stack(upstream.clone(), &policies.of(&route.upstream), include_usage),
+                stack: stack(
+                    target(upstream.clone(), &policies.of(&route.upstream), route),
+                    include_usage,
+                    repeatable(config, route, held),
+                    fallback(route, &upstreams, policies),
+                ),
                 matches: Match::new(&route.matches),
             }
         });
@@ -123,6 +130,40 @@ impl Routes {
     pub(crate) fn sweep(&self) {
         self.upstreams.iter().for_each(|upstream| upstream.sweep());
     }
+}
+
+/// Keeps bodies at hand where calls may be made again.
+fn repeatable(config: &Config, route: &RouteConfig, held: &Held) -> RepeatableLayer {
+    let is_needed = route.retry.is_some() || !route.fallback.is_empty();
+    RepeatableLayer(is_needed.then(|| {
+        Arc::new(Keeping {
+            limits: config.limits.clone(),
+            body_idle: config.timeouts.request_body_idle.0,
+            held: held.policies.clone(),
+        })
+    }))
+}
+
+/// The targets beside the route's own upstream.
+fn fallback(
+    route: &RouteConfig,
+    upstreams: &BTreeMap<&str, Rc<Upstream>>,
+    policies: &Policies,
+) -> FallbackLayer<stack::Target> {
+    let own = &upstreams[route.upstream.as_str()];
+    let targets = route.fallback.iter().map(|config| {
+        let name = config.upstream.as_ref().unwrap_or(&route.upstream);
+        let (upstream, policies) = (upstreams[name.as_str()].clone(), policies.of(name));
+        Target {
+            config: config.clone(),
+            upstream: upstream.spec.name.clone(),
+            trusts_caller: upstream.has_credential() || upstream.spec.has_hosts_of(&own.spec),
+            taken: policies.taken.clone(),
+            stack: target(upstream, &policies, route),
+        }
+    });
+    let attempts = route.retry.clone().unwrap_or_default().attempts.get();
+    FallbackLayer { targets: targets.collect(), attempts }
 }
 
 /// What kind of call this is, as its head says.

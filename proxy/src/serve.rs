@@ -19,6 +19,9 @@ use crate::hold::Hold;
 use crate::recorder::Recorder;
 use crate::route::{self, Pick, Route, Routes};
 
+/// The field by which an answer says how often an upstream was tried, where that was not once.
+const ATTEMPTS: &str = "x-tidegate-attempts";
+
 /// What one worker needs to serve; shared by the tasks of that worker alone.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -59,17 +62,23 @@ impl Worker {
     ) -> Result<Reply, Error> {
         let notes = exchange.notes();
         let is_grpc = request.head.version == http::Version::HTTP_2 && notes.is_grpc();
-        match self.forward(request, notes).await {
-            Ok(reply) => Ok(reply),
-            Err(Error::CallerLeft) => Err(Error::CallerLeft),
+        let mut reply = match self.forward(request, notes).await {
+            Ok(reply) => reply,
+            Err(Error::CallerLeft) => return Err(Error::CallerLeft),
             Err(error) => {
                 notes.failed(&error);
-                Ok(match is_grpc {
+                match is_grpc {
                     true => error.grpc_reply(notes),
                     false => error.reply(notes.dialect()),
-                })
+                }
             }
+        };
+        let attempts = notes.attempts();
+        if attempts > 1 {
+            let attempts = attempts.to_string();
+            reply.head.fields = reply.head.fields.with(ATTEMPTS, attempts.as_bytes());
         }
+        Ok(reply)
     }
 
     async fn forward(&self, mut request: Request, notes: &Rc<Notes>) -> Result<Reply, Error> {

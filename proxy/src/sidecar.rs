@@ -144,7 +144,7 @@ impl Sidecar {
         let readiness = Readiness::default();
         administer(&recorders, &readiness, admin_listener, health);
         let policies = Policies::start(&config, recorders.background(), &resolver);
-        policies.sources().for_each(|source| recorders.registry().watch(source));
+        policies.watch(recorders.registry());
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::new(Shared {
             permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),

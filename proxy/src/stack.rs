@@ -2,34 +2,78 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tower::ServiceBuilder;
 
 use crate::call::{Failure, Reply};
+use crate::config::RouteConfig;
+use crate::layer::fallback::{Fallback, FallbackLayer};
 use crate::layer::include_usage::{IncludeUsageLayer, WithUsage};
-use crate::layer::retry::{Retry, RetryLayer};
+use crate::layer::repeatable::{Repeatable, RepeatableLayer};
+use crate::layer::retry::{Policy, Retry, RetryConfig, RetryLayer};
 use crate::policies::UpstreamPolicies;
 use crate::upstream::{Forward, Upstream};
 
 /// A call on its way, on the worker that owns its caller.
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>>>>;
 
-/// What stands between a route and its upstream.
-pub(crate) type Stack = WithUsage<Retry<Forward>>;
+/// What stands between a route and its upstreams.
+pub(crate) type Stack = WithUsage<Repeatable<Fallback<Target>>>;
 
-/// Addresses that one call is tried at, at most.
-const MAX_ATTEMPTS: usize = 3;
+/// What stands before one upstream.
+pub(crate) type Target = Retry<Forward>;
+
+/// Addresses that one call is tried at, at most, where nothing was sent.
+const MAX_ADDRESSES: u32 = 3;
 
 /// The stack of one route.
 pub(crate) fn stack(
-    upstream: Rc<Upstream>,
-    policies: &UpstreamPolicies,
+    target: Target,
     include_usage: IncludeUsageLayer,
+    repeatable: RepeatableLayer,
+    fallback: FallbackLayer<Target>,
 ) -> Stack {
     ServiceBuilder::new()
-        // Above the retries, so that a body is read and changed once, whoever gets it.
+        // Above the attempts, so that a body is read and changed once, whoever gets it.
         .layer(include_usage)
+        // Likewise; and below what changes it, so that the changed one is at hand.
+        .layer(repeatable)
+        // Above the retries: each target has those that it is worth.
+        .layer(fallback)
+        .service(target)
+}
+
+/// The stack before one upstream, for one route.
+pub(crate) fn target(
+    upstream: Rc<Upstream>,
+    policies: &UpstreamPolicies,
+    route: &RouteConfig,
+) -> Target {
+    let addresses = u32::try_from(upstream.choices()).unwrap_or(u32::MAX);
+    let retry = RetryLayer {
+        addresses: addresses.min(MAX_ADDRESSES),
+        policy: policy(route, policies).map(Arc::new),
+    };
+    ServiceBuilder::new()
         // Above the connection, so that every attempt may take another address.
-        .layer(RetryLayer { attempts: upstream.choices().min(MAX_ATTEMPTS) })
+        .layer(retry)
         .service(Forward { upstream })
+}
+
+/// When calls of this route are made again; absent where answers need not even be looked at.
+fn policy(route: &RouteConfig, policies: &UpstreamPolicies) -> Option<Policy> {
+    let is_needed = route.retry.is_some() || !route.fallback.is_empty();
+    is_needed.then(|| Policy {
+        config: route.retry.clone(),
+        hold: hold(route),
+        budget: policies.budget.clone(),
+        tally: policies.tally.clone(),
+    })
+}
+
+/// How long the head of a stream is held.
+fn hold(route: &RouteConfig) -> Duration {
+    route.retry.as_ref().map_or(RetryConfig::default().hold.0, |retry| retry.hold.0)
 }

@@ -72,6 +72,14 @@ impl Verdict {
         Self { health: Health::Ill, again: Again::Soon, wait: None, first_token: None }
     }
 
+    /// An answer that ended before it meant anything.
+    pub(crate) fn of_broken(error: &Error) -> Self {
+        match error {
+            Error::Body(_) => Self::broken(),
+            error => Self::of_error(error, false),
+        }
+    }
+
     /// An answer, or what came in band, that states an error.
     pub(crate) fn of_fault(fault: &Fault) -> Self {
         let (health, again) = match (fault.origin, fault.status) {

@@ -161,6 +161,10 @@ pub struct Record {
     /// The caller's name, where callers are told apart.
     #[serde(rename = "tidegate.caller", skip_serializing_if = "Option::is_none")]
     pub caller: Option<Arc<str>>,
+    /// The place in the route's list of the target that it fell back to, counted from 1; absent where
+    /// it went where its route leads.
+    #[serde(rename = "tidegate.fallback", skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<u64>,
     /// How often an upstream was tried.
     #[serde(rename = "tidegate.attempts", skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
@@ -232,6 +236,9 @@ pub struct Record {
     /// What Tidegate itself added.
     #[serde(rename = "tidegate.overhead_s", skip_serializing_if = "Option::is_none")]
     pub overhead_s: Option<f64>,
+    /// Waited between two attempts.
+    #[serde(rename = "tidegate.wait.retry_s", skip_serializing_if = "Option::is_none")]
+    pub wait_retry_s: Option<f64>,
     /// Waited for a free upstream connection.
     #[serde(rename = "tidegate.wait.pool_s", skip_serializing_if = "Option::is_none")]
     pub wait_pool_s: Option<f64>,

@@ -36,6 +36,9 @@ pub static FAMILIES: &[&Family] = &[
     &UNPRICED_CALLS,
     &UNPRICED_TOKENS,
     &CALLS_IN_FLIGHT,
+    &RETRIES,
+    &RETRIES_DENIED,
+    &FALLBACKS,
     &UPSTREAM_ADDRESSES,
     &UPSTREAM_USES_ALL,
     &UPSTREAM_FORCED_CALLS,
@@ -488,6 +491,39 @@ pub static UPSTREAM_STEERING_FAILURES: Family = Family {
     prometheus: "tidegate_upstream_steering_failures_total",
     unit: "{lookup}",
     help: "Times that an address did not tell its load, where it is asked for it.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Calls made again.
+pub static RETRIES: Family = Family {
+    name: "tidegate.retries",
+    prometheus: "tidegate_retries_total",
+    unit: "{attempt}",
+    help: "Attempts made after a first one that failed, by upstream and reason.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REASON],
+    read: |_, _, _| {},
+};
+
+/// Calls not made again.
+pub static RETRIES_DENIED: Family = Family {
+    name: "tidegate.retries.denied",
+    prometheus: "tidegate_retries_denied_total",
+    unit: "{call}",
+    help: "Calls that failed and were not made again, for want of a budget, time or the body.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REASON],
+    read: |_, _, _| {},
+};
+
+/// Calls that went elsewhere.
+pub static FALLBACKS: Family = Family {
+    name: "tidegate.fallbacks",
+    prometheus: "tidegate_fallbacks_total",
+    unit: "{call}",
+    help: "Calls that came to this upstream because another target would not do.",
     kind: Kind::Counter,
     labels: &[&UPSTREAM],
     read: |_, _, _| {},

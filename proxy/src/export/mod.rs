@@ -71,6 +71,23 @@ mod tests {
         assert_eq!(shown, pushed);
     }
 
+    /// One point of a family.
+    struct Once(&'static catalog::Family);
+
+    impl metrics::Source for Once {
+        fn read(
+            &self,
+            show: &mut dyn FnMut(&'static catalog::Family, Vec<String>, metrics::Value),
+        ) {
+            let labels = self.0.labels.iter().map(|_| "a".to_owned()).collect();
+            let value = match self.0.kind {
+                catalog::Kind::Gauge => metrics::Value::Gauge(3),
+                _ => metrics::Value::Counter(3),
+            };
+            show(self.0, labels, value);
+        }
+    }
+
     fn busy_registry() -> Registry {
         let registry = Registry::new([], []);
         registry.dropped("jsonl");
@@ -78,6 +95,9 @@ mod tests {
             Freshness { age: Some(Duration::from_secs(7)), expires_in: None, failures: 2 };
         registry.watch_credential("pool".into(), move || Some(freshness));
         registry.watch(pool());
+        for family in [&catalog::RETRIES, &catalog::RETRIES_DENIED, &catalog::FALLBACKS] {
+            registry.watch(Once(family));
+        }
         let shards = [registry.shard(), registry.shard()];
         for (number, shard) in shards.iter().cycle().take(40).enumerate() {
             drop(lock(shard).open(Some("gemma"), "pool"));

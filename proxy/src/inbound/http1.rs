@@ -244,12 +244,14 @@ fn body_as(head: &ResponseHead, body: &ReplyBody, terms: &Terms) -> BodyAs {
             BodyAs::UntilClose
         }
         ReplyBody::Http1(_) if !chunked && !sized => BodyAs::UntilClose,
-        ReplyBody::Http2(_) | ReplyBody::Filtered(_)
+        ReplyBody::Http2(_) | ReplyBody::Held(_) | ReplyBody::Filtered(_)
             if !sized && terms.version == http::Version::HTTP_10 =>
         {
             BodyAs::UntilClose
         }
-        ReplyBody::Http2(_) | ReplyBody::Filtered(_) if !sized => BodyAs::Chunked,
+        ReplyBody::Http2(_) | ReplyBody::Held(_) | ReplyBody::Filtered(_) if !sized => {
+            BodyAs::Chunked
+        }
         _ => BodyAs::Framed,
     }
 }
@@ -313,7 +315,7 @@ impl Source for UpstreamBody {
                 Some(payload) => Piece::Data(payload),
                 None => body.trailers().map_or(Piece::End, Piece::Trailers),
             },
-            body @ (ReplyBody::Http2(_) | ReplyBody::Filtered(_)) => {
+            body @ (ReplyBody::Http2(_) | ReplyBody::Held(_) | ReplyBody::Filtered(_)) => {
                 match ready!(body.poll_frame(cx)).transpose()? {
                     None => Piece::End,
                     Some(frame) => match frame.into_data() {

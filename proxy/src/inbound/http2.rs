@@ -152,7 +152,10 @@ fn response(
 fn is_over(body: &ReplyBody, bodiless: bool) -> bool {
     match body {
         ReplyBody::Full(bytes) => bytes.is_empty() || bodiless,
-        ReplyBody::Http1(_) | ReplyBody::Filtered(_) | ReplyBody::Upgraded(_) => false,
+        ReplyBody::Http1(_)
+        | ReplyBody::Held(_)
+        | ReplyBody::Filtered(_)
+        | ReplyBody::Upgraded(_) => false,
         ReplyBody::Http2(body) => body.is_bodiless(),
     }
 }
@@ -264,7 +267,7 @@ impl Answer {
             ReplyBody::Http2(body) => ready!(body.poll_frame(cx)).transpose()?,
             // Nobody asks for it over HTTP/2.
             ReplyBody::Upgraded(_) => None,
-            ReplyBody::Filtered(body) => {
+            body @ (ReplyBody::Held(_) | ReplyBody::Filtered(_)) => {
                 let frame = ready!(body.poll_frame(cx)).transpose()?;
                 // Nobody asks for what comes after the trailers.
                 if frame.as_ref().is_some_and(Frame::is_trailers) {

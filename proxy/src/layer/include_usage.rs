@@ -9,7 +9,6 @@
 //! A body must be known whole for this. One that cannot be held or changed goes on as it is, and
 //! its record says so.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
@@ -17,17 +16,15 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
-use tokio::time::{Instant, timeout};
 use tower::{Layer, Service, ServiceExt};
 
-use crate::ahead::Ahead;
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
 use crate::config::{LimitsConfig, TimeoutsConfig};
 use crate::error::Error;
-use crate::exchange::Wait;
 use crate::head::{RequestHead, ResponseHead};
 use crate::hold::Hold;
 use crate::stack::LocalFuture;
+use crate::whole;
 
 mod filter;
 
@@ -139,55 +136,20 @@ impl Adding {
     async fn add(&self, call: &mut Call, hold: &mut Hold<'_>) -> Result<bool, Error> {
         let whole = match is_sealed(&call.head) {
             true => None,
-            false => self.read_ahead(call, hold).await?,
+            false => whole::read_ahead(call, hold, &self.limits, self.body_idle).await?,
         };
         let Some(whole) = whole else {
             call.notes.record(|record| record.warnings.push(NOT_ADDED.into()));
             return Ok(false);
         };
         let Some(asking) = asking(&whole) else { return Ok(false) };
-        take(&mut call.body).await?;
-        call.notes.request_replaced(&whole);
-        let fields = call.head.fields.without("transfer-encoding").without("expect");
-        let fields = fields.with("content-length", asking.len().to_string().as_bytes());
+        whole::replace(call, &whole, asking).await?;
         // In an answer that is encoded nobody could find the chunk.
-        call.head.fields = match fields.get("accept-encoding") {
-            Some(_) => fields.with("accept-encoding", b"identity"),
-            None => fields,
-        };
-        call.body = RequestBody::Full(asking.into());
-        Ok(true)
-    }
-
-    /// The whole body, read ahead of its way; `None` where that is too much to hold. Every byte of
-    /// it stays where the upload will find it.
-    async fn read_ahead(
-        &self,
-        call: &mut Call,
-        hold: &mut Hold<'_>,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        let start = Instant::now();
-        let Call { head, body, notes } = call;
-        let is_http11 = head.version == http::Version::HTTP_11;
-        let expects_continue = is_http11 && head.fields.get("expect").is_some();
-        let mut ahead = Ahead::new(body, expects_continue);
-        let mut whole = Vec::new();
-        loop {
-            let read = poll_fn(|cx| ahead.poll(cx, body, |run| whole.extend_from_slice(run)));
-            let Ok(read) = timeout(self.body_idle, read).await else {
-                return Err(Error::BodyTimeout { limit_s: self.body_idle.as_secs() });
-            };
-            match read? {
-                0 => break,
-                n => hold.more(n as u64),
-            }
-            if !hold.may_hold_more(&self.limits) {
-                notes.waited(Wait::Body, start.elapsed());
-                return Ok(None);
-            }
+        let fields = &call.head.fields;
+        if fields.get("accept-encoding").is_some() {
+            call.head.fields = fields.with("accept-encoding", b"identity");
         }
-        notes.waited(Wait::Body, start.elapsed());
-        Ok((!ahead.has_trailers(body)).then_some(whole))
+        Ok(true)
     }
 }
 
@@ -198,19 +160,6 @@ fn is_sealed(head: &RequestHead) -> bool {
         ["content-encoding", "content-md5", "digest", "content-digest", "x-amz-content-sha256"];
     let signature = head.fields.get("authorization").unwrap_or_default();
     signature.starts_with(b"AWS4") || SEALS.iter().any(|name| head.fields.get(name).is_some())
-}
-
-/// Takes the body, which has come whole, off its connection.
-async fn take(body: &mut RequestBody) -> Result<(), Error> {
-    match body {
-        RequestBody::Http1(framed) => {
-            while poll_fn(|cx| framed.poll_payload(cx)).await.map_err(Error::of_caller)?.is_some() {
-            }
-        }
-        RequestBody::Http2(body) => body.ahead.clear(),
-        RequestBody::Empty | RequestBody::Full(_) => {}
-    }
-    Ok(())
 }
 
 /// What a request says of its usage.

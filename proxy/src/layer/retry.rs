@@ -1,37 +1,61 @@
-//! Tries a call again that never left.
+//! Makes a call again, while its caller has seen nothing of an answer.
 //!
-//! An address that cannot be reached has seen nothing of the call, so the next one of the same
-//! upstream may have it. What was sent, if only in part, is not sent again.
+//! What never left may always be sent: the next address of the same upstream may have it. What was
+//! sent is sent again only where a route says so, the call may be repeated, its body is at hand, the
+//! budget allows it and the time is there. The wait is what the provider asks for.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::call::{Call, Failure, Reply};
+use crate::exchange::{Notes, Wait};
+use crate::held_reply::hold;
 use crate::stack::LocalFuture;
+use crate::verdict::{Again, Verdict};
 
 mod budget;
+mod config;
+mod tally;
 
 pub(crate) use budget::Budget;
+pub use config::{LimitedConfig, RetryConfig};
+pub(crate) use tally::{Denied, Reason, Tally};
 
 /// Tries a call at so many addresses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RetryLayer {
-    pub(crate) attempts: usize,
+    /// Where nothing was sent.
+    pub(crate) addresses: u32,
+    /// Absent where only calls that were never sent are tried again.
+    pub(crate) policy: Option<Arc<Policy>>,
+}
+
+/// When calls of one route are made again at one upstream.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    /// Absent where answers are only held until it is known what they say.
+    pub(crate) config: Option<RetryConfig>,
+    pub(crate) hold: Duration,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) tally: Arc<Tally>,
 }
 
 /// See [`RetryLayer`].
 #[derive(Clone, Debug)]
 pub(crate) struct Retry<S> {
     inner: S,
-    attempts: usize,
+    layer: RetryLayer,
 }
 
 impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Retry<S> {
-        Retry { inner, attempts: self.attempts }
+        Retry { inner, layer: self.clone() }
     }
 }
 
@@ -48,22 +72,151 @@ where
     }
 
     fn call(&mut self, call: Call) -> LocalFuture {
-        if self.attempts == 1 {
-            return self.inner.call(call);
+        let inner = self.inner.clone();
+        match (&self.layer.policy, self.layer.addresses) {
+            (Some(policy), addresses) => Box::pin(repeat(policy.clone(), addresses, inner, call)),
+            (None, 1) => self.inner.call(call),
+            (None, addresses) => Box::pin(next_address(addresses, inner, call)),
         }
-        let (inner, attempts) = (self.inner.clone(), self.attempts);
-        Box::pin(async move {
-            let mut result = inner.clone().oneshot(call).await;
-            for _ in 1..attempts {
-                match result {
-                    Err(Failure { unsent: Some(call), .. }) => {
-                        call.notes.again();
-                        result = inner.clone().oneshot(call).await;
-                    }
-                    _ => break,
-                }
+    }
+}
+
+/// Tries one address after the other, until one can be reached.
+async fn next_address<S>(addresses: u32, inner: S, call: Call) -> Result<Reply, Failure>
+where
+    S: Service<Call, Response = Reply, Error = Failure> + Clone,
+{
+    let mut result = inner.clone().oneshot(call).await;
+    for _ in 1..addresses {
+        match result {
+            Err(Failure { error, unsent: Some(call) })
+                if Verdict::of_error(&error, true).again == Again::Unsent =>
+            {
+                call.notes.again();
+                result = inner.clone().oneshot(call).await;
             }
-            result
+            _ => break,
+        }
+    }
+    result
+}
+
+/// Makes the call until an answer will do, or there is a reason to leave it at that.
+async fn repeat<S>(
+    policy: Arc<Policy>,
+    addresses: u32,
+    inner: S,
+    mut call: Call,
+) -> Result<Reply, Failure>
+where
+    S: Service<Call, Response = Reply, Error = Failure> + Clone,
+{
+    let notes = call.notes.clone();
+    policy.budget.first(Instant::now());
+    for tries in 1.. {
+        let spare = call.spare();
+        let result = match inner.clone().oneshot(call).await {
+            Ok(reply) => Ok(hold(reply, &notes, policy.hold).await),
+            Err(failure) => Err(failure),
+        };
+        let verdict = match &result {
+            Ok((_, verdict)) => verdict.clone(),
+            Err(Failure { error, unsent }) => Verdict::of_error(error, unsent.is_some()),
+        };
+        let (result, unsent) = match result {
+            Ok((reply, _)) => (Ok(reply), None),
+            Err(Failure { error, unsent }) => (Err(error), unsent),
+        };
+        let is_sent = unsent.is_none();
+        if is_sent {
+            notes.was_sent();
+        }
+        let another = unsent.or(spare);
+        let wait = policy.wait(&verdict, tries, addresses, another.as_ref(), &notes);
+        let (Some((reason, wait)), true) = (wait, another.is_some()) else {
+            notes.settle(verdict);
+            return result.map_err(|error| Failure { error, unsent: another.filter(|_| !is_sent) });
+        };
+        drop(result);
+        call = another.expect("it is there");
+        policy.tally.made(reason);
+        notes.again();
+        if !wait.is_zero() {
+            sleep(wait).await;
+            notes.waited(Wait::Retry, wait);
+        }
+    }
+    unreachable!("attempts are counted without end")
+}
+
+impl Policy {
+    /// How long to wait before the call is made again, and why it is; nothing where it is not.
+    fn wait(
+        &self,
+        verdict: &Verdict,
+        tries: u32,
+        addresses: u32,
+        another: Option<&Call>,
+        notes: &Notes,
+    ) -> Option<(Reason, Duration)> {
+        let reason = Reason::of(verdict.again)?;
+        if reason == Reason::Unsent && tries < addresses {
+            return Some((reason, Duration::ZERO));
+        }
+        let config = self.config.as_ref()?;
+        // An SDK that tries again itself has fewer attempts here.
+        let own = notes.client_retries();
+        let allowed = match reason {
+            Reason::Limited => config.limited.attempts,
+            _ => config.per_target,
+        };
+        let all = config.attempts.get().saturating_sub(own).max(1);
+        let made = notes.sent_attempts();
+        if tries >= allowed.get() || made >= all {
+            return None;
+        }
+        let now = Instant::now();
+        let wait = config.wait(reason, verdict.wait, tries);
+        let denied = match wait {
+            _ if another.is_none() => Some(Denied::Body),
+            None => Some(Denied::Wait),
+            Some(wait) if notes.deadline().is_some_and(|due| now + wait >= due) => {
+                Some(Denied::Deadline)
+            }
+            Some(_) if reason == Reason::Unsent => None,
+            Some(_) if another.is_some_and(|call| !call.may_repeat()) => Some(Denied::Unsafe),
+            Some(_) => {
+                let granted = self.budget.again(config.budget.share(), config.floor, now);
+                (!granted).then_some(Denied::Budget)
+            }
+        };
+        if let Some(denied) = denied {
+            self.tally.denied(denied);
+            return None;
+        }
+        Some((reason, wait?))
+    }
+}
+
+impl RetryConfig {
+    /// How long to wait; nothing where the provider asks for too much.
+    fn wait(&self, reason: Reason, hint: Option<Duration>, tries: u32) -> Option<Duration> {
+        let LimitedConfig { wait, longest_wait, longest_hint, .. } = &self.limited;
+        if let Some(hint) = hint {
+            // A little later than asked, and not all at once.
+            return (hint <= longest_hint.0).then(|| hint.mul_f64(rand::random_range(1.0..1.1)));
+        }
+        Some(match reason {
+            Reason::Limited => {
+                let base = doubled(wait.0, tries).min(longest_wait.0);
+                base.mul_f64(rand::random_range(1.0..1.25)).min(longest_wait.0)
+            }
+            _ => doubled(self.wait.0, tries).min(self.longest_wait.0).mul_f64(rand::random()),
         })
     }
+}
+
+/// Twice as long with each try after the first.
+fn doubled(wait: Duration, tries: u32) -> Duration {
+    wait.saturating_mul(1u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX))
 }

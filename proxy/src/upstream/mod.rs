@@ -46,7 +46,7 @@ pub(crate) use http2::Http2Reply;
 pub(crate) use resolve::{Resolver, System};
 pub(crate) use signing::Signing;
 pub(crate) use spec::{Origin, Spec};
-pub(crate) use watch::Watched;
+pub(crate) use watch::Addresses;
 
 use balance::Serving;
 use connect::Speak;
@@ -117,6 +117,11 @@ impl Upstream {
             pools: RefCell::default(),
             grpc_pools: RefCell::default(),
         }
+    }
+
+    /// Whether it has a credential of its own.
+    pub(crate) fn has_credential(&self) -> bool {
+        self.signing.is_some()
     }
 
     /// How many addresses one call may be tried at.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_wire::Host;
+use tidegate_wire::{Dialect, Host};
 
 use crate::config::UpstreamConfig;
 use crate::error::Error;
@@ -98,6 +98,33 @@ impl Spec {
             locations: config.locations.clone(),
             http2: config.http2,
         })
+    }
+
+    /// The dialect that is spoken there, where host and base path leave no doubt.
+    pub(crate) fn dialect(&self) -> Option<Dialect> {
+        let origin = self.origin(0, None);
+        let has = |part| memchr::memmem::find(&origin.base, part).is_some();
+        Some(match origin.provider.as_deref()? {
+            "gcp.vertex_ai" | "gcp.gemini" if has(b"/openai") || has(b"/openapi") => {
+                Dialect::OpenAi
+            }
+            "gcp.vertex_ai" => Dialect::Vertex,
+            "gcp.gemini" => Dialect::Gemini,
+            "aws.bedrock" if has(b"/openai") => Dialect::OpenAi,
+            "aws.bedrock" => Dialect::Bedrock,
+            "anthropic" => Dialect::Anthropic,
+            "openai" | "azure.ai.openai" => Dialect::OpenAi,
+            _ => return None,
+        })
+    }
+
+    /// Whether all its hosts are among those of another.
+    pub(crate) fn has_hosts_of(&self, other: &Self) -> bool {
+        let is_there = |url: &Url| {
+            let same = |known: &Url| known.authority.host == url.authority.host;
+            other.urls.iter().any(same)
+        };
+        self.urls.iter().all(is_there)
     }
 
     /// How many addresses there are to choose from.

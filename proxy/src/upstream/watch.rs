@@ -18,16 +18,16 @@ use crate::config::UpstreamConfig;
 /// Addresses that are asked something at a time.
 const AT_A_TIME: usize = 32;
 
-/// A balancer that is kept informed for as long as this lives.
+/// The addresses of an upstream, which are watched for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct Addresses {
     pub(crate) balancer: Arc<Balancer>,
     tasks: Vec<AbortHandle>,
 }
 
-impl Watched {
-    /// Begins to watch the addresses of an upstream, where there is something to choose from.
-    pub(crate) fn start(
+impl Addresses {
+    /// Begins to watch them, where there is something to choose from.
+    pub(crate) fn watch(
         name: &str,
         config: &UpstreamConfig,
         handle: &Handle,
@@ -51,7 +51,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for Addresses {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
     }

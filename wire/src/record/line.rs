@@ -54,6 +54,7 @@ impl Record {
         line.text("tidegate.route", self.route.as_deref());
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
+        line.plain("tidegate.fallback", self.fallback);
         line.plain("tidegate.attempts", self.attempts);
         line.plain("tidegate.client_retries", self.client_retries);
         line.text("error.type", self.error_type.as_deref());
@@ -75,6 +76,7 @@ impl Record {
         line.seconds("tidegate.gap.max_s", self.gap_max_s);
         line.plain("tidegate.stalls", self.stalls);
         line.seconds("tidegate.overhead_s", self.overhead_s);
+        line.seconds("tidegate.wait.retry_s", self.wait_retry_s);
         line.seconds("tidegate.wait.pool_s", self.wait_pool_s);
         line.seconds("tidegate.wait.dns_s", self.wait_dns_s);
         line.seconds("tidegate.wait.connect_s", self.wait_connect_s);
@@ -242,6 +244,7 @@ mod tests {
             route: Some("a".into()),
             upstream: Some("a".into()),
             caller: Some("a".into()),
+            fallback: Some(12),
             attempts: Some(3),
             client_retries: Some(1),
             error_type: Some("error_type \"\\ \n \u{1b} \u{9b} ü 😀".into()),
@@ -263,6 +266,7 @@ mod tests {
             gap_max_s: Some(39.4e-6),
             stalls: Some(1),
             overhead_s: Some(40.1e-6),
+            wait_retry_s: Some(40.6e-6),
             wait_pool_s: Some(41.1e-6),
             wait_dns_s: Some(42.1e-6),
             wait_connect_s: Some(43.1e-6),

@@ -1,0 +1,193 @@
+//! Takes a call elsewhere where its upstream will not do: another model, location or project,
+//! another upstream, in the order that the route says.
+//!
+//! What the caller sent stays as it is but for the names that the target puts in their place.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use serde::Deserialize;
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceExt};
+
+use crate::call::{Call, Failure, Reply};
+use crate::exchange::Notes;
+use crate::stack::LocalFuture;
+use crate::verdict::{Again, Verdict};
+
+mod rewrite;
+
+use rewrite::rewritten;
+
+/// The field by which an answer says who gave it, where that is not whom the caller asked.
+const FIELD: &str = "x-tidegate-fallback";
+
+/// Where a call goes that its upstream cannot take.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TargetConfig {
+    /// The name of an upstream; the route's own where absent.
+    pub upstream: Option<String>,
+    /// The model to ask, in place of the one that was asked for.
+    pub model: Option<String>,
+    /// The location to name in the path, for Vertex AI.
+    pub location: Option<String>,
+    /// The project to name in the path, for Vertex AI.
+    pub project: Option<String>,
+    /// Taken off the front of the path.
+    pub strip_prefix: Option<String>,
+}
+
+/// The targets of one route beside its own upstream.
+#[derive(Debug)]
+pub(crate) struct FallbackLayer<S> {
+    pub(crate) targets: Rc<[Target<S>]>,
+    /// Calls that may be sent for one call, at all targets together.
+    pub(crate) attempts: u32,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Target<S> {
+    pub(crate) config: TargetConfig,
+    pub(crate) upstream: Arc<str>,
+    /// Whether the caller's own credential may go there.
+    pub(crate) trusts_caller: bool,
+    pub(crate) stack: S,
+    /// Calls that went there.
+    pub(crate) taken: Arc<AtomicU64>,
+}
+
+/// See [`FallbackLayer`].
+#[derive(Debug)]
+pub(crate) struct Fallback<S> {
+    inner: S,
+    targets: Rc<[Target<S>]>,
+    attempts: u32,
+}
+
+impl<S: Clone> Clone for Fallback<S> {
+    fn clone(&self) -> Self {
+        let Self { inner, targets, attempts } = self;
+        Self { inner: inner.clone(), targets: targets.clone(), attempts: *attempts }
+    }
+}
+
+impl<S> Layer<S> for FallbackLayer<S> {
+    type Service = Fallback<S>;
+
+    fn layer(&self, inner: S) -> Fallback<S> {
+        Fallback { inner, targets: self.targets.clone(), attempts: self.attempts }
+    }
+}
+
+impl<S> Service<Call> for Fallback<S>
+where
+    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
+{
+    type Response = Reply;
+    type Error = Failure;
+    type Future = LocalFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> LocalFuture {
+        match self.targets.is_empty() {
+            true => self.inner.call(call),
+            false => Box::pin(fall_back(self.clone(), call)),
+        }
+    }
+}
+
+/// Tries one target after the other, until an answer will do.
+async fn fall_back<S>(targets: Fallback<S>, call: Call) -> Result<Reply, Failure>
+where
+    S: Service<Call, Response = Reply, Error = Failure> + Clone,
+{
+    let notes = call.notes.clone();
+    let mut spare = call.spare();
+    let mut result = targets.inner.clone().oneshot(call).await;
+    for (at, target) in targets.targets.iter().enumerate() {
+        let verdict = verdict(&result, &notes);
+        let is_over = notes.deadline().is_some_and(|due| Instant::now() >= due);
+        if !leads_on(&verdict) || is_over || notes.sent_attempts() >= targets.attempts {
+            break;
+        }
+        // What came back unsent is the call itself; else it must be at hand, and one to repeat.
+        let (was_sent, back) = match &mut result {
+            Err(Failure { unsent: unsent @ Some(_), .. }) => (false, unsent.take()),
+            _ => (true, spare.take()),
+        };
+        let Some(call) = back else { break };
+        if was_sent && !call.may_repeat() {
+            break;
+        }
+        let same = call.spare();
+        match target.takes(call) {
+            Ok(call) => {
+                spare = same;
+                drop(result);
+                notes.again();
+                notes.moved(&target.upstream, at as u64 + 1);
+                target.taken.fetch_add(1, Relaxed);
+                let answer = target.stack.clone().oneshot(call).await;
+                result = answer.map(|reply| target.named(reply));
+            }
+            Err(call) if was_sent => spare = Some(call),
+            Err(call) => {
+                if let Err(failure) = &mut result {
+                    failure.unsent = Some(call);
+                }
+            }
+        }
+    }
+    result
+}
+
+/// What the last attempt came to.
+fn verdict(result: &Result<Reply, Failure>, notes: &Notes) -> Verdict {
+    match result {
+        Err(Failure { error, unsent }) => Verdict::of_error(error, unsent.is_some()),
+        Ok(_) => notes.settled().unwrap_or_else(|| Verdict::good(None)),
+    }
+}
+
+fn leads_on(verdict: &Verdict) -> bool {
+    matches!(verdict.again, Again::Unsent | Again::Soon | Again::Later | Again::Elsewhere)
+}
+
+impl<S> Target<S> {
+    /// The call as it goes there, or as it was where it may not: nobody else sees its caller's
+    /// credential, and a name that is to be put into it must be there.
+    fn takes(&self, call: Call) -> Result<Call, Call> {
+        match self.trusts_caller || !call.has_credential() {
+            true => rewritten(call, &self.config),
+            false => Err(call),
+        }
+    }
+
+    /// The answer, with a field that says who gave it.
+    fn named(&self, mut reply: Reply) -> Reply {
+        let model = self.config.model.as_deref();
+        let name = model.map_or_else(
+            || self.upstream.to_string(),
+            |model| format!("{}; model={model}", self.upstream),
+        );
+        reply.head.fields = reply.head.fields.with(FIELD, name.as_bytes());
+        reply
+    }
+}
+
+impl Call {
+    /// Whether the caller sent a credential of its own.
+    fn has_credential(&self) -> bool {
+        let target = std::str::from_utf8(self.head.target.as_bytes()).unwrap_or("/");
+        let is_credential = |(name, _): (&[u8], &[u8])| tidegate_credential::is_credential(name);
+        self.head.fields.iter().any(is_credential)
+            || tidegate_credential::without_credentials(target).len() != target.len()
+    }
+}

@@ -1,0 +1,127 @@
+//! Keeps the body of a call at hand, on routes that may make it again.
+//!
+//! It is read whole before anything of it is sent. One that is too large goes on as it comes, and
+//! is sent once.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tower::{Layer, Service, ServiceExt};
+
+use crate::call::{Call, Failure, Reply, RequestBody};
+use crate::config::LimitsConfig;
+use crate::hold::Hold;
+use crate::stack::LocalFuture;
+use crate::whole;
+
+/// Keeps bodies at hand; absent where no call of the route is made again.
+#[derive(Clone, Debug)]
+pub(crate) struct RepeatableLayer(pub(crate) Option<Arc<Keeping>>);
+
+/// How much may be held of a body, and for how long it may stand still.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    pub(crate) limits: LimitsConfig,
+    pub(crate) body_idle: Duration,
+    /// Bytes that all calls hold.
+    pub(crate) held: Arc<AtomicU64>,
+}
+
+/// See [`RepeatableLayer`].
+#[derive(Clone, Debug)]
+pub(crate) struct Repeatable<S> {
+    inner: S,
+    keeping: Option<Arc<Keeping>>,
+}
+
+impl<S> Layer<S> for RepeatableLayer {
+    type Service = Repeatable<S>;
+
+    fn layer(&self, inner: S) -> Repeatable<S> {
+        Repeatable { inner, keeping: self.0.clone() }
+    }
+}
+
+impl<S> Service<Call> for Repeatable<S>
+where
+    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
+{
+    type Response = Reply;
+    type Error = Failure;
+    type Future = LocalFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut call: Call) -> LocalFuture {
+        let is_streamed = matches!(call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
+        let may_keep = is_streamed && call.is_of_a_kind_to_repeat();
+        let Some(keeping) = self.keeping.clone().filter(|_| may_keep) else {
+            return self.inner.call(call);
+        };
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            // Held until the upstream has answered: until then all of it may be sent again.
+            let mut hold = Hold::new(&keeping.held);
+            let Keeping { limits, body_idle, .. } = &*keeping;
+            if let Some(body) = whole::read_ahead(&mut call, &mut hold, limits, *body_idle).await? {
+                let same = body.clone();
+                whole::replace(&mut call, &body, same).await?;
+            }
+            inner.oneshot(call).await
+        })
+    }
+}
+
+/// What a request says of traces that it leaves.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Leaves {
+    store: Option<bool>,
+    background: Option<bool>,
+}
+
+impl Call {
+    /// The same call once more, where all of it is at hand.
+    pub(crate) fn spare(&self) -> Option<Self> {
+        let body = match &self.body {
+            RequestBody::Empty => RequestBody::Empty,
+            RequestBody::Full(bytes) => RequestBody::Full(bytes.clone()),
+            RequestBody::Http1(_) | RequestBody::Http2(_) => return None,
+        };
+        Some(Self { head: self.head.clone(), body, notes: self.notes.clone() })
+    }
+
+    /// Whether to do this twice does no more than to do it once: it reads, or it asks a model.
+    fn is_of_a_kind_to_repeat(&self) -> bool {
+        /// These begin something that goes on by itself.
+        const LASTING: [&str; 4] =
+            ["generate_video", "predict_long_running", "realtime", "invoke_async"];
+        let is_lasting = || {
+            self.notes.observer(|observer| {
+                let operation = observer.shape().operation.as_deref();
+                operation.is_none_or(|operation| LASTING.contains(&operation))
+            })
+        };
+        match self.head.method {
+            http::Method::GET | http::Method::HEAD | http::Method::OPTIONS => true,
+            http::Method::POST => !is_lasting(),
+            _ => false,
+        }
+    }
+
+    /// Whether the call may be made again after it was sent.
+    pub(crate) fn may_repeat(&self) -> bool {
+        let leaves = match &self.body {
+            RequestBody::Full(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
+            _ => Leaves::default(),
+        };
+        self.is_of_a_kind_to_repeat()
+            && leaves.store != Some(true)
+            && leaves.background != Some(true)
+    }
+}
