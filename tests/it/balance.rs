@@ -120,7 +120,8 @@ fn reserved() -> SocketAddr {
 fn an_address_that_answers_with_errors_is_ejected() {
     let good = Upstream::answering(answer(COMPLETION));
     let bad = Upstream::answering(answer_with(503, r#"{"error":{"message":"no"}}"#));
-    let sidecar = Launch::new().config(&pool(&[good.url(), bad.url()], "{}")).start();
+    let balance = "{ eject: { failures: 2 } }";
+    let sidecar = Launch::new().config(&pool(&[good.url(), bad.url()], balance)).start();
     wait_until("it is ejected", || {
         sidecar.call(call());
         addresses(&sidecar, "ejected") == 1.0
@@ -129,7 +130,7 @@ fn an_address_that_answers_with_errors_is_ejected() {
     for _ in 0..20 {
         assert_eq!(sidecar.call(call()).status(), 200);
     }
-    assert_eq!((before, calls(&bad)), (5, 5), "five in a row, and none after");
+    assert_eq!((before, calls(&bad)), (2, 2), "two in a row, and none after");
 }
 
 #[test]

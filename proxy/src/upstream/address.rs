@@ -20,8 +20,9 @@ const SHORTEST_S: f32 = 0.005;
 const LEAST_SHARE: f32 = 0.05;
 /// A time is forgotten after so many times the time in which it fades.
 const FORGOTTEN: f32 = 3.0;
-/// How long failures count against an address that goes on being used.
-const FAILURES_COUNT_MS: Millis = 10_000;
+/// How long failures count against an address that goes on being used: what fails at once would
+/// otherwise be the first to have room, but it should soon be known whether it fails always.
+const FAILURES_COUNT_MS: Millis = 1000;
 /// The least weight of an address that comes back.
 const LEAST_WEIGHT: f32 = 0.1;
 /// A call that waits for its first token, and one that is open, in the count of both.

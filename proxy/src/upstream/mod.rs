@@ -353,3 +353,6 @@ impl Service<Call> for Forward {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,8 @@ pub(crate) struct Pool {
     /// Whether this server speaks HTTP/2, once that is known: a connection then serves many.
     pub(crate) speaks_http2: Cell<Option<bool>>,
     keep: Keep,
+    /// The server is none of its upstream's any more.
+    is_retired: Cell<bool>,
 }
 
 /// How many connections are kept, and for how long.
@@ -60,6 +62,7 @@ impl Pool {
             http2: RefCell::default(),
             line: Line::new(keep.max_http2),
             keep,
+            is_retired: Cell::new(false),
         }
     }
 
@@ -78,9 +81,16 @@ impl Pool {
     /// Keeps a connection whose last call has ended clean.
     pub(crate) fn put(&self, conn: Rc<Conn>, timer: Timer) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.keep.max_idle {
+        if idle.len() < self.keep.max_idle && !self.is_retired.get() {
             idle.push(Idle::fresh(conn, timer));
         }
+    }
+
+    /// Closes what is idle, now and later: calls in flight go on, and hold on to this.
+    pub(crate) fn retire(&self) {
+        self.is_retired.set(true);
+        self.idle.take();
+        self.http2.take();
     }
 
     /// Closes what has been idle for too long.

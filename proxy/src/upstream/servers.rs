@@ -76,8 +76,7 @@ impl Servers {
         self.pools.iter().for_each(|pool| pool.sweep());
     }
 
-    /// Takes up addresses that are new, and lets go of those that are gone: calls in flight hold
-    /// their connections, and nobody else does.
+    /// Takes up addresses that are new, and lets go of those that are gone.
     fn renew(&mut self, origin: impl Fn(usize) -> Origin, keep: Keep) {
         let Some(choice) = &mut self.choice else { return };
         if choice.group.version() == choice.version {
@@ -88,7 +87,10 @@ impl Servers {
             let before = choice.addresses.iter().position(|old| Arc::ptr_eq(old, address));
             before.map_or_else(|| open(address, &origin, keep), |at| self.pools[at].clone())
         };
-        self.pools = addresses.iter().map(pool).collect();
+        let pools: Vec<_> = addresses.iter().map(pool).collect();
+        let is_gone = |old: &&Rc<Pool>| !pools.iter().any(|pool| Rc::ptr_eq(pool, old));
+        self.pools.iter().filter(is_gone).for_each(|old| old.retire());
+        self.pools = pools;
         (choice.addresses, choice.version) = (addresses, version);
     }
 }
