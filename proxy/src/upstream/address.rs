@@ -184,8 +184,9 @@ impl Address {
 
     /// No first token came within so long: it would have taken longer still.
     pub(super) fn learn_at_least(&self, time: Duration, fade: Duration, now: Millis) {
-        let known = unpack(self.first_token.load(Relaxed), now).map_or(0.0, |(known, _)| known);
-        if time.as_secs_f32() > known {
+        let known = unpack(self.first_token.load(Relaxed), now);
+        let known = known.filter(|(_, age)| *age < FORGOTTEN * fade.as_secs_f32());
+        if known.is_none_or(|(known, _)| time.as_secs_f32() > known) {
             self.learn(time, fade, now);
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::balance::{Balancer, MAX_OF_NAME};
 use crate::config::Span;
@@ -80,6 +80,7 @@ pub(super) async fn run(balancer: Arc<Balancer>, url: usize, resolver: Arc<dyn R
     let group = balancer.group("");
     let (host, port) = balancer.spec.origin(url, None).dial;
     let mut name = Name::default();
+    let mut is_failing = false;
     loop {
         let answer = match timeout(LIMIT, resolver.resolve(&host, port)).await {
             Ok(answer) => answer,
@@ -88,8 +89,13 @@ pub(super) async fn run(balancer: Arc<Balancer>, url: usize, resolver: Arc<dyn R
         let has_failed = !answer.as_ref().is_ok_and(|found| !found.is_empty());
         if has_failed {
             balancer.counts().failed_lookups.fetch_add(1, Relaxed);
-            let error = answer.as_ref().err();
-            warn!(upstream = %balancer.spec.name, host, ?error, "name cannot be resolved");
+        }
+        if std::mem::replace(&mut is_failing, has_failed) != has_failed {
+            let (upstream, error) = (&balancer.spec.name, answer.as_ref().err());
+            match has_failed {
+                true => warn!(%upstream, host, ?error, "name cannot be resolved"),
+                false => info!(%upstream, host, "name can be resolved again"),
+            }
         }
         if let Some(found) = name.settle(answer, config.max_stale.0, Instant::now()) {
             group.replace(url, &found);
