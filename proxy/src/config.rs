@@ -19,6 +19,9 @@ pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
 pub use crate::layer::limit::{AdaptiveConfig, LimitConfig};
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
+pub use crate::upstream::{
+    BalanceConfig, DnsConfig, EjectConfig, HealthConfig, Metrics, SteerConfig,
+};
 
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,7 +61,7 @@ pub struct Config {
 pub struct UpstreamConfig {
     /// `https://host[:port]`; `{location}` in it is filled from the call's path.
     pub url: Option<String>,
-    /// Several URLs of one service, used in turn.
+    /// Several URLs of one service.
     pub addresses: Vec<String>,
     /// Another host or IP (and port) to dial, while Host and SNI stay the URL's.
     pub address: Option<String>,
@@ -78,6 +81,8 @@ pub struct UpstreamConfig {
     pub breaker: Option<BreakerConfig>,
     /// How many calls it may have at a time; any number where absent.
     pub limit: Option<LimitConfig>,
+    /// How calls are spread over its addresses.
+    pub balance: BalanceConfig,
 }
 
 /// Which calls go to which upstream.

@@ -46,6 +46,8 @@ pub(crate) struct Notes {
     ending: Cell<Ending>,
     request_read: Cell<bool>,
     stamps: Stamps,
+    /// The last addresses of an upstream that it went to; 0 is none.
+    tried: Cell<[u32; 3]>,
 }
 
 struct State {
@@ -184,6 +186,7 @@ impl Exchange {
             ending: Cell::new(Ending::CallerLeft),
             request_read: Cell::new(false),
             stamps: Stamps::default(),
+            tried: Cell::default(),
         };
         Self { notes: Rc::new(notes), activity }
     }
@@ -423,6 +426,17 @@ impl Notes {
     /// Holds this until the attempt at hand is over, and tells it how that goes.
     pub(crate) fn watch(&self, watcher: Box<dyn Watch>) {
         self.state.borrow_mut().attempt.watch(watcher);
+    }
+
+    /// The last addresses that a balancer has chosen for this call; 0 is none.
+    pub(crate) fn tried(&self) -> [u32; 3] {
+        self.tried.get()
+    }
+
+    /// A balancer has chosen this address.
+    pub(crate) fn tries(&self, address: u32) {
+        let [last, before, _] = self.tried.get();
+        self.tried.set([address, last, before]);
     }
 
     /// The attempt at hand got no answer.

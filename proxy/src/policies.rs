@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::config::{Config, UpstreamConfig};
@@ -12,6 +13,7 @@ use crate::export::metrics::{Registry, Source, Value};
 use crate::layer::breaker::{self, Breakers};
 use crate::layer::limit::{LimitMetrics, Limits};
 use crate::layer::retry::{Budget, Tally};
+use crate::upstream::{Addresses, Resolver, Shown};
 
 /// The policies of every upstream.
 #[derive(Debug, Default)]
@@ -32,9 +34,27 @@ pub(crate) struct UpstreamPolicies {
     pub(crate) breakers: Option<Arc<Breakers>>,
     /// How many calls it may have at a time.
     pub(crate) limits: Option<Arc<Limits>>,
+    /// How its addresses are; absent where it has but one, and nobody watches that.
+    pub(crate) addresses: Option<Arc<Addresses>>,
 }
 
 impl UpstreamPolicies {
+    /// Those that an upstream is configured with.
+    fn start(
+        name: &Arc<str>,
+        upstream: &UpstreamConfig,
+        handle: &Handle,
+        resolver: &Arc<dyn Resolver>,
+    ) -> Self {
+        let limits = upstream.limit.as_ref();
+        Self {
+            breakers: breaker::of_upstream(name, upstream, Instant::now()),
+            limits: limits.map(|limit| Arc::new(Limits::new(name.clone(), limit))),
+            addresses: Addresses::watch(name, upstream, handle, resolver),
+            ..Self::default()
+        }
+    }
+
     /// Whether one of them must know the model of a call, wherever it stands.
     pub(crate) fn asks_for_model(&self) -> bool {
         let limits = self.limits.as_ref();
@@ -43,14 +63,12 @@ impl UpstreamPolicies {
 }
 
 impl Policies {
-    pub(crate) fn new(config: &Config) -> Self {
-        let now = Instant::now();
+    /// Makes them, and begins to watch addresses in the background.
+    pub(crate) fn start(config: &Config, handle: &Handle, resolver: &Arc<dyn Resolver>) -> Self {
         let policies = |(name, upstream): (&String, &UpstreamConfig)| {
-            let breakers = breaker::of_upstream(name, upstream, now);
             let name: Arc<str> = name.as_str().into();
-            let limits = upstream.limit.as_ref();
-            let limits = limits.map(|limit| Arc::new(Limits::new(name.clone(), limit)));
-            (name, UpstreamPolicies { breakers, limits, ..UpstreamPolicies::default() })
+            let policies = UpstreamPolicies::start(&name, upstream, handle, resolver);
+            (name, policies)
         };
         Self { by_upstream: config.upstreams.iter().map(policies).collect() }
     }
@@ -58,12 +76,17 @@ impl Policies {
     /// Has the metrics say what the policies did.
     pub(crate) fn watch(&self, registry: &Registry) {
         for (name, policies) in &self.by_upstream {
-            registry.watch(Watched { upstream: name.clone(), policies: policies.clone() });
+            // Who only counts should not keep watch.
+            let counts = UpstreamPolicies { addresses: None, ..policies.clone() };
+            registry.watch(Watched { upstream: name.clone(), policies: counts });
             if let Some(breakers) = &policies.breakers {
                 registry.watch(breakers.clone());
             }
             if let Some(limits) = policies.limits.clone() {
                 registry.watch(LimitMetrics { limits, models: registry.models().clone() });
+            }
+            if let Some(addresses) = &policies.addresses {
+                registry.watch(Shown(Arc::downgrade(&addresses.balancer)));
             }
         }
     }

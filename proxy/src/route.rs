@@ -78,7 +78,8 @@ impl Routes {
                     let credential = credential.clone();
                     Signing::new(spec.name.clone(), credential, timeouts, limits, &held.signed)
                 });
-                let upstream = Upstream::new(spec.into(), signing, timeouts, limits);
+                let balancer = policies.of(name).addresses.map(|all| all.balancer.clone());
+                let upstream = Upstream::new(spec.into(), signing, balancer, timeouts, limits);
                 (name.as_str(), Rc::new(upstream))
             })
             .collect();

@@ -26,6 +26,7 @@ use crate::policies::Policies;
 use crate::recorder::{self, Recorders};
 use crate::route::Routes;
 use crate::serve::Worker;
+use crate::upstream::{Resolver, System};
 
 /// How long nothing must have come before a sidecar that was told to end believes that all is over.
 const QUIET: Duration = Duration::from_secs(5);
@@ -114,6 +115,14 @@ struct Shared {
 impl Sidecar {
     /// Binds all addresses and starts all threads; from then on calls are served.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Arc::new(System))
+    }
+
+    /// The same, with names resolved so.
+    pub(crate) fn start_with(
+        config: Config,
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<Self, StartError> {
         let count = workers(&config);
         let listeners = crate::listener::bind(config.listen, count)
             .map_err(listen_error("listen", config.listen))?;
@@ -132,10 +141,10 @@ impl Sidecar {
             let credential = credential.clone();
             recorders.registry().watch_credential(upstream.clone(), move || credential.freshness());
         }
-        let policies = Policies::new(&config);
-        policies.watch(recorders.registry());
         let readiness = Readiness::default();
         administer(&recorders, &readiness, admin_listener, health);
+        let policies = Policies::start(&config, recorders.background(), &resolver);
+        policies.watch(recorders.registry());
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::new(Shared {
             permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),

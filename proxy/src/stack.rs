@@ -55,7 +55,7 @@ pub(crate) fn target(
     route: &RouteConfig,
     model: Option<&str>,
 ) -> Target {
-    let addresses = u32::try_from(upstream.spec.addresses()).unwrap_or(u32::MAX);
+    let addresses = u32::try_from(upstream.choices()).unwrap_or(u32::MAX);
     let retry = RetryLayer {
         addresses: addresses.min(MAX_ADDRESSES),
         policy: policy(route, policies).map(Arc::new),

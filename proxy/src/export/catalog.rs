@@ -47,6 +47,14 @@ pub static FAMILIES: &[&Family] = &[
     &RETRIES,
     &RETRIES_DENIED,
     &FALLBACKS,
+    &UPSTREAM_ADDRESSES,
+    &UPSTREAM_USES_ALL,
+    &UPSTREAM_FORCED_CALLS,
+    &UPSTREAM_EJECTIONS,
+    &UPSTREAM_EJECTIONS_SPARED,
+    &UPSTREAM_CHECK_FAILURES,
+    &UPSTREAM_LOOKUP_FAILURES,
+    &UPSTREAM_STEERING_FAILURES,
     &CREDENTIAL_AGE,
     &CREDENTIAL_FAILURES,
     &RECORDS_DROPPED,
@@ -452,6 +460,94 @@ pub static RATE_GATE_CLOSED: Family = Family {
     read: |_, _, _| {},
 };
 
+/// How the addresses of upstreams are.
+pub static UPSTREAM_ADDRESSES: Family = Family {
+    name: "tidegate.upstream.addresses",
+    prometheus: "tidegate_upstream_addresses",
+    unit: "{address}",
+    help: "Addresses of an upstream that has several: in_use, ejected (calls failed), unhealthy (checks fail), draining (gone from DNS).",
+    kind: Kind::Gauge,
+    labels: &[&UPSTREAM, &STATE],
+    read: |_, _, _| {},
+};
+
+/// Whether there is no good choice.
+pub static UPSTREAM_USES_ALL: Family = Family {
+    name: "tidegate.upstream.uses_all",
+    prometheus: "tidegate_upstream_uses_all",
+    unit: "",
+    help: "1 while no address of the upstream is fit for use, and so all are used.",
+    kind: Kind::Gauge,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Calls without a good choice.
+pub static UPSTREAM_FORCED_CALLS: Family = Family {
+    name: "tidegate.upstream.forced_calls",
+    prometheus: "tidegate_upstream_forced_calls_total",
+    unit: "{attempt}",
+    help: "Attempts at an address that was not fit for use, because none was.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Addresses that were passed over for a while.
+pub static UPSTREAM_EJECTIONS: Family = Family {
+    name: "tidegate.upstream.ejections",
+    prometheus: "tidegate_upstream_ejections_total",
+    unit: "{ejection}",
+    help: "Addresses ejected for a while, because their calls failed in a row.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Addresses that should have been.
+pub static UPSTREAM_EJECTIONS_SPARED: Family = Family {
+    name: "tidegate.upstream.ejections_spared",
+    prometheus: "tidegate_upstream_ejections_spared_total",
+    unit: "{failure}",
+    help: "Failures that would have ejected an address, had that not left too few.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Health checks without a good answer.
+pub static UPSTREAM_CHECK_FAILURES: Family = Family {
+    name: "tidegate.upstream.check_failures",
+    prometheus: "tidegate_upstream_check_failures_total",
+    unit: "{check}",
+    help: "Health checks of an address that failed.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Names that could not be resolved.
+pub static UPSTREAM_LOOKUP_FAILURES: Family = Family {
+    name: "tidegate.upstream.lookup_failures",
+    prometheus: "tidegate_upstream_lookup_failures_total",
+    unit: "{lookup}",
+    help: "Look-ups of an upstream's name that failed; its last addresses serve for a while.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Servers that did not tell their load.
+pub static UPSTREAM_STEERING_FAILURES: Family = Family {
+    name: "tidegate.upstream.steering_failures",
+    prometheus: "tidegate_upstream_steering_failures_total",
+    unit: "{lookup}",
+    help: "Times that an address did not tell its load, where it is asked for it.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
 /// Calls made again.
 pub static RETRIES: Family = Family {
     name: "tidegate.retries",
@@ -650,6 +746,7 @@ static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into());
 // These families are not read off series of calls: the registry names their values itself.
 static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
 static REASON: Label = Label::same("reason", |_, part| part.into());
+static STATE: Label = Label::same("state", |_, part| part.into());
 static WARNING: Label = Label::same("warning", |_, part| part.into());
 static BUILD_VERSION: Label = Label::same("version", |_, part| part.into());
 static BUILD_REVISION: Label = Label::same("revision", |_, part| part.into());

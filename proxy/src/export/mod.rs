@@ -40,12 +40,13 @@ mod tests {
     use tidegate_wire::{ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource};
     use tokio::time::Instant;
 
-    use super::catalog::FAMILIES;
-    use super::metrics::{Registry, lock};
+    use super::catalog::{FAMILIES, Family};
+    use super::metrics::{Registry, Source, Value, lock};
     use super::names::Conventions;
     use super::*;
-    use crate::config::BreakerConfig;
+    use crate::config::{BreakerConfig, UpstreamConfig};
     use crate::layer::breaker::Breakers;
+    use crate::upstream::{Balancer, Shown, Spec};
 
     /// Samples by name and labels, as the text format tells them apart.
     type Samples = BTreeMap<(String, BTreeMap<String, String>), f64>;
@@ -95,6 +96,7 @@ mod tests {
             Freshness { age: Some(Duration::from_secs(7)), expires_in: None, failures: 2 };
         registry.watch_credential("pool".into(), move || Some(freshness));
         registry.watch(Breakers::new("pool".into(), BreakerConfig::default(), &[], Instant::now()));
+        registry.watch(pool());
         let policies = [
             &catalog::RETRIES,
             &catalog::RETRIES_DENIED,
@@ -118,6 +120,21 @@ mod tests {
                 .for_each(|call| registry.jobs().see(call, Instant::now()));
         }
         registry
+    }
+
+    /// The addresses of an upstream.
+    fn pool() -> impl Source {
+        struct Pool(Arc<Balancer>);
+        impl Source for Pool {
+            fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
+                Shown(Arc::downgrade(&self.0)).read(show);
+            }
+        }
+        let addresses = vec!["http://10.0.0.1".to_owned(), "http://10.0.0.2".to_owned()];
+        let config = UpstreamConfig { addresses, ..UpstreamConfig::default() };
+        let spec = Spec::new("pool", &config).expect("a good upstream");
+        let balancer = Balancer::new(spec.into(), &config.balance, Instant::now());
+        Pool(balancer.expect("there are two addresses"))
     }
 
     fn submit(number: usize) -> Record {

@@ -29,13 +29,33 @@ pub(crate) enum Speak {
     Http1,
 }
 
+/// Who wants to know what was waited for.
+pub(crate) trait NoteWait {
+    /// So long for this.
+    fn waited(&self, wait: Wait, time: Duration);
+}
+
+/// Nobody does: the connection is for no call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unnoted;
+
+impl NoteWait for Notes {
+    fn waited(&self, wait: Wait, time: Duration) {
+        Self::waited(self, wait, time);
+    }
+}
+
+impl NoteWait for Unnoted {
+    fn waited(&self, _: Wait, _: Duration) {}
+}
+
 /// Connects within `limit`.
 pub(crate) async fn connect(
     origin: &Origin,
     speak: Speak,
     upstream: &Arc<str>,
     limit: Duration,
-    notes: &Notes,
+    notes: &impl NoteWait,
 ) -> Result<Connected, Error> {
     let deadline = Instant::now() + limit;
     match timeout_at(deadline, dial(origin, speak, upstream, notes)).await {
@@ -50,12 +70,18 @@ async fn dial(
     origin: &Origin,
     speak: Speak,
     upstream: &Arc<str>,
-    notes: &Notes,
+    notes: &impl NoteWait,
 ) -> Result<Connected, Error> {
     let unreachable =
         |error: std::io::Error| Error::Connect { upstream: upstream.clone(), source: error.into() };
-    let addresses = timed(notes, Wait::Dns, resolve(origin)).await.map_err(unreachable)?;
-    let tcp = timed(notes, Wait::Connect, connect_any(&addresses)).await.map_err(unreachable)?;
+    let tcp = match &origin.at {
+        Some(at) => timed(notes, Wait::Connect, TcpStream::connect(at)).await,
+        None => {
+            let addresses = timed(notes, Wait::Dns, resolve(origin)).await.map_err(unreachable)?;
+            timed(notes, Wait::Connect, connect_any(&addresses)).await
+        }
+    };
+    let tcp = tcp.map_err(unreachable)?;
     // Without this a first token waits for the peer's delayed acknowledgement: 40 ms.
     tcp.set_nodelay(true).map_err(unreachable)?;
     if !origin.tls {
@@ -94,7 +120,7 @@ async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
     Err(last)
 }
 
-async fn timed<T>(notes: &Notes, wait: Wait, work: impl Future<Output = T>) -> T {
+async fn timed<T>(notes: &impl NoteWait, wait: Wait, work: impl Future<Output = T>) -> T {
     let start = Instant::now();
     let result = work.await;
     notes.waited(wait, start.elapsed());

@@ -1,15 +1,23 @@
 //! The servers behind us: where they are, and the connections to them, which are ours to govern.
 
+mod address;
+mod balance;
 mod connect;
+mod health;
 mod http1;
 mod http2;
 mod line;
 mod pool;
+mod probe;
+mod resolve;
+mod servers;
 mod signing;
 mod spec;
+mod steer;
+mod watch;
 mod watched;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,15 +35,25 @@ use crate::exchange::{Notes, Wait};
 use crate::http1::conn::Conn;
 use crate::timer::Timer;
 
+pub use balance::{BalanceConfig, EjectConfig};
+pub use health::HealthConfig;
+pub use resolve::DnsConfig;
+pub use steer::{Metrics, SteerConfig};
+
+pub(crate) use balance::{Balancer, Shown};
 pub(crate) use http1::Http1Reply;
 pub(crate) use http2::Http2Reply;
+pub(crate) use resolve::{Resolver, System};
 pub(crate) use signing::Signing;
 pub(crate) use spec::{Origin, Spec};
+pub(crate) use watch::Addresses;
 
+use balance::Serving;
 use connect::Speak;
 use http2::{Http2Connection, Seat};
 use line::Place;
 use pool::{Idle, Pool};
+use servers::Servers;
 
 /// Locations that one upstream is called at, at most.
 const MAX_LOCATIONS: usize = 64;
@@ -47,18 +65,14 @@ pub(crate) struct Upstream {
     /// Absent where calls go on with their caller's own credential.
     signing: Option<Signing>,
     limits: Limits,
-    max_idle: usize,
-    max_http2: usize,
-    keep_alive: Duration,
-    /// The servers at each location (`""` where there is but one), in the order of the addresses.
+    /// Absent where there is nothing to choose from.
+    balancer: Option<Arc<Balancer>>,
+    keep: pool::Keep,
+    /// The servers at each location (`""` where there is but one).
     pools: RefCell<FxHashMap<Box<str>, Servers>>,
     /// The same servers for calls by gRPC: where the others go out by HTTP/1.1, these may not.
     grpc_pools: RefCell<FxHashMap<Box<str>, Servers>>,
-    turn: Cell<usize>,
 }
-
-/// The addresses of an upstream, each with its connections.
-type Servers = Box<[Rc<Pool>]>;
 
 /// How long a call may wait for what.
 #[derive(Clone, Copy, Debug)]
@@ -81,24 +95,27 @@ impl Upstream {
     pub(crate) fn new(
         spec: Arc<Spec>,
         signing: Option<Signing>,
+        balancer: Option<Arc<Balancer>>,
         timeouts: &TimeoutsConfig,
         limits: &LimitsConfig,
     ) -> Self {
         Self {
             spec,
             signing,
+            balancer,
             limits: Limits {
                 connect: timeouts.connect.0,
                 request_body_idle: timeouts.request_body_idle.0,
                 response_head: timeouts.response_head.0,
                 idle: timeouts.idle.0,
             },
-            max_idle: limits.idle_connections.get() as usize,
-            max_http2: limits.http2_connections.get() as usize,
-            keep_alive: timeouts.upstream_keep_alive.0,
+            keep: pool::Keep {
+                max_idle: limits.idle_connections.get() as usize,
+                max_http2: limits.http2_connections.get() as usize,
+                keep_alive: timeouts.upstream_keep_alive.0,
+            },
             pools: RefCell::default(),
             grpc_pools: RefCell::default(),
-            turn: Cell::new(0),
         }
     }
 
@@ -107,43 +124,56 @@ impl Upstream {
         self.signing.is_some()
     }
 
-    /// Closes connections that have been idle for too long.
+    /// How many addresses one call may be tried at.
+    pub(crate) fn choices(&self) -> usize {
+        let has_names = self.balancer.as_ref().is_some_and(|balancer| balancer.resolves());
+        if has_names { usize::MAX } else { self.spec.addresses() }
+    }
+
+    /// Closes connections that have been idle for too long, or whose address is gone.
     pub(crate) fn sweep(&self) {
-        for pools in [&self.pools, &self.grpc_pools] {
-            pools.borrow().values().flatten().for_each(|pool| pool.sweep());
+        for (pools, is_grpc) in [(&self.pools, false), (&self.grpc_pools, true)] {
+            for (location, servers) in pools.borrow_mut().iter_mut() {
+                let location = self.spec.is_templated().then_some(&**location);
+                servers.sweep(|url| self.origin(url, location, is_grpc), self.keep);
+            }
         }
     }
 
-    /// The server whose turn it is, at the location that the call names.
-    fn pool(&self, call: &Call) -> Result<Rc<Pool>, Error> {
+    /// The server that a call goes to, at the location that it names; and its place there.
+    fn server(&self, call: &Call) -> Result<(Rc<Pool>, Option<Serving>), Error> {
         let is_grpc = call.is_grpc();
         let location = self.spec.is_templated().then(|| location(call, is_grpc));
         let location = location.as_deref();
         if let Some(location) = location {
             self.spec.allows(location)?;
         }
-        let turn = self.turn.get();
-        self.turn.set((turn + 1) % self.spec.addresses());
+        let origin = |url| self.origin(url, location, is_grpc);
         let mut pools = if is_grpc { &self.grpc_pools } else { &self.pools }.borrow_mut();
-        if let Some(servers) = pools.get(location.unwrap_or_default()) {
-            return Ok(servers[turn].clone());
+        if let Some(servers) = pools.get_mut(location.unwrap_or_default()) {
+            return Ok(servers.choose(origin, self.keep, &call.notes));
         }
         if pools.len() >= MAX_LOCATIONS {
             pools.clear();
         }
-        let server = |address| {
-            let origin = self.spec.origin(address, location);
-            let origin = if is_grpc { origin.for_grpc() } else { origin };
-            Rc::new(Pool::new(origin, self.max_idle, self.max_http2, self.keep_alive))
-        };
-        let servers: Servers = (0..self.spec.addresses()).map(server).collect();
-        let chosen = servers[turn].clone();
+        let group = |balancer: &Arc<Balancer>| balancer.group(location.unwrap_or_default());
+        let mut servers = Servers::new(self.balancer.as_ref().map(group), origin, self.keep);
+        let chosen = servers.choose(origin, self.keep, &call.notes);
         pools.insert(location.unwrap_or_default().into(), servers);
         Ok(chosen)
     }
 
+    /// The server of one URL.
+    fn origin(&self, url: usize, location: Option<&str>, is_grpc: bool) -> Origin {
+        let origin = self.spec.origin(url, location);
+        if is_grpc { origin.for_grpc() } else { origin }
+    }
+
     async fn send(&self, call: Call) -> Result<Reply, Failure> {
-        let pool = self.pool(&call)?;
+        let (pool, serving) = self.server(&call)?;
+        if let Some(serving) = serving {
+            call.notes.watch(Box::new(serving));
+        }
         match &self.signing {
             None => self.carry(pool, call).await,
             // Boxed: who has no credential here has no room for it either.
@@ -323,3 +353,6 @@ impl Service<Call> for Forward {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,8 +22,17 @@ pub(crate) struct Pool {
     pub(super) line: Line,
     /// Whether this server speaks HTTP/2, once that is known: a connection then serves many.
     pub(crate) speaks_http2: Cell<Option<bool>>,
-    max_idle: usize,
-    keep_alive: Duration,
+    keep: Keep,
+    /// The server is none of its upstream's any more.
+    is_retired: Cell<bool>,
+}
+
+/// How many connections are kept, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    pub(super) max_idle: usize,
+    pub(super) max_http2: usize,
+    pub(super) keep_alive: Duration,
 }
 
 /// An HTTP/1.1 connection between two calls.
@@ -43,12 +52,7 @@ impl Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(
-        origin: Origin,
-        max_idle: usize,
-        max_http2: usize,
-        keep_alive: Duration,
-    ) -> Self {
+    pub(crate) fn new(origin: Origin, keep: Keep) -> Self {
         // With TLS only a handshake tells.
         let known = !origin.tls || origin.http2;
         Self {
@@ -56,9 +60,9 @@ impl Pool {
             origin,
             idle: RefCell::default(),
             http2: RefCell::default(),
-            line: Line::new(max_http2),
-            max_idle,
-            keep_alive,
+            line: Line::new(keep.max_http2),
+            keep,
+            is_retired: Cell::new(false),
         }
     }
 
@@ -67,7 +71,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         while let Some(found) = idle.pop() {
             let age = found.since.elapsed();
-            if age < self.keep_alive && !found.conn.is_stale() {
+            if age < self.keep.keep_alive && !found.conn.is_stale() {
                 return Some(found);
             }
         }
@@ -77,14 +81,21 @@ impl Pool {
     /// Keeps a connection whose last call has ended clean.
     pub(crate) fn put(&self, conn: Rc<Conn>, timer: Timer) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.max_idle {
+        if idle.len() < self.keep.max_idle && !self.is_retired.get() {
             idle.push(Idle::fresh(conn, timer));
         }
     }
 
+    /// Closes what is idle, now and later: calls in flight go on, and hold on to this.
+    pub(crate) fn retire(&self) {
+        self.is_retired.set(true);
+        self.idle.take();
+        self.http2.take();
+    }
+
     /// Closes what has been idle for too long.
     pub(crate) fn sweep(&self) {
-        let limit = self.keep_alive;
+        let limit = self.keep.keep_alive;
         self.idle.borrow_mut().retain(|idle| idle.since.elapsed() < limit && !idle.conn.is_stale());
         self.http2.borrow_mut().retain(|connection| !connection.is_idle_for(limit));
     }

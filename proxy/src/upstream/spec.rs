@@ -1,5 +1,6 @@
 //! Where an upstream is, as its configuration says.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,6 +59,8 @@ pub(crate) struct Origin {
     pub(crate) region: Option<Arc<str>>,
     /// Host and port to dial.
     pub(crate) dial: (String, u16),
+    /// Where that is, where the balancer has resolved it.
+    pub(crate) at: Option<SocketAddr>,
 }
 
 // === impl Spec ===
@@ -80,6 +83,11 @@ impl Spec {
         if let Some(location) = config.locations.iter().find(|location| !is_location(location)) {
             return Err(format!("locations: `{location}` is not the name of a location"));
         }
+        if templated && config.balance.watches() {
+            let advice = "name each host in `addresses`, or leave out dns, health and steer";
+            return Err(format!("balance: cannot watch a url with {LOCATION}; {advice}"));
+        }
+        config.balance.check().map_err(|message| format!("balance.{message}"))?;
         Ok(Self {
             name: name.into(),
             model: config.model.clone(),
@@ -165,7 +173,20 @@ impl Spec {
             authority: authority.into(),
             base: url.base.clone().into(),
             dial: (dial.0.trim_matches(['[', ']']).to_owned(), dial.1),
+            at: None,
         }
+    }
+
+    /// Where one of the addresses is, if it says so itself.
+    pub(super) fn literal(&self, address: usize) -> Option<SocketAddr> {
+        let (host, port) = self.origin(address, None).dial;
+        Some(SocketAddr::new(host.parse().ok()?, port))
+    }
+
+    /// What is dialled for one of the addresses, as it is configured.
+    pub(super) fn host_and_port(&self, address: usize) -> String {
+        let (host, port) = self.origin(address, None).dial;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 }
 
@@ -175,6 +196,11 @@ impl Origin {
     /// The same server, for calls by gRPC.
     pub(crate) fn for_grpc(self) -> Self {
         Self { http2: true, needs_http2: true, ..self }
+    }
+
+    /// The same server, at one of the addresses that its name stands for.
+    pub(super) fn at(self, at: Option<SocketAddr>) -> Self {
+        Self { at, ..self }
     }
 }
 

@@ -36,7 +36,11 @@ pub(crate) struct Peer {
 impl Upstream {
     /// Serves each connection by this script. The connection closes with the script's end.
     pub(crate) fn new(script: impl Fn(Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::at(TcpListener::bind("127.0.0.1:0").expect("a free port"), script)
+    }
+
+    /// The same, on a socket of the test's own choice.
+    pub(crate) fn at(listener: TcpListener, script: impl Fn(Peer) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().expect("a bound socket");
         let (seen, script) = (Arc::new(Seen::default()), Arc::new(script));
         let shared = seen.clone();
