@@ -8,6 +8,7 @@ mod demo;
 mod drain;
 mod endings;
 mod failures;
+mod faults;
 mod grpc;
 mod http2;
 mod include_usage;

@@ -32,6 +32,7 @@ pub struct Answer {
     cut: Option<(Point, Cut)>,
     is_held: bool,
     is_unframed: bool,
+    has_comments: bool,
     more: Vec<u8>,
 }
 
@@ -183,6 +184,7 @@ impl Answer {
             cut: None,
             is_held: false,
             is_unframed: false,
+            has_comments: false,
             more: Vec::new(),
         }
     }
@@ -268,6 +270,12 @@ impl Answer {
         self
     }
 
+    /// With a comment, as servers send them to keep a connection, in front of each event.
+    pub fn comments(mut self) -> Self {
+        self.has_comments = true;
+        self
+    }
+
     /// Behind these frames of HTTP/2.
     pub fn frames(mut self, frames: impl IntoIterator<Item = Frame>) -> Self {
         self.frames.extend(frames);
@@ -322,9 +330,9 @@ impl Answer {
         self
     }
 
-    /// How many pieces its body has where nothing goes wrong.
-    pub fn pieces(&self, request: &Request) -> usize {
-        self.whole(request).map_or(0, |whole| whole.pieces.len())
+    /// The pieces of its body where nothing goes wrong: events, or quarters of a whole answer.
+    pub fn pieces(&self, request: &Request) -> Vec<Vec<u8>> {
+        self.whole(request).map(|whole| whole.pieces).unwrap_or_default()
     }
 
     fn cut_at(mut self, point: Point, cut: Cut) -> Self {
@@ -398,6 +406,10 @@ impl Answer {
     fn say(&self, pieces: &[Vec<u8>], steps: &mut Vec<Step>) {
         for piece in pieces {
             steps.extend(self.pace.map(Step::Wait));
+            if self.has_comments {
+                steps.push(Step::Data(b": keep-alive\n\n".to_vec()));
+                steps.extend(self.pace.map(Step::Wait));
+            }
             steps.push(Step::Data(piece.clone()));
         }
     }

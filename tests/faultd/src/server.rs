@@ -100,6 +100,9 @@ impl Faultd {
     /// Takes connections from now on.
     pub fn serve(&self) {
         let mut port = self.port();
+        if matches!(*port, Port::Serves { .. }) {
+            return;
+        }
         // A queue that is full goes first.
         *port = Port::Refuses;
         let listener = Arc::new(bound(self.address).expect("a port of our own"));
