@@ -143,9 +143,11 @@ impl Row {
             }
             let is_sent = sent.iter().any(|call| call.payload.starts_with(&reply.body));
             assert!(is_sent, "{:?} is no beginning of what was sent", reply.text());
-            let is_cut = records[number]["tidegate.outcome"] == "truncated"
-                && records[number]["error.type"].is_string();
-            assert!(!is_cut || reply.end != End::Clean, "a clean end: {:#}", records[number]);
+            // One that only lacks its end mark ends as clean as it was sent.
+            let record = &records[number];
+            let is_cut =
+                record["tidegate.outcome"] == "truncated" && record["error.type"] != "truncated";
+            assert!(!is_cut || reply.end != End::Clean, "a clean end: {record:#}");
         }
     }
 }
@@ -239,7 +241,7 @@ fn a_connection_that_nobody_takes_is_given_up_in_time() {
         assert_eq!(row.call(call()).status(), 200);
     }
     let records = row.survived("completed", None);
-    assert_eq!(records.iter().filter(|record| record["tidegate.attempts"] == 2).count(), 1);
+    assert!(records.iter().any(|record| record["tidegate.attempts"] == 2), "{records:#?}");
 }
 
 #[test]
@@ -559,7 +561,9 @@ fn a_window_that_never_opens_has_a_limit() {
         let upstream = Faultd::start(Script::default().manners(manners));
         let mut row =
             Row::http2(upstream, "timeouts: { response_head: 300ms, request_body_idle: 300ms }");
-        let reply = row.call(call());
+        // More than the first window, which stands before the server has said anything.
+        let body = format!(r#"{{"model":"gpt-4o","user":"{}"}}"#, "x".repeat(200_000));
+        let reply = row.call(post("/v1/chat/completions", &body));
         assert_eq!(reply.status(), 504, "{}", reply.text());
         row.upstream.wait_for_cancelled(1);
         row.survived("failed", Some("upstream"));
@@ -699,7 +703,8 @@ fn a_caller_that_leaves_before_a_token_frees_the_upstream_at_once() {
                 leave(caller);
                 row.upstream.wait_for_cancelled(number + 1);
                 // 100 ms where the machine has nothing else to do.
-                assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+                let took = start.elapsed();
+                assert!(took < Duration::from_secs(1), "{took:?}");
                 row.left += 1;
             }
             for record in row.survived("abandoned", None) {

@@ -134,11 +134,11 @@ async fn or_gone<T>(
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(result),
         // While the body comes, those who read it see the caller go.
-        Poll::Pending if notes.request_is_read() => {
+        Poll::Pending => {
+            ready!(notes.poll_request_read(cx));
             ready!(conn.poll_gone(cx));
             Poll::Ready(Err(Error::CallerLeft))
         }
-        Poll::Pending => Poll::Pending,
     })
     .await
 }
@@ -195,11 +195,9 @@ async fn deliver(
             return Poll::Ready(Err(PumpError::Sink(std::io::ErrorKind::TimedOut.into())));
         }
         stalled_since = None;
-        if notes.request_is_read() {
-            ready!(conn.poll_gone(cx));
-            return Poll::Ready(Err(PumpError::Sink(std::io::ErrorKind::BrokenPipe.into())));
-        }
-        Poll::Pending
+        ready!(notes.poll_request_read(cx));
+        ready!(conn.poll_gone(cx));
+        Poll::Ready(Err(PumpError::Sink(std::io::ErrorKind::BrokenPipe.into())))
     })
     .await;
     match handed_over {

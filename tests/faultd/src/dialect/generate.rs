@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Stream, text};
+use super::{Stream, Trouble, openai, text};
 
 pub(super) fn stream(tokens: usize) -> Stream {
     let line = |number| format!("{}\n", json!({"text": [text(number)]})).into_bytes();
@@ -17,4 +17,8 @@ pub(super) fn stream(tokens: usize) -> Stream {
 
 pub(super) fn whole(tokens: usize) -> String {
     json!({"text": [text(tokens)]}).to_string()
+}
+
+pub(super) fn error_line(trouble: Trouble) -> Vec<u8> {
+    format!("{}\n", openai::error_object(trouble)).into_bytes()
 }

@@ -104,7 +104,8 @@ impl Dialect {
     /// An error within a stream that has begun.
     pub(crate) fn error_event(self, trouble: Trouble, request: &Request) -> Vec<u8> {
         match self {
-            Self::OpenAi | Self::Generate => openai::error_event(trouble),
+            Self::OpenAi => openai::error_event(trouble),
+            Self::Generate => generate::error_line(trouble),
             Self::Anthropic => anthropic::error_event(trouble),
             Self::Vertex => google::error_event(trouble, request.target.contains("alt=sse")),
             Self::Bedrock => bedrock::exception(trouble),

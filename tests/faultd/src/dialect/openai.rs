@@ -43,13 +43,17 @@ pub(super) fn whole(tokens: usize) -> String {
 }
 
 pub(super) fn error_event(trouble: Trouble) -> Vec<u8> {
+    event(None, &error_object(trouble))
+}
+
+pub(super) fn error_object(trouble: Trouble) -> Value {
     let (kind, code) = match trouble {
         Trouble::Overloaded => ("overloaded_error", "overloaded"),
         Trouble::RateLimited => ("rate_limit_error", "rate_limit_exceeded"),
         Trouble::Internal => ("server_error", "internal_error"),
     };
     let error = json!({"message": "told to fail", "type": kind, "param": null, "code": code});
-    event(None, &json!({ "error": error }))
+    json!({ "error": error })
 }
 
 pub(super) fn error(status: u16) -> String {
