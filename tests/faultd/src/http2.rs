@@ -41,7 +41,7 @@ const PRIORITY: u8 = 0x20;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// A frame, lawful or not (RFC 9113, section 4.1).
+/// A frame that a script says, lawful or not.
 #[derive(Clone, Debug)]
 pub struct Frame {
     kind: u8,
@@ -72,11 +72,12 @@ impl Frame {
     }
 
     fn bytes(&self, stream: u32) -> Vec<u8> {
-        encoded(self.kind, self.flags, if self.is_of_stream { stream } else { 0 }, &self.payload)
+        frame(self.kind, self.flags, if self.is_of_stream { stream } else { 0 }, &self.payload)
     }
 }
 
-fn encoded(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+/// A frame as it stands on the wire (RFC 9113, section 4.1).
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = payload.len() as u32;
     [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
@@ -181,7 +182,7 @@ impl Reader {
                 HEADERS => self.headers(flags, stream, payload)?,
                 RST_STREAM => self.gone(stream),
                 SETTINGS if flags & ACK == 0 => self.settings(&payload)?,
-                PING if flags & ACK == 0 => self.line.write(&encoded(PING, ACK, 0, &payload))?,
+                PING if flags & ACK == 0 => self.line.write(&frame(PING, ACK, 0, &payload))?,
                 WINDOW_UPDATE => self.opened(stream, &payload),
                 _ => {}
             }
@@ -197,9 +198,9 @@ impl Reader {
         };
         manners.window.into_iter().for_each(|window| set(INITIAL_WINDOW_SIZE, window));
         manners.streams.into_iter().for_each(|streams| set(MAX_CONCURRENT_STREAMS, streams));
-        self.line.write(&encoded(SETTINGS, 0, 0, &settings))?;
+        self.line.write(&frame(SETTINGS, 0, 0, &settings))?;
         for _ in 0..manners.more_settings {
-            self.line.write(&encoded(SETTINGS, 0, 0, &settings))?;
+            self.line.write(&frame(SETTINGS, 0, 0, &settings))?;
         }
         Ok(())
     }
@@ -273,9 +274,9 @@ impl Reader {
         }
         if self.line.shared.manners().window.is_none() && !payload.is_empty() {
             let more = (payload.len() as u32).to_be_bytes();
-            self.line.write(&encoded(WINDOW_UPDATE, 0, 0, &more))?;
+            self.line.write(&frame(WINDOW_UPDATE, 0, 0, &more))?;
             if flags & END_STREAM == 0 {
-                self.line.write(&encoded(WINDOW_UPDATE, 0, stream, &more))?;
+                self.line.write(&frame(WINDOW_UPDATE, 0, stream, &more))?;
             }
         }
         if flags & END_STREAM != 0 {
@@ -315,7 +316,7 @@ impl Reader {
         }
         drop(state);
         self.line.changed.notify_all();
-        self.line.write(&encoded(SETTINGS, ACK, 0, b""))
+        self.line.write(&frame(SETTINGS, ACK, 0, b""))
     }
 
     fn opened(&self, stream: u32, payload: &[u8]) {
@@ -394,7 +395,7 @@ impl Speaker for Stream {
                 literal(&mut block, &name, value);
             }
         }
-        self.line.write(&encoded(HEADERS, END_HEADERS, self.id, &block))
+        self.line.write(&frame(HEADERS, END_HEADERS, self.id, &block))
     }
 
     fn data(&mut self, piece: &[u8]) -> io::Result<()> {
@@ -402,7 +403,7 @@ impl Speaker for Stream {
         while !left.is_empty() {
             let n = self.allowance(left.len().min(MAX_FRAME))?;
             let (now, later) = left.split_at(n);
-            self.line.write(&encoded(DATA, 0, self.id, now))?;
+            self.line.write(&frame(DATA, 0, self.id, now))?;
             left = later;
         }
         Ok(())
@@ -413,7 +414,7 @@ impl Speaker for Stream {
     }
 
     fn end(&mut self) -> io::Result<()> {
-        self.line.write(&encoded(DATA, END_STREAM, self.id, b""))
+        self.line.write(&frame(DATA, END_STREAM, self.id, b""))
     }
 
     fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -447,13 +448,13 @@ impl Speaker for Stream {
     }
 
     fn reset_stream(&mut self, code: u32) -> io::Result<()> {
-        self.line.write(&encoded(RST_STREAM, 0, self.id, &code.to_be_bytes()))
+        self.line.write(&frame(RST_STREAM, 0, self.id, &code.to_be_bytes()))
     }
 
     fn go_away(&mut self, last: Option<u32>, code: u32) -> io::Result<()> {
         let last = last.unwrap_or(self.id);
         let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
-        self.line.write(&encoded(GOAWAY, 0, 0, &payload))
+        self.line.write(&frame(GOAWAY, 0, 0, &payload))
     }
 }
 

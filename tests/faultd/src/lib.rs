@@ -30,7 +30,7 @@ pub use answer::{
 };
 pub use dialect::{Dialect, Trouble, token};
 pub use event_stream::message as event_stream_message;
-pub use http2::Frame;
+pub use http2::{Frame, frame};
 pub use request::Request;
 pub use script::{Door, Manners, Script};
 pub use server::Faultd;

@@ -14,6 +14,8 @@ use crate::script::{Door, Manners, Script};
 use crate::tally::{Call, Tally};
 use crate::{grammar, http1, http2};
 
+/// Where a caller may ask what was counted; such a request is not.
+const SEEN: &str = "/-/seen";
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// Stack of a thread that serves a connection: there may be thousands.
@@ -298,7 +300,7 @@ pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 impl Shared {
     /// Counts a request; what it gets, and its place among the calls.
     pub(crate) fn admit(&self, request: &Request) -> (Answer, Option<usize>) {
-        if request.target == "/-/seen" {
+        if request.target == SEEN {
             return (raw(self.seen()), None);
         }
         let told = request.field("x-fault");
