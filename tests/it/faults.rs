@@ -17,11 +17,12 @@
 //! | F15 | bytes behind the answer | `bytes_that_belong_to_no_answer_reach_nobody`; `messages` where they come at once |
 //! | F16 | an answer before the body is read | `an_upstream_that_stops_reading_is_not_used_again`; `failures` where it closes |
 //! | F17 | 100 Continue | `waiting_for_a_continue_has_a_limit`, `interim_answers_are_counted`; `messages` for 100 and 417 |
-//! | F18 | GOAWAY | `streams` |
+//! | F18 | GOAWAY | `a_server_that_goes_finishes_what_it_has_begun`; `streams` for calls that were not processed |
 //! | F19 | RST_STREAM | `a_stream_that_its_server_resets_is_not_sent_again`; `streams` for REFUSED_STREAM |
-//! | F20 | windows, floods | `a_window_that_never_opens_has_a_limit`, `a_flood_of_settings_costs_no_memory` |
+//! | F20 | windows, floods | `a_window_that_never_opens_has_a_limit`, `a_flood_of_settings_costs_no_memory`, `frames_that_flood_or_mean_nothing_fail_no_more_than_their_call` |
 //! | F21 | TLS | `protocols` |
 //! | F23 | 429 with a hint | `a_limit_and_its_hint_pass_as_they_came` |
+//! | F24 | a storm of 503 or 529 | `a_storm_of_errors_passes_and_grows_no_larger` |
 //! | F25 | an error behind a 200 | `an_error_within_a_stream_is_a_failure_in_every_dialect` |
 //! | F26 | exception frames, bad checksums | `exceptions_of_bedrock_are_told_wherever_they_are_cut`, `a_wrong_checksum_blinds_only_the_observer` |
 //! | F27 | caller gone before a token | `a_caller_that_leaves_before_a_token_frees_the_upstream_at_once` |
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tidegate_faultd::Dialect::OpenAi;
 use tidegate_faultd::{
-    Cut, Dialect, Door, Faultd, Form, Hint, Manners, Request, Script, Trouble, any,
+    Cut, Dialect, Door, Faultd, Form, Frame, Hint, Manners, Request, Script, Trouble, any,
     event_stream_message, garbage, raw, silent, status, with_two_lengths,
 };
 
@@ -367,8 +368,15 @@ fn a_connection_that_is_half_closed_costs_no_time() {
 
     // A connection that is kept, but half closed, is not used again.
     let mut row = Row::new(Faultd::start(any().cut_at_the_end(Cut::HalfClose)), "");
-    row.call(call());
-    row.upstream.wait_for_closed(1);
+    let mut caller = row.sidecar.connect();
+    for number in 1..=3 {
+        let reply = caller.call(call());
+        assert_eq!((reply.status(), reply.end), (200, End::Clean));
+        row.saw(reply);
+        assert_eq!(row.upstream.connections(), number);
+        wait_until("the sidecar's kernel knows", || is_seen_closed(row.upstream.address()));
+    }
+    drop(caller);
     row.survived("completed", None);
 }
 
@@ -580,6 +588,48 @@ fn a_flood_of_settings_costs_no_memory() {
     let after = row.sidecar.memory_kib();
     assert!(after < before + 8 * 1024, "{before} KiB before, {after} KiB after");
     row.survived("completed", None);
+}
+
+#[test]
+fn frames_that_flood_or_mean_nothing_fail_no_more_than_their_call() {
+    let (data, headers, window_update, continuation, unknown) = (0, 1, 8, 9, 0xFA);
+    let flood = |frame: Frame| vec![frame; 10_000];
+    for (frames, is_answered) in [
+        (flood(Frame::ping()), true),
+        (flood(Frame::on_connection(unknown, 0xFF, *b"what?")), true),
+        // Data in front of a head, and data that is none.
+        (vec![Frame::new(data, 0, *b"early")], false),
+        (flood(Frame::new(data, 0, [])), false),
+        (vec![Frame::new(headers, 4, [0xFF; 9])], false),
+        (vec![Frame::new(continuation, 4, [])], false),
+        (vec![Frame::on_connection(window_update, 0, [0; 4])], false),
+        (vec![Frame::on_connection(window_update, 0, [0x7F, 0xFF, 0xFF, 0xFF])], false),
+        (vec![Frame::on_connection(unknown, 0, vec![0; 1 << 20])], false),
+    ] {
+        let said = format!("{:?}", frames[0]);
+        let mut row = Row::http2(Faultd::start(any().frames(frames)), "");
+        let before = row.sidecar.memory_kib();
+        let reply = row.call(call());
+        assert_eq!(reply.status(), if is_answered { 200 } else { 502 }, "{said}");
+        let after = row.sidecar.memory_kib();
+        assert!(after < before + 8 * 1024, "{said}: {before} KiB before, {after} KiB after");
+        match is_answered {
+            true => row.survived("completed", None),
+            false => row.survived("failed", Some("upstream")),
+        };
+    }
+}
+
+#[test]
+fn a_storm_of_errors_passes_and_grows_no_larger() {
+    for code in [503, 529] {
+        let mut row = Row::new(Faultd::start(status(code)), "");
+        for dialect in Dialect::ALL.into_iter().cycle().take(50) {
+            assert_eq!(row.call(ask(dialect, true)).status(), code);
+        }
+        assert_eq!(row.upstream.attempts(), 50);
+        row.survived("failed", Some("upstream"));
+    }
 }
 
 #[test]

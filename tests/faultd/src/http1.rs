@@ -62,6 +62,10 @@ enum Next {
 impl Http1<'_> {
     fn call(&mut self, shared: &Shared) -> io::Result<Next> {
         let mut request = self.head()?;
+        if let Some(told) = shared.told(&request) {
+            self.raw(told.as_bytes())?;
+            return Ok(Next::Another);
+        }
         let (answer, place) = shared.admit(&request);
         self.leaves_body = answer.reads == Reads::Head;
         if answer.reads == Reads::Whole {

@@ -300,9 +300,6 @@ pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
 impl Shared {
     /// Counts a request; what it gets, and its place among the calls.
     pub(crate) fn admit(&self, request: &Request) -> (Answer, Option<usize>) {
-        if request.target == SEEN {
-            return (raw(self.seen()), None);
-        }
         let told = request.field("x-fault");
         let key = request.field("x-fault-key").or(told).unwrap_or_default();
         let (before, place) = self.tally.note(|counts| counts.admit(key, request));
@@ -312,6 +309,11 @@ impl Shared {
             None => self.next(),
         };
         (answer, place)
+    }
+
+    /// What was counted, as an answer, where that is what a request is for.
+    pub(crate) fn told(&self, request: &Request) -> Option<String> {
+        (request.target == SEEN).then(|| self.seen())
     }
 
     /// Keeps what has come of a request since it was admitted.
