@@ -208,6 +208,16 @@ fn good_answers_complete_in_every_dialect() {
 }
 
 #[test]
+fn a_caller_that_has_the_whole_answer_need_not_wait_for_the_end_of_a_stream() {
+    // All of the length that was said, but not the end of the stream.
+    let mut row = Row::http2(Faultd::start(any().cut_at_the_end(Cut::Silence)), "");
+    let reply = row.call(call());
+    assert_eq!((reply.status(), reply.end), (200, End::Clean));
+    row.upstream.wait_for_cancelled(1);
+    row.survived("completed", None);
+}
+
+#[test]
 fn a_refused_connection_fails_and_the_next_is_served() {
     let mut row = Row::new(Faultd::refusing(any()), "");
     for dialect in Dialect::ALL {
