@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tidegate_wire::content::Content;
@@ -45,6 +46,8 @@ pub(crate) struct Notes {
     state: RefCell<State>,
     ending: Cell<Ending>,
     request_read: Cell<bool>,
+    /// Who looks for the caller once the request body was read, perhaps by another task.
+    awaits_request: RefCell<Option<Waker>>,
     stamps: Stamps,
     /// The last addresses of an upstream that it went to; 0 is none.
     tried: Cell<[u32; 3]>,
@@ -185,6 +188,7 @@ impl Exchange {
             // Whoever lets go of a call without a word did so because its caller had gone.
             ending: Cell::new(Ending::CallerLeft),
             request_read: Cell::new(false),
+            awaits_request: RefCell::default(),
             stamps: Stamps::default(),
             tried: Cell::default(),
         };
@@ -361,6 +365,18 @@ impl Notes {
     /// The request body was read whole.
     pub(crate) fn request_ended(&self) {
         self.request_read.set(true);
+        if let Some(waker) = self.awaits_request.take() {
+            waker.wake();
+        }
+    }
+
+    /// Resolves when the request body was read whole: hyper does so in a task of its own.
+    pub(crate) fn poll_request_read(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.request_is_read() {
+            return Poll::Ready(());
+        }
+        *self.awaits_request.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Whether the request body was read whole.

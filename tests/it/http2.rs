@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tidegate_faultd::frame;
 use tokio::sync::Semaphore;
 
 use crate::support::*;
@@ -229,10 +230,4 @@ fn an_upload_that_its_caller_resets_is_not_taken_for_whole() {
         upstream.wait_closed();
         assert_outcome(&sidecar.finish_with_one(), "abandoned", None);
     }
-}
-
-/// A frame of HTTP/2 (RFC 9113, section 4.1).
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = payload.len() as u32;
-    [&length.to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }

@@ -11,6 +11,7 @@ mod drain;
 mod endings;
 mod failures;
 mod fallback;
+mod faults;
 mod grpc;
 mod http2;
 mod include_usage;

@@ -9,10 +9,11 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tidegate_faultd::frame;
 use tokio::net::TcpListener;
 use tokio::sync::{Barrier, Semaphore};
 
-use crate::http2::{frame, sidecar_to};
+use crate::http2::sidecar_to;
 use crate::support::*;
 
 /// Streams that the servers of these tests allow on one connection.

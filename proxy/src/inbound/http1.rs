@@ -134,11 +134,11 @@ async fn or_gone<T>(
     poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(result) => Poll::Ready(result),
         // While the body comes, those who read it see the caller go.
-        Poll::Pending if notes.request_is_read() => {
+        Poll::Pending => {
+            ready!(notes.poll_request_read(cx));
             ready!(conn.poll_gone(cx));
             Poll::Ready(Err(Error::CallerLeft))
         }
-        Poll::Pending => Poll::Pending,
     })
     .await
 }
@@ -174,7 +174,8 @@ async fn deliver(
     }
     let mut out = Vec::with_capacity(4096);
     write::response(&mut out, &head, body_as, said);
-    let source = UpstreamBody { body, raw: body_as == BodyAs::Framed, bodiless: terms.is_head };
+    let raw = body_as == BodyAs::Framed;
+    let source = UpstreamBody { body, raw, bodiless: terms.is_head, left: length(&head) };
     let mut pump = Pump::new(out, source, body_as);
     let stall = worker.timeouts.idle.0;
     let mut stalled_since: Option<u64> = None;
@@ -195,11 +196,9 @@ async fn deliver(
             return Poll::Ready(Err(PumpError::Sink(std::io::ErrorKind::TimedOut.into())));
         }
         stalled_since = None;
-        if notes.request_is_read() {
-            ready!(conn.poll_gone(cx));
-            return Poll::Ready(Err(PumpError::Sink(std::io::ErrorKind::BrokenPipe.into())));
-        }
-        Poll::Pending
+        ready!(notes.poll_request_read(cx));
+        ready!(conn.poll_gone(cx));
+        Poll::Ready(Err(PumpError::Sink(std::io::ErrorKind::BrokenPipe.into())))
     })
     .await;
     match handed_over {
@@ -209,6 +208,11 @@ async fn deliver(
                 conn.reset_on_close(false);
             }
             next
+        }
+        // The caller needs no more; only the upstream has yet to say that this was all.
+        Err(PumpError::Sink(_)) if pump.source.left == Some(0) && !pump.waits_for_sink() => {
+            notes.handed_over();
+            Next::Close
         }
         // The framing is left open: nobody takes what came so far for the whole.
         Err(_) => Next::Close,
@@ -231,6 +235,11 @@ async fn change(
     let TimeoutsConfig { upgraded_idle, idle, .. } = &worker.timeouts;
     let limits = Limits { open: upgraded_idle.0, half_closed: idle.0.min(upgraded_idle.0) };
     tunnel::run(conn, upstream, out, timer, limits, notes).await;
+}
+
+/// How long the body is, as its head says.
+fn length(head: &ResponseHead) -> Option<u64> {
+    std::str::from_utf8(head.fields.get("content-length")?).ok()?.parse().ok()
 }
 
 /// How the caller gets the body.
@@ -262,7 +271,7 @@ async fn refuse(conn: &Rc<Conn>, worker: &Worker, error: &Error) {
     let reply = error.reply(Dialect::Other);
     let mut out = Vec::new();
     write::response(&mut out, &reply.head, BodyAs::Framed, KeepAlive::Close);
-    let source = UpstreamBody { body: reply.body, raw: true, bodiless: false };
+    let source = UpstreamBody { body: reply.body, raw: true, bodiless: false, left: None };
     let mut pump = Pump::new(out, source, BodyAs::Framed);
     let _ = timeout(LINGER, poll_fn(|cx| pump.poll(cx, conn))).await;
     drop(exchange);
@@ -294,6 +303,8 @@ struct UpstreamBody {
     raw: bool,
     /// The answer to HEAD has the fields of a body, but none.
     bodiless: bool,
+    /// What is to come of a body that comes in frames and whose length was said.
+    left: Option<u64>,
 }
 
 impl Source for UpstreamBody {
@@ -319,7 +330,11 @@ impl Source for UpstreamBody {
                 match ready!(body.poll_frame(cx)).transpose()? {
                     None => Piece::End,
                     Some(frame) => match frame.into_data() {
-                        Ok(data) => Piece::Data(data),
+                        Ok(data) => {
+                            self.left =
+                                self.left.and_then(|left| left.checked_sub(data.len() as u64));
+                            Piece::Data(data)
+                        }
                         Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
                     },
                 }

@@ -207,7 +207,15 @@ pub(crate) async fn send(
                     seat.0.leave(pool);
                 }
             }
-            _ => return Err(error.into()),
+            _ => {
+                // What it did not take of this call it may not take of the next: its own window
+                // may be shut, and nothing else would tell.
+                let is_stuck = matches!(error, Error::ResponseTimeout { .. });
+                if is_stuck && !notes.request_is_read() {
+                    seat.0.leave(pool);
+                }
+                return Err(error.into());
+            }
         }
         // The stream is over: it may be the one that somebody waits for.
         let left = seat.0.clone();

@@ -13,6 +13,7 @@ mod tls;
 mod upstream;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,17 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < STOP, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Whether somebody still holds a connection to this address that was closed there, and could know it.
+pub(crate) fn is_seen_closed(address: SocketAddr) -> bool {
+    const CLOSE_WAIT: &str = "08";
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let remote = format!(":{:04X}", address.port());
+    table.lines().any(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[2].ends_with(&remote) && fields[3] == CLOSE_WAIT
+    })
 }
 
 /// Says aloud that a test cannot run here, and why.

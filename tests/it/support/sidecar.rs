@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -204,6 +205,17 @@ impl Sidecar {
         let text = fs::read_to_string(path).expect("it runs");
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Processor time that it has used.
+    pub(crate) fn processor_time(&self) -> Duration {
+        // What `getconf CLK_TCK` says on every Linux that we run on.
+        const TICK: Duration = Duration::from_millis(10);
+        let path = format!("/proc/{}/stat", self.child.id());
+        let text = fs::read_to_string(path).expect("it runs");
+        let behind_name = text.rsplit(')').next().expect("a name in brackets");
+        let ticks = behind_name.split_whitespace().skip(11).take(2);
+        TICK * ticks.map(|text| text.parse::<u32>().expect("a number")).sum()
     }
 
     /// Sends a signal: `TERM`, `INT`, `HUP`.

@@ -91,13 +91,7 @@ impl Upstream {
 
     /// Whether somebody still holds a connection that its script has closed, and could know it.
     pub(crate) fn is_seen_closed(&self) -> bool {
-        const CLOSE_WAIT: &str = "08";
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
-        let remote = format!(":{:04X}", self.address.port());
-        table.lines().any(|line| {
-            let fields: Vec<_> = line.split_whitespace().collect();
-            fields[2].ends_with(&remote) && fields[3] == CLOSE_WAIT
-        })
+        super::is_seen_closed(self.address)
     }
 
     /// Waits until a script has seen its connection closed.

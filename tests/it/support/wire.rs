@@ -203,6 +203,13 @@ impl Wire {
         }
     }
 
+    /// Waits until these bytes have come, and leaves them to be read.
+    pub(crate) fn wait_for(&mut self, bytes: &[u8]) {
+        while !self.ahead.windows(bytes.len()).any(|window| window == bytes) {
+            assert!(self.fill(), "the peer ends before {:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
     /// Reads all that comes, and how it ends.
     pub(crate) fn rest(&mut self) -> (Vec<u8>, End) {
         while self.fill() {}
