@@ -92,6 +92,15 @@ impl Credential {
         matches!(self.0, Kind::Aws(_))
     }
 
+    /// Waits until there is a credential, or a reason why there is none; not for long.
+    pub async fn ready(&self) -> Result<(), Error> {
+        match &self.0 {
+            Kind::Header(header) => header.value(WAIT).await.map(drop),
+            Kind::Aws(aws) => aws.fresh().get(WAIT).await.map(drop),
+            Kind::Google(google) => google.fresh().get(WAIT).await.map(drop),
+        }
+    }
+
     /// What to add to this request. Waits only where no credential has come yet, and not for long.
     pub async fn sign(&self, request: &Request<'_>) -> Result<Signed, Error> {
         match &self.0 {
