@@ -12,6 +12,8 @@ mod grpc;
 mod http2;
 mod include_usage;
 mod jobs;
+#[cfg(feature = "loadgen")]
+mod load;
 mod messages;
 mod pressure;
 mod prices;
