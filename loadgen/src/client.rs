@@ -129,6 +129,9 @@ impl Client {
             Err(error) => return call.no_answer(&error),
         };
         call.head(&response);
+        if let Some(signer) = &self.signer {
+            signer.answered(&response);
+        }
         loop {
             match response.chunk().await {
                 Ok(Some(bytes)) => call.chunk(&bytes),

@@ -70,6 +70,17 @@ impl Signer {
         self.0.ready().await
     }
 
+    /// Takes in how a call that was signed was answered.
+    pub(crate) fn answered(&self, response: &reqwest::Response) {
+        let field = |name: &str| response.headers().get(name)?.to_str().ok();
+        if let Some(offset_s) = self.0.answered(response.status().as_u16(), field) {
+            tracing::warn!(
+                offset_s,
+                "signature refused for its time: our clock is wrong, the target's is used from now on"
+            );
+        }
+    }
+
     /// Signs what is about to be sent.
     pub(crate) async fn sign(&self, request: &mut reqwest::Request) -> Result<(), Error> {
         let signed = match self.0.needs_body() {

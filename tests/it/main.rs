@@ -2,6 +2,7 @@
 
 mod attacks;
 mod corpus;
+mod credential_faults;
 mod credentials;
 #[cfg(feature = "loadgen")]
 mod demo;
