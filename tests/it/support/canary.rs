@@ -139,8 +139,8 @@ mod tests {
             secret.as_bytes().to_vec(),
             secret.bytes().map(percent).collect::<String>().into_bytes(),
             secret.bytes().map(every).collect::<String>().into_bytes(),
-            secret[..secret.len() / 2].as_bytes().to_vec(),
-            secret[secret.len() / 2..].as_bytes().to_vec(),
+            secret.as_bytes()[..secret.len() / 2].to_vec(),
+            secret.as_bytes()[secret.len() / 2..].to_vec(),
             format!("{:?}", serde_json::json!({ "a": [secret] }).to_string()).into_bytes(),
         ];
         for before in ["", "x", "xy", "user:"] {
