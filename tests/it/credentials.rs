@@ -379,15 +379,21 @@ fn a_credential_that_cannot_be_meant_is_told_with_file_and_line() {
         ("header: { name: 'a b', env: A }", 4, "`a b` is not the name of a header"),
         ("awss: { region: a }", 4, "did you mean `aws`?"),
         ("aws: { reigon: a }", 4, "did you mean `region`?"),
+        ("bearer: tidecanary", 4, "needs `file` or `env`"),
+        ("bearer: { env: sk-tidecanary }", 4, "not the name of an environment variable"),
+        ("header: tidecanary", 4, "needs `name`"),
         ("{}", 4, "is one of `bearer`, `header`, `aws` and `google`"),
     ] {
-        let text =
-            format!("upstreams:\n  a:\n    credential:\n      {credential}\n    url: 'http://a'\n");
+        let text = format!(
+            "upstreams:\n  a:\n    credential:\n      {credential}\n    url: 'http://a'\notlp: {{ headers: {{ x-key: '{}' }} }}\n",
+            canary::OF_COLLECTOR
+        );
         fs::write(&file, text).expect("a folder to write to");
         let path = file.to_str().expect("a path of UTF-8");
         let output = run(vec!["check", path], &[("A", "x")]);
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{told}");
+        assert_eq!(canary::found(&output.stderr), None, "{told}");
         assert!(told.contains(part), "{told}");
         assert!(told.contains(path), "{told}");
         assert!(told.contains(&format!("line {line}")), "{credential}: {told}");
