@@ -49,6 +49,11 @@ pub(crate) struct Args {
     /// A table of prices in place of the built-in one (YAML), by which the report says what calls cost.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_PRICES")]
     prices: Option<PathBuf>,
+    /// Sign the calls, as a sidecar's upstream does: a YAML file with what stands there under
+    /// `credential`, such as `{ aws: { region: us-east-1 } }` or `{ bearer: { env: OPENAI_API_KEY } }`.
+    /// The files that it names are looked for beside it.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_CREDENTIAL")]
+    credential: Option<PathBuf>,
     /// What requests and chance are drawn from.
     #[arg(long, value_name = "N", default_value = "1", env = "TIDEGATE_LOAD_SEED")]
     seed: u64,
@@ -63,6 +68,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         Some(rate) => Schedule::Poisson { rate },
         None => Schedule::Closed,
     };
+    let credential = match &args.credential {
+        Some(path) => Some(tidegate_loadgen::read_credential(path, &args.target)?),
+        None => None,
+    };
     let plan = Plan {
         target: args.target,
         users: args.users,
@@ -72,6 +81,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         seed: args.seed,
         records: args.records,
         prices: tidegate_proxy::prices(args.prices.as_deref())?,
+        credential,
     };
     let mut results = results()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -4,6 +4,7 @@
 //! body. The path is signed as it is sent, encoded once more, as every service but S3 wants it
 //! (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>).
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -20,6 +21,7 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::config::AwsConfig;
 use crate::fresh::{Fetched, Fresh, Source};
 use crate::{Error, Request, Secret, Signed};
@@ -35,6 +37,8 @@ const SOONEST: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Aws {
     keys: Fresh<Identity>,
+    /// The time that signatures bear; clones share it.
+    clock: Arc<Clock>,
     region: Option<String>,
     service: Option<String>,
 }
@@ -44,6 +48,7 @@ impl Aws {
         let keys = Keys { config: config.clone(), provider: None };
         Self {
             keys: Fresh::keep(keys, background),
+            clock: Arc::default(),
             region: config.region.clone(),
             service: config.service.clone(),
         }
@@ -60,7 +65,11 @@ impl Aws {
     ) -> Result<Signed, Error> {
         let scope = Scope::of(request.host, self.region.as_deref(), self.service.as_deref())?;
         let keys = self.keys.get(limit).await?;
-        signed(request, &scope, &keys, SystemTime::now())
+        signed(request, &scope, &keys, self.clock.now())
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 }
 

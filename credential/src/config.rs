@@ -1,14 +1,18 @@
 //! What a user writes of a credential: `credential: { aws: { region: us-east-1 } }`.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::aws::Scope;
 
 /// Who signs the calls of one upstream. Without it the caller's own credential goes through.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "Mapping<Written>")]
 pub enum CredentialConfig {
     /// `Authorization: Bearer ...`.
     Bearer(Place),
@@ -22,7 +26,7 @@ pub enum CredentialConfig {
 
 /// Where a key stands.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "WrittenPlace")]
+#[serde(try_from = "Mapping<WrittenPlace>")]
 pub enum Place {
     /// A file that holds it and nothing else; white space around it does not count. It is read
     /// again when it changes.
@@ -33,7 +37,7 @@ pub enum Place {
 
 /// A header with a key in it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "WrittenHeader")]
+#[serde(try_from = "Mapping<WrittenHeader>")]
 pub struct HeaderConfig {
     /// The header: `x-api-key`, `api-key`, `x-goog-api-key`.
     pub name: String,
@@ -70,6 +74,15 @@ struct WrittenHeader {
     file: Option<PathBuf>,
     #[serde(default)]
     env: Option<String>,
+}
+
+/// Keys and values. What else may stand there is not quoted in an error: it may be a key that
+/// stands where its place should.
+struct Mapping<T>(T);
+
+/// What a user is told who wrote no mapping.
+trait Needs {
+    const NEEDS: &str;
 }
 
 /// How to sign for AWS. The keys come from wherever the AWS SDKs look for them: environment,
@@ -162,10 +175,10 @@ impl CredentialConfig {
     }
 }
 
-impl TryFrom<Written> for CredentialConfig {
+impl TryFrom<Mapping<Written>> for CredentialConfig {
     type Error = &'static str;
 
-    fn try_from(written: Written) -> Result<Self, Self::Error> {
+    fn try_from(Mapping(written): Mapping<Written>) -> Result<Self, Self::Error> {
         let Written { bearer, header, aws, google } = written;
         let mut kinds = [
             bearer.map(Self::Bearer),
@@ -177,8 +190,62 @@ impl TryFrom<Written> for CredentialConfig {
         .flatten();
         match (kinds.next(), kinds.next()) {
             (Some(kind), None) => Ok(kind),
-            _ => Err("a credential is one of `bearer`, `header`, `aws` and `google`"),
+            _ => Err(Written::NEEDS),
         }
+    }
+}
+
+// === impl Mapping ===
+
+impl Needs for Written {
+    const NEEDS: &str = "a credential is one of `bearer`, `header`, `aws` and `google`";
+}
+
+impl Needs for WrittenPlace {
+    const NEEDS: &str = "needs `file` or `env`, which says where the key stands";
+}
+
+impl Needs for WrittenHeader {
+    const NEEDS: &str = "needs `name`, and `file` or `env`, which says where the key stands";
+}
+
+impl<'de, T: Deserialize<'de> + Needs> Deserialize<'de> for Mapping<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MappingVisitor(PhantomData))
+    }
+}
+
+struct MappingVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Needs> Visitor<'de> for MappingVisitor<T> {
+    type Value = Mapping<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("keys and values")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Mapping)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Err(E::custom(T::NEEDS))
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Err(E::custom(T::NEEDS))
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Err(E::custom(T::NEEDS))
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        Err(E::custom(T::NEEDS))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Err(E::custom(T::NEEDS))
     }
 }
 
@@ -188,27 +255,31 @@ impl Place {
     fn of(file: Option<PathBuf>, env: Option<String>) -> Result<Self, &'static str> {
         match (file, env) {
             (Some(file), None) => Ok(Self::File(file)),
+            // Not quoted: it may be the key itself, in the wrong place.
+            (None, Some(name)) if !is_variable(&name) => {
+                Err("`env` is not the name of an environment variable")
+            }
             (None, Some(name)) => Ok(Self::Env(name)),
             (Some(_), Some(_)) => Err("has `file` and `env`; give one of them"),
-            (None, None) => Err("needs `file` or `env`, which says where the key stands"),
+            (None, None) => Err(WrittenPlace::NEEDS),
         }
     }
 }
 
-impl TryFrom<WrittenPlace> for Place {
+impl TryFrom<Mapping<WrittenPlace>> for Place {
     type Error = &'static str;
 
-    fn try_from(written: WrittenPlace) -> Result<Self, Self::Error> {
+    fn try_from(Mapping(written): Mapping<WrittenPlace>) -> Result<Self, Self::Error> {
         Self::of(written.file, written.env)
     }
 }
 
 // === impl HeaderConfig ===
 
-impl TryFrom<WrittenHeader> for HeaderConfig {
+impl TryFrom<Mapping<WrittenHeader>> for HeaderConfig {
     type Error = String;
 
-    fn try_from(written: WrittenHeader) -> Result<Self, Self::Error> {
+    fn try_from(Mapping(written): Mapping<WrittenHeader>) -> Result<Self, Self::Error> {
         let WrittenHeader { name, prefix, file, env } = written;
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             return Err(format!("`{name}` is not the name of a header"));
@@ -221,6 +292,12 @@ impl TryFrom<WrittenHeader> for HeaderConfig {
         }
         Ok(Self { name: name.to_ascii_lowercase(), prefix, place: Place::of(file, env)? })
     }
+}
+
+/// Letters, digits and `_`, not a digit first: what POSIX has for names.
+fn is_variable(name: &str) -> bool {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.bytes().all(is_of_name) && !name.bytes().next().is_none_or(|byte| byte.is_ascii_digit())
 }
 
 /// Fields that say how a message is read, or where it goes.
@@ -258,9 +335,15 @@ mod tests {
             (r#"{"header":{"name":"Host","env":"B"}}"#, "no header for a key"),
             (r#"{"header":{"name":"a","prefix":"\n","env":"B"}}"#, "`prefix`"),
             (r#"{"aws":{"regin":"x"}}"#, "unknown field"),
+            (r#"{"bearer":"sk-canary"}"#, "needs `file` or `env`"),
+            (r#"{"bearer":{"env":"sk-canary"}}"#, "not the name of an environment variable"),
+            (r#"{"header":"sk-canary"}"#, "needs `name`"),
+            (r#""sk-canary""#, "is one of"),
+            ("9876", "is one of"),
         ] {
             let error = read(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");
+            assert!(!error.contains("canary") && !error.contains("9876"), "{error}");
         }
     }
 

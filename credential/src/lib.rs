@@ -4,6 +4,7 @@
 //! all who use it; the last good one serves until it expires. Sidecar and load generator share this.
 
 mod aws;
+mod clock;
 mod config;
 mod error;
 mod fresh;
@@ -92,6 +93,15 @@ impl Credential {
         matches!(self.0, Kind::Aws(_))
     }
 
+    /// Waits until there is a credential, or a reason why there is none; not for long.
+    pub async fn ready(&self) -> Result<(), Error> {
+        match &self.0 {
+            Kind::Header(header) => header.value(WAIT).await.map(drop),
+            Kind::Aws(aws) => aws.fresh().get(WAIT).await.map(drop),
+            Kind::Google(google) => google.fresh().get(WAIT).await.map(drop),
+        }
+    }
+
     /// What to add to this request. Waits only where no credential has come yet, and not for long.
     pub async fn sign(&self, request: &Request<'_>) -> Result<Signed, Error> {
         match &self.0 {
@@ -102,6 +112,21 @@ impl Credential {
             Kind::Aws(aws) => aws.sign(request, WAIT).await,
             Kind::Google(google) => google.sign(WAIT).await,
         }
+    }
+
+    /// Takes in how what it signed was answered, as `field` gives the fields. Where a signature was
+    /// refused and the answer shows that our clock is wrong, the next one bears the time of the
+    /// answer; then, once, by how many seconds it is later there.
+    pub fn answered<'a>(
+        &self,
+        status: u16,
+        field: impl Fn(&str) -> Option<&'a str>,
+    ) -> Option<i64> {
+        let Kind::Aws(aws) = &self.0 else { return None };
+        if !matches!(status, 400 | 401 | 403) {
+            return None;
+        }
+        aws.clock().refused(field("x-amzn-errortype")?, field("date")?)
     }
 
     /// How fresh it is; absent where it never changes.

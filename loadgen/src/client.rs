@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tidegate_wire::{Ending, HeadView, Id, Observer, Prices, Record, Shape};
 use tokio::time::Instant;
 
+use crate::signing::Signer;
 use crate::workload::Request;
 
 /// How long a connection may take to come about.
@@ -46,12 +47,17 @@ pub(crate) struct Client {
     http: reqwest::Client,
     target: Target,
     host: Option<Arc<str>>,
+    signer: Option<Signer>,
     prices: Arc<Prices>,
 }
 
 impl Client {
     /// A client with as many connections as there are calls at once.
-    pub(crate) fn new(target: Target, prices: Arc<Prices>) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(
+        target: Target,
+        signer: Option<Signer>,
+        prices: Arc<Prices>,
+    ) -> Result<Self, reqwest::Error> {
         // Whoever embeds us may have installed a provider already; any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
@@ -71,7 +77,15 @@ impl Client {
             .no_proxy()
             .build()?;
         let host = target.url.host_str().map(Arc::from);
-        Ok(Self { http, target, host, prices })
+        Ok(Self { http, target, host, signer, prices })
+    }
+
+    /// Waits until calls can be signed, where they are to be.
+    pub(crate) async fn ready(&self) -> Result<(), tidegate_credential::Error> {
+        match &self.signer {
+            Some(signer) => signer.ready().await,
+            None => Ok(()),
+        }
     }
 
     /// Makes a call that was due at `due`, unless it is cut short.
@@ -88,23 +102,36 @@ impl Client {
             ending = self.exchange(request, &mut call) => ending,
             () = cut => Ending::CallerLeft,
         };
-        call.close(label, ending, sent - due, &self.prices)
+        call.close(label, ending, &self.prices)
     }
 
     async fn exchange(&self, request: Request, call: &mut Call) -> Ending {
-        let response = self
+        let built = self
             .http
             .request(request.method, self.target.url_of(&request.path))
             .headers(request.headers)
             .header("traceparent", call.traceparent())
             .body(request.body)
-            .send()
-            .await;
-        let mut response = match response {
+            .build();
+        let mut request = match built {
+            Ok(request) => request,
+            Err(error) => return call.no_answer(&error),
+        };
+        if let Some(signer) = &self.signer {
+            if let Err(error) = signer.sign(&mut request).await {
+                return call.unsigned(&error);
+            }
+            // What signing takes is our own lateness, not the model's.
+            call.sent = Instant::now();
+        }
+        let mut response = match self.http.execute(request).await {
             Ok(response) => response,
             Err(error) => return call.no_answer(&error),
         };
         call.head(&response);
+        if let Some(signer) = &self.signer {
+            signer.answered(&response);
+        }
         loop {
             match response.chunk().await {
                 Ok(Some(bytes)) => call.chunk(&bytes),
@@ -118,6 +145,7 @@ impl Client {
 /// A call under way.
 struct Call {
     due: Instant,
+    sent: Instant,
     observer: Observer,
     record: Record,
     received: u64,
@@ -139,6 +167,11 @@ impl Target {
     /// The address as it was given, without a slash at its end.
     pub fn as_str(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
+    }
+
+    /// The host, without a port.
+    pub(crate) fn host(&self) -> &str {
+        self.url.host_str().unwrap_or_default()
     }
 
     fn url_of(&self, path: &str) -> String {
@@ -179,7 +212,7 @@ impl Call {
             request_bytes: Some(request.body.len() as u64),
             ..Record::default()
         };
-        Self { due, observer, record, received: 0 }
+        Self { due, sent, observer, record, received: 0 }
     }
 
     /// A trace of its own for each call: by it, a record of the sidecar finds ours.
@@ -199,6 +232,11 @@ impl Call {
         self.received += bytes.len() as u64;
     }
 
+    fn unsigned(&mut self, error: &tidegate_credential::Error) -> Ending {
+        self.record.error_type = Some(error.kind().to_owned());
+        Ending::NoAnswer
+    }
+
     fn no_answer(&mut self, error: &reqwest::Error) -> Ending {
         let kind = match error {
             _ if error.is_connect() => "connect",
@@ -209,13 +247,13 @@ impl Call {
         Ending::NoAnswer
     }
 
-    fn close(self, label: Arc<str>, ending: Ending, send_lag: Duration, prices: &Prices) -> Sample {
-        let Self { due, observer, mut record, received } = self;
+    fn close(self, label: Arc<str>, ending: Ending, prices: &Prices) -> Sample {
+        let Self { due, sent, observer, mut record, received } = self;
         let ended = due.elapsed();
         let gaps = observer.token_gaps().collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);
         prices.apply(&mut record);
-        Sample { label, record, send_lag, gaps }
+        Sample { label, record, send_lag: sent - due, gaps }
     }
 }

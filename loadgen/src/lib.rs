@@ -7,6 +7,7 @@ mod client;
 mod interrupt;
 mod recorder;
 mod run;
+mod signing;
 mod user;
 
 pub mod report;
@@ -18,3 +19,4 @@ pub use client::{InvalidTarget, Target};
 pub use interrupt::interrupts;
 pub use recorder::CallRecord;
 pub use run::{Error, Plan, run};
+pub use signing::{InvalidCredential, read_credential};

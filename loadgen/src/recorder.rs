@@ -36,7 +36,8 @@ pub(crate) struct Recorder {
 /// What went wrong with a call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Fault {
-    /// The provider's word, or one of ours: `connect`, `timeout`, `no_answer`, `truncated`.
+    /// The provider's word, or one of ours: `connect`, `timeout`, `no_answer`, `truncated`; or
+    /// `credential_...`, where the call could not be signed and was not sent.
     #[serde(rename = "error.type")]
     pub kind: String,
     /// The HTTP status, where an answer came.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use goose::GooseError;
 use jiff::Timestamp;
+use tidegate_credential::CredentialConfig;
 use tidegate_wire::Prices;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -21,6 +22,7 @@ use crate::client::{Client, Sample, Target};
 use crate::recorder::Recorder;
 use crate::report::{Report, progress};
 use crate::schedule::{Arrivals, Schedule};
+use crate::signing::Signer;
 use crate::workload::{Mix, Request};
 use crate::{interrupts, user};
 
@@ -50,6 +52,8 @@ pub struct Plan {
     pub records: Option<PathBuf>,
     /// What calls cost.
     pub prices: Arc<Prices>,
+    /// Who signs the calls; nobody where absent.
+    pub credential: Option<CredentialConfig>,
 }
 
 /// Why a run did not come about.
@@ -58,6 +62,9 @@ pub enum Error {
     /// The client could not be set up.
     #[error("cannot set up the HTTP client")]
     Client(#[from] reqwest::Error),
+    /// There is no credential to sign the calls with.
+    #[error("cannot sign the calls")]
+    Credential(#[from] tidegate_credential::Error),
     /// Goose refused its configuration, or failed.
     #[error("goose could not carry the users")]
     Goose(#[from] Box<GooseError>),
@@ -87,6 +94,8 @@ pub(crate) enum Phase {
 /// Carries a plan out.
 pub async fn run(plan: Plan) -> Result<Report, Error> {
     let run = Arc::new(Run::new(plan)?);
+    // Before anybody comes in: a run without a credential would measure refusals.
+    run.client.ready().await?;
     let began = Timestamp::now();
     let progress = tokio::spawn(progress::show(run.clone()));
     let conductor = tokio::spawn(conduct(run.clone()));
@@ -164,8 +173,9 @@ impl Run {
             let due: Arrivals = Box::new(arrivals.take_while(move |due| *due < end));
             Mutex::new(Tickets { due: due.peekable(), taken: 0 })
         });
+        let signer = plan.credential.as_ref().map(Signer::new).transpose()?;
         Ok(Self {
-            client: Client::new(plan.target.clone(), plan.prices.clone())?,
+            client: Client::new(plan.target.clone(), signer, plan.prices.clone())?,
             tickets,
             phase: watch::Sender::new(Phase::Hatching),
             users_in: watch::Sender::new(0),
@@ -342,6 +352,7 @@ mod tests {
             seed: 1,
             records: None,
             prices: Arc::default(),
+            credential: None,
         }
     }
 

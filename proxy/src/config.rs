@@ -394,13 +394,13 @@ pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigErr
     serde_saphyr::from_str(text).map_err(|error| explain(&error))
 }
 
-/// The reader's own words (with line and column), and the nearest key where one is unknown.
+/// The reader's own words (with line and column), and the nearest key where one is unknown. The
+/// lines themselves are not shown: a key may stand in one of them.
 fn explain(error: &serde_saphyr::Error) -> ConfigError {
     let text = error.to_string();
-    let message = text.strip_prefix("error: ").unwrap_or(&text);
+    let message = text.strip_prefix("error: ").unwrap_or(&text).lines().next().unwrap_or_default();
     let hint = unknown_key(message).map_or_else(String::new, |(key, known)| nearest(key, known));
-    let (first, rest) = message.split_once('\n').unwrap_or((message, ""));
-    ConfigError::new(format!("{first}{hint}\n{rest}").trim_end().to_owned())
+    ConfigError::new(format!("{message}{hint}"))
 }
 
 /// The key that nobody knows, and those that are known, from: unknown field `a`, expected one of b, c

@@ -4,6 +4,7 @@ mod attacks;
 mod balance;
 mod breaker;
 mod corpus;
+mod credential_faults;
 mod credentials;
 #[cfg(feature = "loadgen")]
 mod demo;
@@ -17,6 +18,8 @@ mod http2;
 mod include_usage;
 mod jobs;
 mod limit;
+#[cfg(feature = "loadgen")]
+mod load;
 mod messages;
 mod pressure;
 mod prices;

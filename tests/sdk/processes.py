@@ -1,6 +1,7 @@
 """The programs under test and beside it, each a process that is gone with its `with`."""
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -8,6 +9,9 @@ import threading
 import time
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
+
+import canary
 
 # Longer than anything here takes, on a machine that does something else besides.
 PATIENCE_S = 20
@@ -45,6 +49,8 @@ class Process:
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self._lines = []
+        # What its `Sidecar` is, where it is one.
+        self.sidecar = None
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -67,6 +73,11 @@ class Process:
 
         return eventually(look, f"{pattern!r} in:\n{self.said}").group(1)
 
+    def wait(self):
+        """Waits until the program has ended by itself, and well."""
+        assert self._process.wait(PATIENCE_S) == 0, self.said
+        self._reader.join()
+
     def stop(self, kill=False):
         """Ends the program and waits until everything it said is here."""
         if self._process.poll() is None:
@@ -81,11 +92,23 @@ class Process:
 
 @contextmanager
 def running(command, env=None):
-    process = Process([str(part) for part in command], env)
+    """A program until the end of the `with`; then all that it has said and written is searched for secrets."""
+    command = [str(part) for part in command]
+    name = Path(command[0]).name
+    if name == "tidegate":
+        env = canary.ENVIRONMENT | dict(os.environ if env is None else env)
+    process = Process(command, env)
     try:
         yield process
+        if process.sidecar:
+            canary.search("the admin address of a sidecar", process.sidecar.told())
     finally:
         process.stop(kill=True)
+    canary.search(f"what {name} said", process.said)
+    if name == "tidegate":
+        canary.search("the command line of tidegate", " ".join(command))
+    if process.sidecar:
+        canary.search("the records of a sidecar", process.sidecar.written())
 
 
 class Sidecar:
@@ -97,6 +120,21 @@ class Sidecar:
         self.admin = "http://" + process.says(r"admin on (127\.0\.0\.1:\d+)")
         self._records = records
         self._expected = 0
+        process.sidecar = self
+
+    def told(self):
+        """All that its admin address says, if it still runs."""
+        said = []
+        for path in ("/metrics", "/", "/readyz", "/config"):
+            try:
+                said.append(get(self.admin + path))
+            except OSError as error:
+                said.append(str(error))
+        return "".join(said)
+
+    def written(self):
+        """The records as they stand in their file."""
+        return self._records.read_text() if self._records.exists() else ""
 
     def records(self, count):
         """The records, once there are so many; more are an error."""

@@ -7,7 +7,7 @@ MESSAGES = [{"role": "user", "content": "Why does the tide rise twice a day?"}]
 
 
 def of_anthropic(url):
-    return anthropic.Anthropic(base_url=url, api_key="sk-test", max_retries=0)
+    return anthropic.Anthropic(base_url=url, api_key="sk-tidecanary", max_retries=0)
 
 
 def on_vertex(url):
@@ -16,7 +16,7 @@ def on_vertex(url):
         base_url=f"{url}/v1",
         region="us-east5",
         project_id="tides",
-        access_token="test",
+        access_token="tidecanary",
         max_retries=0,
     )
 
@@ -26,7 +26,7 @@ def on_bedrock(url):
         base_url=url,
         aws_region="us-east-1",
         aws_access_key="test",
-        aws_secret_key="test",
+        aws_secret_key="tidecanary",
         max_retries=0,
     )
 

@@ -39,7 +39,7 @@ def client(sidecar):
         region_name="us-east-1",
         endpoint_url=sidecar.url,
         aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_secret_access_key="tidecanary",
     )
 
 

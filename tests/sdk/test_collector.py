@@ -47,7 +47,7 @@ def spans(said):
 
 
 def call(sidecar, count, **more):
-    client = openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-test", max_retries=0)
+    client = openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-tidecanary", max_retries=0)
     for _ in range(count):
         client.chat.completions.create(
             model="gpt-4o-mini", messages=[{"role": "user", "content": "Why?"}], **more

@@ -77,7 +77,7 @@ def bedrock(sidecar):
         region_name="us-east-1",
         endpoint_url=sidecar.url,
         aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_secret_access_key="tidecanary",
         aws_session_token="callers-own",
     )
 
@@ -120,7 +120,7 @@ def test_boto3_is_signed_anew(signing, upstream, model, token):
 def test_the_anthropic_client_is_signed_anew(signing, upstream):
     with signing({"aws": {"region": "us-east-1"}}, **ENV) as sidecar:
         client = anthropic.AnthropicBedrock(
-            aws_access_key="test", aws_secret_key="test", aws_region="us-east-1", base_url=sidecar.url
+            aws_access_key="test", aws_secret_key="tidecanary", aws_region="us-east-1", base_url=sidecar.url
         )
         asked = {"model": CLAUDE, "max_tokens": 50, "messages": [{"role": "user", "content": "Why?"}]}
         assert client.messages.create(**asked).content
@@ -236,6 +236,23 @@ def outage_and_back(sidecar, cloud):
 def get_metrics(sidecar):
     with urllib.request.urlopen(f"{sidecar.admin}/metrics", timeout=20) as answer:
         return answer.read().decode()
+
+
+@pytest.mark.parametrize("path", ["", "/a%20prefix"])
+def test_a_load_test_is_signed_as_a_sidecar_would(upstream, tmp_path, path):
+    (tmp_path / "credential.yaml").write_text("aws: { region: us-east-1 }")
+    (tmp_path / "mix.yaml").write_text("[{ call: bedrock/converse, model: 'us.amazon.nova-pro-v1:0' }]")
+    report = tmp_path / "report.json"
+    command = [TIDEGATE, "load", "--target", upstream.url + path, "--users", "3", "--duration", "1s"]
+    command += ["--credential", tmp_path / "credential.yaml", "--mix", tmp_path / "mix.yaml", "--json", report]
+    with running(command, ENV | {"AWS_SESSION_TOKEN": "session-ENV/+="}) as process:
+        process.wait()
+        for secret in SECRETS:
+            assert secret not in process.said + report.read_text()
+    assert len(upstream.requests) > 3
+    for request in upstream.requests:
+        assert request[1].startswith(path + "/model/")
+        assert signed_with(request, {"AKIDENV": ("secret-ENV/+", "session-ENV/+=")}) == "AKIDENV"
 
 
 # === Google ===

@@ -10,7 +10,7 @@ PROMPT = "Why does the tide rise twice a day?"
 
 
 def of_gemini(url):
-    return genai.Client(api_key="test", http_options=types.HttpOptions(base_url=url))
+    return genai.Client(api_key="tidecanary", http_options=types.HttpOptions(base_url=url))
 
 
 def on_vertex(url):
@@ -19,7 +19,7 @@ def on_vertex(url):
         vertexai=True,
         project="tides",
         location="us-central1",
-        credentials=Credentials(token="test"),
+        credentials=Credentials(token="tidecanary"),
         http_options=types.HttpOptions(base_url=url),
     )
 
@@ -156,7 +156,7 @@ def test_a_lost_path_is_refused_with_the_way_out(base, sidecar, monkeypatch):
     monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", sidecar.url + base)
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "tides")
     monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "us-central1")
-    client = genai.Client(vertexai=True, credentials=Credentials(token="test"))
+    client = genai.Client(vertexai=True, credentials=Credentials(token="tidecanary"))
 
     with pytest.raises(errors.ClientError) as raised:
         client.models.generate_content(model=MODEL, contents=PROMPT)
@@ -171,7 +171,7 @@ def test_a_lost_path_is_refused_with_the_way_out(base, sidecar, monkeypatch):
 
 def test_with_an_api_key_the_path_is_kept(sidecar, monkeypatch):
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"{sidecar.url}/gemini")
-    monkeypatch.setenv("GOOGLE_API_KEY", "test")
+    monkeypatch.setenv("GOOGLE_API_KEY", "tidecanary")
     client = genai.Client()
     answer = client.models.generate_content(model=MODEL, contents=PROMPT)
 

@@ -12,7 +12,7 @@ RESPONSES = {"provider": "openai", "finish": ["completed"]}
 @pytest.fixture
 def client(sidecar):
     # One try only: a call made again would be a second record.
-    return openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-test", max_retries=0)
+    return openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-tidecanary", max_retries=0)
 
 
 def test_chat(client, sidecar):
@@ -84,10 +84,10 @@ def elsewhere(request, sidecar):
     """The same SDK against others who speak like OpenAI: client, model and provider."""
     if request.param == "azure":
         place = {"azure_endpoint": sidecar.url, "api_version": "2024-10-21"}
-        client = openai.AzureOpenAI(**place, api_key="test", max_retries=0)
+        client = openai.AzureOpenAI(**place, api_key="tidecanary", max_retries=0)
         return client, MODEL, "azure.ai.openai"
     base = f"{sidecar.url}/v1/projects/tides/locations/us-central1/endpoints/openapi"
-    client = openai.OpenAI(base_url=base, api_key="test", max_retries=0)
+    client = openai.OpenAI(base_url=base, api_key="tidecanary", max_retries=0)
     return client, "google/gemini-2.5-flash", "gcp.vertex_ai"
 
 

@@ -16,7 +16,7 @@ CALLS = 5
 @pytest.fixture
 def called(sidecar):
     """A sidecar that has passed on so many calls."""
-    client = openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-test", max_retries=0)
+    client = openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-tidecanary", max_retries=0)
     for _ in range(CALLS):
         client.chat.completions.create(
             model="gpt-4o-mini", messages=[{"role": "user", "content": "Why?"}]

@@ -12,13 +12,13 @@ FAULT = {"x-sim-fault": "503"}
 
 
 def by_openai(url):
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="sk-test", max_retries=1)
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="sk-tidecanary", max_retries=1)
     with pytest.raises(openai.InternalServerError):
         client.chat.completions.create(model="m", messages=MESSAGES, extra_headers=FAULT)
 
 
 def by_anthropic(url):
-    client = anthropic.Anthropic(base_url=url, api_key="sk-test", max_retries=1)
+    client = anthropic.Anthropic(base_url=url, api_key="sk-tidecanary", max_retries=1)
     asked = {"model": "m", "max_tokens": 5, "messages": MESSAGES}
     with pytest.raises(anthropic.InternalServerError):
         client.messages.create(**asked, extra_headers=FAULT)
@@ -30,7 +30,7 @@ def by_boto3(url):
         region_name="us-east-1",
         endpoint_url=url,
         aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_secret_access_key="tidecanary",
         config=Config(retries={"mode": "standard", "total_max_attempts": 2}),
     )
 

@@ -164,7 +164,7 @@ def test_many_sessions_at_once(live):
 
 
 def test_openai_realtime(live):
-    client = openai.OpenAI(base_url=f"{live.url}/v1", api_key="sk-test", max_retries=0)
+    client = openai.OpenAI(base_url=f"{live.url}/v1", api_key="sk-tidecanary", max_retries=0)
     with client.realtime.connect(model="gpt-realtime") as connection:
         assert connection.recv().type == "session.created"
 

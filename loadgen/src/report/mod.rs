@@ -193,6 +193,10 @@ fn fault_of_ours(run: &Run, recorder: &Recorder, generator: &Generator) -> Optio
     if recorder.total.calls() == 0 {
         return Some("no call was made".to_owned());
     }
+    let is_unsigned = |fault: &Fault| fault.kind.starts_with("credential_");
+    if !recorder.answered && recorder.errors.keys().all(is_unsigned) {
+        return Some("no call could be signed".to_owned());
+    }
     if !recorder.answered {
         return Some(format!("{} never answered", run.plan.target.as_str()));
     }

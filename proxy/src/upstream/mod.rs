@@ -191,7 +191,12 @@ impl Upstream {
         let mut hold = signing.hold();
         let signed = signing.sign(&mut call, &pool.origin, &mut hold).await?;
         let own = std::mem::replace(&mut call.head, signed);
-        self.carry(pool, call).await.map_err(|mut failure| {
+        let notes = call.notes.clone();
+        let carried = self.carry(pool, call).await;
+        if let Ok(reply) = &carried {
+            signing.answered(&reply.head, &notes);
+        }
+        carried.map_err(|mut failure| {
             if let Some(call) = &mut failure.unsent {
                 call.head = own;
             }

@@ -17,14 +17,16 @@ use super::Origin;
 use crate::call::{Call, RequestBody};
 use crate::config::{LimitsConfig, TimeoutsConfig};
 use crate::error::Error;
-use crate::exchange::Wait;
-use crate::head::{Fields, RequestHead, Target};
+use crate::exchange::{Notes, Wait};
+use crate::head::{Fields, RequestHead, ResponseHead, Target};
 use crate::hold::Hold;
 use crate::http1::hop::HopByHop;
 use crate::http1::write::is_ours;
 
 /// The warning in the record of a call whose trailers could not be signed, and did not go on.
 const TRAILERS_LEFT_OUT: &str = "trailers_left_out";
+/// The warning in the record of a call whose answer showed that our clock is wrong.
+const CLOCK_CORRECTED: &str = "clock_corrected";
 /// What is set aside for a body before any of it has come.
 const FIRST_BYTES: u64 = 64 << 10;
 
@@ -54,6 +56,19 @@ impl Signing {
             limits: (limits.signed_body.as_u64(), limits.signed_bodies.as_u64()),
             body_idle: timeouts.request_body_idle.0,
             held: held.clone(),
+        }
+    }
+
+    /// Takes in how a call that was signed was answered.
+    pub(crate) fn answered(&self, head: &ResponseHead, notes: &Notes) {
+        let field = |name: &str| std::str::from_utf8(head.fields.get(name)?).ok();
+        if let Some(offset_s) = self.credential.answered(head.status, field) {
+            tracing::warn!(
+                upstream = %self.upstream,
+                offset_s,
+                "signature refused for its time: our clock is wrong, the upstream's is used from now on"
+            );
+            notes.record(|record| record.warnings.push(CLOCK_CORRECTED.into()));
         }
     }
 

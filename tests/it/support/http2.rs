@@ -15,6 +15,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::canary::{CALLERS_FIELDS, OF_CALLER};
+
 /// A body of any kind.
 pub(crate) type Body = BoxBody<Bytes, BoxError>;
 
@@ -65,7 +67,11 @@ pub(crate) async fn http2_caller(address: SocketAddr) -> Http2Caller {
 /// A call to this path.
 pub(crate) fn http2_post(path: &str, body: Body) -> Request<Body> {
     let uri = format!("http://api.example{path}");
-    Request::post(uri).header("content-type", "application/json").body(body).expect("a request")
+    let request = Request::post(uri).header("content-type", "application/json");
+    let with_keys = CALLERS_FIELDS.into_iter().fold(request, |request, (name, before)| {
+        request.header(name.to_ascii_lowercase(), format!("{before}{OF_CALLER}"))
+    });
+    with_keys.body(body).expect("a request")
 }
 
 /// Reads a body to its end.

@@ -1,17 +1,26 @@
 //! Requests and answers that many tests use.
 
+use super::canary::{CALLERS_QUERY, callers_fields};
+
+const CHAT: &str = "/v1/chat/completions";
+
 /// A chat call that asks for a stream, by the OpenAI interface.
 pub(crate) fn stream_call() -> String {
-    post("/v1/chat/completions", r#"{"model":"gpt-4o","stream":true}"#)
+    post(&format!("{CHAT}?{CALLERS_QUERY}"), r#"{"model":"gpt-4o","stream":true}"#)
 }
 
 /// A chat call that asks for one answer.
 pub(crate) fn call() -> String {
-    post("/v1/chat/completions", r#"{"model":"gpt-4o"}"#)
+    post(&format!("{CHAT}?{CALLERS_QUERY}"), r#"{"model":"gpt-4o"}"#)
 }
 
-/// A request with a body.
+/// A request with a body, and with a caller's key wherever one may stand.
 pub(crate) fn post(path: &str, body: &str) -> String {
+    bare_post(path, body).replacen("\r\n", &format!("\r\n{}", callers_fields()), 1)
+}
+
+/// A request with a body and without a key.
+pub(crate) fn bare_post(path: &str, body: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: api.example\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()

@@ -1,6 +1,7 @@
 //! What the tests stand on: the program as a process, an upstream that does as told, and a caller
 //! that writes its own bytes.
 
+pub(crate) mod canary;
 mod folder;
 #[path = "../../support/grpc_messages.rs"]
 mod grpc_messages;

@@ -1,19 +1,19 @@
 //! The sidecar as a process of its own, as a user would run it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::wire::{Message, Wire};
-use super::{Certificate, Folder, STOP, Upstream, wait_until};
+use super::{Certificate, Folder, STOP, Upstream, canary, wait_until};
 
 /// A sidecar about to be started.
 pub(crate) struct Launch {
@@ -28,12 +28,22 @@ pub(crate) struct Sidecar {
     child: Child,
     folder: Folder,
     log: Arc<Mutex<String>>,
+    /// What its admin address has said.
+    answers: Mutex<Vec<u8>>,
+    /// Reads its log.
+    reader: Option<JoinHandle<()>>,
 }
 
-/// The program, with nothing in its environment that the test did not put there.
+/// How long the admin address may take for what is only searched.
+const BRIEF: Duration = Duration::from_secs(2);
+/// What the admin address says to whoever asks.
+const ADMIN: [&str; 4] = ["/metrics", "/", "/readyz", "/config"];
+
+/// The program, with nothing in its environment that the test did not put there, but for secrets
+/// that it must not show.
 pub(crate) fn tidegate<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.args(arguments).env_clear();
+    command.args(arguments).env_clear().envs(canary::ENVIRONMENT);
     command
 }
 
@@ -90,7 +100,7 @@ impl Launch {
             .spawn()
             .expect("the program is built");
         let log = Arc::new(Mutex::new(String::new()));
-        let lines = follow(&mut child, log.clone());
+        let (lines, reader) = follow(&mut child, log.clone());
         let address = |what: &str| loop {
             let line = lines
                 .recv_timeout(STOP)
@@ -100,15 +110,16 @@ impl Launch {
             }
         };
         let (address, admin) = (address("listening on "), address("admin on "));
-        Sidecar { address, admin, child, folder: self.folder, log }
+        let answers = Mutex::default();
+        Sidecar { address, admin, child, folder: self.folder, log, answers, reader: Some(reader) }
     }
 }
 
 /// Reads what a process logs, line by line, to its end.
-fn follow(child: &mut Child, log: Arc<Mutex<String>>) -> Receiver<String> {
+fn follow(child: &mut Child, log: Arc<Mutex<String>>) -> (Receiver<String>, JoinHandle<()>) {
     let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
     let (sender, lines) = channel();
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
             let mut log = log.lock().expect("nobody panics with it");
             log.push_str(&line);
@@ -117,7 +128,7 @@ fn follow(child: &mut Child, log: Arc<Mutex<String>>) -> Receiver<String> {
             let _ = sender.send(line);
         }
     });
-    lines
+    (lines, reader)
 }
 
 // === impl Sidecar ===
@@ -147,7 +158,36 @@ impl Sidecar {
     pub(crate) fn ask(&self, path: &str) -> Message {
         let mut wire = Wire::to(self.admin);
         wire.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
-        wire.response_to("GET")
+        let answer = wire.response_to("GET");
+        self.answers.lock().expect("nobody panics with it").extend_from_slice(&answer.body);
+        answer
+    }
+
+    /// Searches all that it has said and written for what was planted.
+    fn search(&self) {
+        let mut search = canary::Search::default();
+        search.output("the log of a sidecar", self.log().as_bytes());
+        let answers = self.answers.lock().expect("nobody panics with it");
+        search.output("the admin address of a sidecar", &answers);
+        for name in ["records.jsonl", "records.jsonl.1"] {
+            if let Ok(records) = fs::read(self.folder.file(name)) {
+                search.output("the records of a sidecar", &records);
+            }
+        }
+    }
+
+    /// Asks for all that the admin address tells, where there still is one.
+    fn ask_for_all(&self) {
+        for path in ADMIN {
+            let Ok(tcp) = TcpStream::connect_timeout(&self.admin, BRIEF) else { return };
+            let is_set = tcp.set_read_timeout(Some(BRIEF)).and(tcp.set_write_timeout(Some(BRIEF)));
+            let asked = (&tcp).write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes());
+            let mut answer = Vec::new();
+            if is_set.and(asked).and_then(|()| (&tcp).read_to_end(&mut answer)).is_err() {
+                return;
+            }
+            self.answers.lock().expect("nobody panics with it").append(&mut answer);
+        }
     }
 
     /// The sum of all series of a metric.
@@ -187,13 +227,9 @@ impl Sidecar {
         self.log.lock().expect("nobody panics with it").clone()
     }
 
-    /// Its command line, as all on the machine may read it.
-    pub(crate) fn command_line(&self) -> Vec<u8> {
-        fs::read(format!("/proc/{}/cmdline", self.child.id())).expect("it runs")
-    }
-
     /// Ends it once no call is open; all that it has logged in its life.
     pub(crate) fn finish_log(mut self) -> String {
+        self.ask_for_all();
         self.signal("INT");
         assert!(self.wait().success(), "{}", self.log());
         self.log()
@@ -236,6 +272,7 @@ impl Sidecar {
 
     /// Ends it once no call is open; all records that it has written in its life.
     pub(crate) fn finish(mut self) -> Vec<Value> {
+        self.ask_for_all();
         self.signal("INT");
         let status = self.wait();
         assert!(status.success(), "{status}: {}", self.log());
@@ -253,8 +290,21 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
+        if !thread::panicking() {
+            self.ask_for_all();
+            let line = fs::read(format!("/proc/{}/cmdline", self.child.id()));
+            let mut search = canary::Search::default();
+            search.output("the command line of a sidecar", &line.unwrap_or_default());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The log ends with the process, but its reader may not be through with it.
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        if !thread::panicking() {
+            self.search();
+        }
     }
 }
 

@@ -8,7 +8,7 @@ const ASKED = {
   messages: [{ role: "user", content: "Why does the tide rise twice a day?" }],
 };
 
-const client = (url) => new Anthropic({ baseURL: url, apiKey: "sk-test", maxRetries: 0 });
+const client = (url) => new Anthropic({ baseURL: url, apiKey: "sk-tidecanary", maxRetries: 0 });
 
 const told = (answer) => ({
   text: answer.content[0].text,

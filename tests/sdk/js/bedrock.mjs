@@ -26,7 +26,7 @@ const client = (url, maxAttempts = 1) =>
   new BedrockRuntimeClient({
     endpoint: url,
     region: "us-east-1",
-    credentials: { accessKeyId: "test", secretAccessKey: "test" },
+    credentials: { accessKeyId: "test", secretAccessKey: "tidecanary" },
     maxAttempts,
   });
 

@@ -5,12 +5,12 @@ import { OAuth2Client } from "google-auth-library";
 
 const ASKED = { model: "gemini-2.5-flash", contents: "Why does the tide rise twice a day?" };
 
-const gemini = (url) => new GoogleGenAI({ apiKey: "test", httpOptions: { baseUrl: url } });
+const gemini = (url) => new GoogleGenAI({ apiKey: "tidecanary", httpOptions: { baseUrl: url } });
 
 function vertex(url) {
   // A token is given, so that none is asked for anywhere.
   const authClient = new OAuth2Client();
-  authClient.setCredentials({ access_token: "test" });
+  authClient.setCredentials({ access_token: "tidecanary" });
   return new GoogleGenAI({
     vertexai: true,
     project: "tides",

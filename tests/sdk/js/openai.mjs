@@ -6,9 +6,9 @@ const MODEL = "gpt-4o-mini";
 const PROMPT = "Why does the tide rise twice a day?";
 const MESSAGES = [{ role: "user", content: PROMPT }];
 
-const client = (url) => new OpenAI({ baseURL: `${url}/v1`, apiKey: "sk-test", maxRetries: 0 });
+const client = (url) => new OpenAI({ baseURL: `${url}/v1`, apiKey: "sk-tidecanary", maxRetries: 0 });
 const azure = (url) =>
-  new AzureOpenAI({ endpoint: url, apiKey: "test", apiVersion: "2024-10-21", maxRetries: 0 });
+  new AzureOpenAI({ endpoint: url, apiKey: "tidecanary", apiVersion: "2024-10-21", maxRetries: 0 });
 
 async function chat(client) {
   const answer = await client.chat.completions.create({ model: MODEL, messages: MESSAGES });
@@ -67,7 +67,7 @@ export const cases = {
 
   // Tries twice, and fails each time, as the simulator is told.
   async tries_again(url) {
-    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "sk-test", maxRetries: 1 });
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "sk-tidecanary", maxRetries: 1 });
     const told = { headers: { "x-sim-fault": "503" } };
     const asked = { model: MODEL, messages: MESSAGES };
     return client.chat.completions.create(asked, told).catch((error) => error.status);
