@@ -1,6 +1,6 @@
 //! The servers behind us: where they are, and the connections to them, which are ours to govern.
 
-mod connect;
+pub(crate) mod connect;
 mod http1;
 mod http2;
 mod line;
