@@ -26,7 +26,7 @@ pub(super) fn block(examination: &Examination) -> String {
 
 /// How all of it is, in one line.
 pub(super) fn summary(all: &[Examination]) -> String {
-    let count = all.iter().filter(|examination| examination.upstream != "environment").count();
+    let count = all.iter().filter(|examination| !examination.is_environment()).count();
     let upstreams = if count == 1 { "1 upstream".to_owned() } else { format!("{count} upstreams") };
     let failed: Vec<_> = all.iter().filter(|examination| !examination.ok).map(faults).collect();
     match failed.is_empty() {
@@ -37,6 +37,9 @@ pub(super) fn summary(all: &[Examination]) -> String {
 
 /// `bedrock (credential, call)`
 fn faults(examination: &Examination) -> String {
+    if examination.is_environment() {
+        return examination.upstream.clone();
+    }
     let mut hops: Vec<_> =
         examination.hops.iter().filter(|hop| is_failed(hop)).map(|h| h.hop).collect();
     hops.dedup();
@@ -46,7 +49,7 @@ fn faults(examination: &Examination) -> String {
 /// All of it as one document.
 pub(super) fn document(all: &[Examination]) -> anyhow::Result<String> {
     let (environment, upstreams): (Vec<_>, Vec<_>) =
-        all.iter().partition(|examination| examination.upstream == "environment");
+        all.iter().partition(|examination| examination.is_environment());
     let environment: Vec<&Hop> = environment.iter().flat_map(|found| &found.hops).collect();
     let faults = all.iter().flat_map(|examination| &examination.hops);
     let document = json!({

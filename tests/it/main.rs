@@ -5,6 +5,7 @@ mod corpus;
 mod credentials;
 #[cfg(feature = "loadgen")]
 mod demo;
+mod doctor;
 mod drain;
 mod endings;
 mod failures;

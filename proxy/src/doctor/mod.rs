@@ -259,6 +259,11 @@ fn written(upstream: &UpstreamConfig) -> String {
 // === impl Examination ===
 
 impl Examination {
+    /// Whether it is of what all upstreams share, rather than of one of them.
+    pub fn is_environment(&self) -> bool {
+        self.url.is_empty()
+    }
+
     fn new(upstream: &str, url: String, hops: Vec<Hop>) -> Self {
         let ok = hops.iter().all(|hop| hop.status != Status::Failed);
         Self { upstream: upstream.to_owned(), url, ok, hops }
