@@ -149,7 +149,7 @@ fn a_connection_that_fails_is_told_at_its_hop() {
     let nobody = format!("http://{}", nowhere());
     Patient::at(&nobody, "").examine().fails("connect", "refused", "nobody listens");
     let unknown = Patient::at("http://nobody.invalid", "").examine();
-    unknown.fails("dns", "nobody.invalid", "see");
+    unknown.fails("dns", "nobody.invalid", "name");
     assert_eq!(unknown.hops("connect").len(), 0);
     unknown.is("call", "skipped", "no connection", "");
 }
@@ -161,13 +161,18 @@ async fn a_certificate_that_cannot_be_trusted_is_told_with_its_reason() {
         serve(Speaks::Tls(good.server(&["h2"])), list).await.port(),
         serve(Speaks::Tls(expired.server(&["h2"])), list).await.port(),
     ];
+    let other = Certificate::new();
     for (host, port, trusted, finding, advice) in [
-        ("localhost", good_port, &Certificate::new(), "not trusted here", "SSL_CERT_FILE"),
-        ("other.test", good_port, &good, "is for localhost, not for other.test", "`address`"),
-        ("localhost", expired_port, &expired, "has expired, on 2020-01-02", "clock"),
+        ("localhost", good_port, None, "not trusted here", "SSL_CERT_FILE"),
+        ("localhost", good_port, Some(&other), "of another key", "SSL_CERT_FILE"),
+        ("other.test", good_port, Some(&good), "is for localhost, not for other.test", "`address`"),
+        ("localhost", expired_port, Some(&expired), "has expired, on 2020-01-02", "clock"),
     ] {
-        let url = format!("https://{host}:{port}");
-        let patient = Patient::at(&url, ", address: 127.0.0.1").trusting(trusted);
+        let patient = Patient::at(&format!("https://{host}:{port}"), ", address: 127.0.0.1");
+        let patient = match trusted {
+            Some(certificate) => patient.trusting(certificate),
+            None => patient,
+        };
         patient.examine().fails("tls", finding, advice);
     }
     let plain = Upstream::answering(answer(MODELS));

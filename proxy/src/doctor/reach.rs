@@ -285,8 +285,8 @@ fn untrusted(error: &Error, origin: &Origin) -> (String, String) {
                 ("the certificate has been revoked".to_owned(), "renew the server's certificate")
             }
             CertificateError::BadSignature => (
-                "the certificate is not signed by whom it names".to_owned(),
-                "somebody on the way answers in the server's place, or its certificates are mixed up",
+                "the certificate is signed by an authority of a name that is trusted here, but of another key".to_owned(),
+                "the authority has a new key: mount its certificate of today, and name it in SSL_CERT_FILE",
             ),
             _ => (
                 "the certificate cannot be used".to_owned(),
