@@ -8,6 +8,7 @@ use tracing_subscriber::prelude::*;
 mod check;
 #[cfg(feature = "loadgen")]
 mod demo;
+mod doctor;
 mod health;
 #[cfg(feature = "loadgen")]
 mod load;
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     Proxy(proxy::Args),
     Check(check::Args),
+    Doctor(doctor::Args),
     Health(health::Args),
     #[cfg(feature = "loadgen")]
     Sim(sim::Args),
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Proxy(args) => proxy::run(args),
         Command::Check(args) => check::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Health(args) => health::run(args),
         #[cfg(feature = "loadgen")]
         Command::Sim(args) => sim::run(args),

@@ -191,7 +191,7 @@ pub(crate) fn told(error: &dyn std::error::Error) -> String {
 }
 
 /// The client of the SDK, on the same TLS as everything else here.
-fn client() -> SharedHttpClient {
+pub(crate) fn client() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
         .build_https()
@@ -209,7 +209,7 @@ pub(crate) async fn sdk_config(region: Option<&str>, profile: Option<&str>) -> S
     loader.load().await
 }
 
-async fn provider(config: &AwsConfig) -> Result<SharedCredentialsProvider, String> {
+pub(crate) async fn provider(config: &AwsConfig) -> Result<SharedCredentialsProvider, String> {
     let sdk = sdk_config(config.region.as_deref(), config.profile.as_deref()).await;
     let base = match &config.profile {
         Some(profile) => of_profile(profile, sdk.region().cloned()),
@@ -225,7 +225,7 @@ async fn provider(config: &AwsConfig) -> Result<SharedCredentialsProvider, Strin
 }
 
 /// A profile that is named is meant: the SDK's own chain would look at the environment first.
-fn of_profile(profile: &str, region: Option<Region>) -> SharedCredentialsProvider {
+pub(crate) fn of_profile(profile: &str, region: Option<Region>) -> SharedCredentialsProvider {
     let configured = ProviderConfig::default().with_http_client(client()).with_region(region);
     let provider =
         ProfileFileCredentialsProvider::builder().configure(&configured).profile_name(profile);

@@ -4,7 +4,7 @@
 //! Without a file these are the application default credentials
 //! (<https://cloud.google.com/docs/authentication/application-default-credentials>).
 
-mod aws_subject;
+pub(crate) mod aws_subject;
 mod impersonation;
 
 use std::path::PathBuf;
@@ -40,8 +40,7 @@ pub(crate) struct Google {
 
 impl Google {
     pub(crate) fn new(config: &GoogleConfig, background: &Handle) -> Self {
-        let tokens = Tokens { config: config.clone(), origin: None, tag: None };
-        Self { token: Fresh::keep(tokens, background) }
+        Self { token: Fresh::keep(Tokens::new(config), background) }
     }
 
     pub(crate) async fn sign(&self, limit: Duration) -> Result<Signed, Error> {
@@ -54,7 +53,7 @@ impl Google {
 }
 
 /// Where tokens come from.
-struct Tokens {
+pub(crate) struct Tokens {
     config: GoogleConfig,
     origin: Option<Origin>,
     tag: Option<EntityTag>,
@@ -89,6 +88,10 @@ impl Source for Tokens {
 }
 
 impl Tokens {
+    pub(crate) fn new(config: &GoogleConfig) -> Self {
+        Self { config: config.clone(), origin: None, tag: None }
+    }
+
     async fn token(&mut self) -> Result<Fetched<Signed>, String> {
         if self.origin.is_none() {
             self.origin = Some(origin(&self.config).await?);
@@ -138,7 +141,7 @@ async fn origin(config: &GoogleConfig) -> Result<Origin, String> {
     }
 }
 
-async fn read(path: &PathBuf) -> Result<Value, String> {
+pub(crate) async fn read(path: &PathBuf) -> Result<Value, String> {
     let text = tokio::fs::read(path).await;
     let text =
         text.map_err(|error| format!("{} cannot be read: {}", path.display(), error.kind()))?;

@@ -15,7 +15,7 @@ use crate::{Error, Secret};
 /// How often a file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// Longer keys are none.
-const MAX_BYTES: usize = 64 << 10;
+pub(crate) const MAX_BYTES: usize = 64 << 10;
 
 /// A header that carries a key.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ fn from_environment(variable: &str, prefix: &str) -> Result<Secret, Error> {
 }
 
 /// The header's value, or why the text is no key.
-fn key(text: &str, prefix: &str) -> Result<Secret, &'static str> {
+pub(crate) fn key(text: &str, prefix: &str) -> Result<Secret, &'static str> {
     let text = text.trim();
     match text {
         "" => Err("is empty"),

@@ -7,6 +7,7 @@ mod aws;
 mod clock;
 mod config;
 mod error;
+mod examine;
 mod fresh;
 mod google;
 mod guard;
@@ -22,6 +23,7 @@ pub use config::{
     AssumeRoleConfig, AwsConfig, CredentialConfig, GoogleConfig, HeaderConfig, Place,
 };
 pub use error::Error;
+pub use examine::{Examined, Finding, Said, examine};
 pub use fresh::Freshness;
 pub use guard::{Loop, loops};
 pub use secret::Secret;

@@ -213,9 +213,21 @@ impl Default for Config {
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::of_file(path, Self::check_variables)
+    }
+
+    /// The same, whatever the environment lacks: for those who look into just that.
+    pub fn read_without_variables(path: &Path) -> Result<Self, ConfigError> {
+        Self::of_file(path, |_, _| Ok(()))
+    }
+
+    fn of_file(
+        path: &Path,
+        check: impl FnOnce(&Self, &str) -> Result<(), ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let mut config = within_file(path, |text| {
             let config = Self::parse(text)?;
-            config.check_variables(text)?;
+            check(&config, text)?;
             Ok(config)
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod doctor;
 pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -8,6 +8,7 @@ mod credential_faults;
 mod credentials;
 #[cfg(feature = "loadgen")]
 mod demo;
+mod doctor;
 mod drain;
 mod endings;
 mod failures;

@@ -26,7 +26,7 @@ const VERIFICATION_URL: &str =
 const TARGET: &str = "x-goog-cloud-target-resource";
 
 /// Whether an external account's subject is an identity at AWS.
-pub(super) fn is_aws(source: &Value) -> bool {
+pub(crate) fn is_aws(source: &Value) -> bool {
     let environment = source["credential_source"]["environment_id"].as_str();
     environment.is_some_and(|id| id.starts_with("aws"))
 }

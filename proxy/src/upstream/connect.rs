@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::client::TlsStream;
 
 use super::spec::Origin;
 use crate::error::Error;
@@ -90,12 +91,10 @@ async fn dial(
             http2: origin.http2 && speak == Speak::Any,
         });
     }
-    let no_tls = |source| Error::Tls { upstream: upstream.clone(), source };
-    let name = ServerName::try_from(origin.host.trim_matches(['[', ']']).to_owned())
-        .map_err(|error| no_tls(error.into()))?;
-    let connector = tokio_rustls::TlsConnector::from(client_config(speak));
-    let tls = timed(notes, Wait::Tls, connector.connect(name, tcp)).await;
-    let tls = tls.map_err(|error| no_tls(error.into()))?;
+    let tls = timed(notes, Wait::Tls, handshake(origin, speak, tcp)).await;
+    let no_tls =
+        |error: std::io::Error| Error::Tls { upstream: upstream.clone(), source: error.into() };
+    let tls = tls.map_err(no_tls)?;
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     if origin.needs_http2 && !http2 {
         return Err(Error::NoHttp2 { upstream: upstream.clone() });
@@ -103,13 +102,14 @@ async fn dial(
     Ok(Connected { stream: Stream::Tls(Box::new(tls)), http2 })
 }
 
-async fn resolve(origin: &Origin) -> std::io::Result<Vec<SocketAddr>> {
+/// The addresses of its name.
+pub(crate) async fn resolve(origin: &Origin) -> std::io::Result<Vec<SocketAddr>> {
     let (host, port) = (origin.dial.0.as_str(), origin.dial.1);
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
 /// Tries the addresses in turn; the last error counts.
-async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+pub(crate) async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "name has no address");
     for address in addresses {
         match TcpStream::connect(address).await {
@@ -118,6 +118,18 @@ async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// TLS on a connection, with the name that the server must show.
+pub(crate) async fn handshake(
+    origin: &Origin,
+    speak: Speak,
+    tcp: TcpStream,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(origin.host.trim_matches(['[', ']']).to_owned())
+        .map_err(std::io::Error::other)?;
+    let connector = tokio_rustls::TlsConnector::from(client_config(speak));
+    connector.connect(name, tcp).await
 }
 
 async fn timed<T>(notes: &impl NoteWait, wait: Wait, work: impl Future<Output = T>) -> T {

@@ -2,7 +2,7 @@
 
 mod address;
 mod balance;
-mod connect;
+pub(crate) mod connect;
 mod health;
 mod http1;
 mod http2;

@@ -137,6 +137,11 @@ impl Spec {
         self.urls.iter().any(|url| url.authority.host.contains(LOCATION))
     }
 
+    /// The locations that it is called at, where they are listed.
+    pub(crate) fn locations(&self) -> &[String] {
+        &self.locations
+    }
+
     /// Whether calls may name this location. Where none is listed, any name will do that is one.
     pub(crate) fn allows(&self, location: &str) -> Result<(), Error> {
         let listed = self.locations.iter().any(|known| known == location);

@@ -14,6 +14,17 @@ impl Certificate {
         Self(rcgen::generate_simple_self_signed(names).expect("a certificate is made"))
     }
 
+    /// One whose time was over long ago.
+    pub(crate) fn expired() -> Self {
+        let names = vec!["localhost".to_owned()];
+        let mut params = rcgen::CertificateParams::new(names).expect("a good name");
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        let signing_key = rcgen::KeyPair::generate().expect("a key is made");
+        let cert = params.self_signed(&signing_key).expect("a certificate is made");
+        Self(rcgen::CertifiedKey { cert, signing_key })
+    }
+
     /// What a caller must have to trust it.
     pub(crate) fn pem(&self) -> String {
         self.0.cert.pem()
