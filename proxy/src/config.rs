@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use crate::export::otlp::{Otlp, OtlpConfig};
 pub use crate::layer::include_usage::IncludeUsage;
 
 /// The whole configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where callers connect.
@@ -49,7 +50,7 @@ pub struct Config {
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamConfig {
     /// `https://host[:port]`; `{location}` in it is filled from the call's path.
@@ -73,7 +74,7 @@ pub struct UpstreamConfig {
 }
 
 /// Which calls go to which upstream.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// The name in records and metrics; the upstream's where absent.
@@ -93,7 +94,7 @@ pub struct RouteConfig {
 }
 
 /// What a call must be for a route to take it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatchConfig {
     /// Whose interface it speaks.
@@ -109,7 +110,7 @@ pub struct MatchConfig {
 }
 
 /// How long things may take.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsConfig {
     /// From a request's first byte to the end of its head.
@@ -133,7 +134,7 @@ pub struct TimeoutsConfig {
 }
 
 /// How much there may be of things.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Callers' connections at a time.
@@ -231,6 +232,43 @@ impl Config {
         }];
         self.check()?;
         Ok(self)
+    }
+
+    /// Leaves what only a restart changes as it is in the running configuration, and names the keys
+    /// that ask for something else.
+    pub(crate) fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
+        fn keep<T: Clone + PartialEq>(own: &mut T, running: &T) -> bool {
+            let differs = own != running;
+            own.clone_from(running);
+            differs
+        }
+        let Self { timeouts, limits, .. } = self;
+        let kept = [
+            ("listen", keep(&mut self.listen, &running.listen)),
+            ("admin", keep(&mut self.admin, &running.admin)),
+            ("health", keep(&mut self.health, &running.health)),
+            ("workers", keep(&mut self.workers, &running.workers)),
+            ("records", keep(&mut self.records, &running.records)),
+            ("timeouts.job_idle", keep(&mut timeouts.job_idle, &running.timeouts.job_idle)),
+            ("limits.connections", keep(&mut limits.connections, &running.limits.connections)),
+            ("limits.jobs", keep(&mut limits.jobs, &running.limits.jobs)),
+            ("otlp", keep(&mut self.otlp, &running.otlp)),
+            (
+                "semantic_conventions",
+                keep(&mut self.semantic_conventions, &running.semantic_conventions),
+            ),
+            ("capture_content", keep(&mut self.capture_content, &running.capture_content)),
+        ];
+        kept.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+
+    /// Models and regions that it names, which are label values whatever happens.
+    pub(crate) fn labels(&self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let upstreams = || self.upstreams.values();
+        let models = upstreams().filter_map(|upstream| upstream.model.as_deref());
+        let regions =
+            upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
+        (models.map(Arc::from).collect(), regions.map(|region| region.as_str().into()).collect())
     }
 
     /// Whether the variables are there that this text names.

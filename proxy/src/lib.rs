@@ -18,6 +18,7 @@ mod credentials;
 mod error;
 mod exchange;
 mod executor;
+mod generation;
 mod head;
 mod hold;
 mod http1;
@@ -34,7 +35,9 @@ mod timer;
 mod trace;
 mod tunnel;
 mod upstream;
+mod watch;
 
 pub use config::{Config, ConfigError};
 pub use prices::prices;
 pub use sidecar::{Sidecar, StartError};
+pub use watch::FileWatch;

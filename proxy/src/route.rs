@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
-use crate::config::{Config, MatchConfig};
-use crate::credentials::Credentials;
+use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
+use crate::generation::Generation;
 use crate::head::RequestHead;
-use crate::hold::Held;
 use crate::layer::include_usage::IncludeUsageLayer;
 use crate::stack::{Stack, stack};
 use crate::upstream::{Signing, Spec, Upstream};
@@ -17,8 +16,11 @@ use crate::upstream::{Signing, Spec, Upstream};
 /// The routes of one worker.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    routes: Vec<Route>,
-    upstreams: Vec<Rc<Upstream>>,
+    /// In the order of the configuration.
+    routes: Vec<Rc<Route>>,
+    upstreams: BTreeMap<String, Rc<Upstream>>,
+    /// What they were made of.
+    generation: Arc<Generation>,
 }
 
 /// One route, with the policies of its own.
@@ -57,36 +59,50 @@ pub(crate) enum Pick<'a> {
 
 impl Routes {
     /// The routes and their upstreams, as one worker owns them.
-    pub(crate) fn new(config: &Config, credentials: &Credentials, held: &Held) -> Self {
-        let upstreams: BTreeMap<&str, Rc<Upstream>> = config
+    pub(crate) fn new(generation: Arc<Generation>) -> Self {
+        Self::after(None, generation)
+    }
+
+    /// The routes of the next generation. What it says as the last one did is the same as before,
+    /// with its connections and with all that it knows.
+    pub(crate) fn next(&self, generation: Arc<Generation>) -> Self {
+        Self::after(Some(self), generation)
+    }
+
+    fn after(old: Option<&Self>, generation: Arc<Generation>) -> Self {
+        let config = &generation.config;
+        let old = old.filter(|old| {
+            let old = &old.generation.config;
+            (&old.timeouts, &old.limits) == (&config.timeouts, &config.limits)
+        });
+        let upstreams: BTreeMap<_, _> = config
             .upstreams
             .iter()
             .map(|(name, upstream)| {
-                let spec = Spec::new(name, upstream).expect("the configuration was checked");
-                let (timeouts, limits) = (&config.timeouts, &config.limits);
-                let signing = credentials.of(name).map(|credential| {
-                    let credential = credential.clone();
-                    Signing::new(spec.name.clone(), credential, timeouts, limits, &held.signed)
-                });
-                let upstream = Upstream::new(spec.into(), signing, timeouts, limits);
-                (name.as_str(), Rc::new(upstream))
+                let kept = old.and_then(|old| old.upstream(name, upstream));
+                (name.clone(), kept.unwrap_or_else(|| new_upstream(&generation, name, upstream)))
             })
             .collect();
-        let routes = config.routes.iter().map(|route| {
-            let upstream = &upstreams[route.upstream.as_str()];
-            let (timeouts, limits) = (&config.timeouts, &config.limits);
-            let include_usage =
-                IncludeUsageLayer::new(route.include_usage, timeouts, limits, &held.policies);
-            Route {
-                name: route.name.as_deref().unwrap_or(&route.upstream).into(),
-                upstream: upstream.spec.name.clone(),
-                model: upstream.spec.model.clone(),
-                strip_prefix: route.strip_prefix.clone(),
-                stack: stack(upstream.clone(), include_usage),
-                matches: Match::new(&route.matches),
-            }
-        });
-        Self { routes: routes.collect(), upstreams: upstreams.into_values().collect() }
+        let route = |route: &RouteConfig| {
+            let upstream = &upstreams[&route.upstream];
+            let kept = old.and_then(|old| old.route(route, upstream));
+            kept.unwrap_or_else(|| Rc::new(Route::new(&generation, route, upstream)))
+        };
+        Self { routes: config.routes.iter().map(route).collect(), upstreams, generation }
+    }
+
+    /// The upstream of this name, if this is what it was made of.
+    fn upstream(&self, name: &str, config: &UpstreamConfig) -> Option<Rc<Upstream>> {
+        let is_same = self.generation.config.upstreams.get(name) == Some(config);
+        is_same.then(|| self.upstreams.get(name).cloned()).flatten()
+    }
+
+    /// The route that was made of this, if it leads to this very upstream.
+    fn route(&self, config: &RouteConfig, upstream: &Rc<Upstream>) -> Option<Rc<Route>> {
+        let is_same = self.upstreams.get(&config.upstream).is_some_and(|old| Rc::ptr_eq(old, upstream));
+        let mut made = self.generation.config.routes.iter().zip(&self.routes);
+        let found = made.find(|(old, _)| is_same && *old == config)?;
+        Some(found.1.clone())
     }
 
     /// The first route that takes this call; `model` is `None` while it may still be read.
@@ -114,7 +130,35 @@ impl Routes {
 
     /// Closes upstream connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
-        self.upstreams.iter().for_each(|upstream| upstream.sweep());
+        self.upstreams.values().for_each(|upstream| upstream.sweep());
+    }
+}
+
+fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) -> Rc<Upstream> {
+    let Config { timeouts, limits, .. } = &generation.config;
+    let spec = Spec::new(name, config).expect("the configuration was checked");
+    let signing = generation.credentials.of(name).map(|credential| {
+        let (credential, held) = (credential.clone(), &generation.held.signed);
+        Signing::new(spec.name.clone(), credential, timeouts, limits, held)
+    });
+    Rc::new(Upstream::new(spec.into(), signing, timeouts, limits))
+}
+
+// === impl Route ===
+
+impl Route {
+    fn new(generation: &Generation, config: &RouteConfig, upstream: &Rc<Upstream>) -> Self {
+        let Config { timeouts, limits, .. } = &generation.config;
+        let held = &generation.held.policies;
+        let include_usage = IncludeUsageLayer::new(config.include_usage, timeouts, limits, held);
+        Self {
+            name: config.name.as_deref().unwrap_or(&config.upstream).into(),
+            upstream: upstream.spec.name.clone(),
+            model: upstream.spec.model.clone(),
+            strip_prefix: config.strip_prefix.clone(),
+            stack: stack(upstream.clone(), include_usage),
+            matches: Match::new(&config.matches),
+        }
     }
 }
 

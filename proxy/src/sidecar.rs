@@ -1,5 +1,6 @@
 //! Starts the sidecar, and ends it without losing a call.
 
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,22 +9,22 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tidegate_credential::Loop;
+use tidegate_wire::Prices;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::activity::Activity;
 use crate::admin::{Admin, Readiness, serve_admin, serve_health};
 use crate::config::Config;
-use crate::credentials::{self, Credentials};
+use crate::credentials;
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
-use crate::hold::Held;
+use crate::generation::{self, Generation};
 use crate::jobs::JobLimits;
 use crate::recorder::{self, Recorders};
-use crate::route::Routes;
 use crate::serve::Worker;
 
 /// How long nothing must have come before a sidecar that was told to end believes that all is over.
@@ -32,6 +33,8 @@ const QUIET: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(600);
 /// What the exporters get at the end.
 const FLUSH: Duration = Duration::from_secs(5);
+/// How long a reload waits for its workers.
+const TAKE_UP: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -80,6 +83,15 @@ pub enum StartError {
     Threads(#[from] std::io::Error),
 }
 
+impl From<generation::Error> for StartError {
+    fn from(error: generation::Error) -> Self {
+        match error {
+            generation::Error::Credentials(error) => Self::Credentials(error),
+            generation::Error::Prices(error) => Self::Prices(error),
+        }
+    }
+}
+
 /// A sidecar that serves.
 pub struct Sidecar {
     /// Where callers connect.
@@ -89,6 +101,7 @@ pub struct Sidecar {
     workers: Vec<WorkerThread>,
     recorders: Recorders,
     readiness: Readiness,
+    generations: watch::Sender<Arc<Generation>>,
     stop: watch::Sender<bool>,
 }
 
@@ -100,10 +113,8 @@ struct WorkerThread {
 
 /// What the workers have in common.
 struct Shared {
-    config: Config,
     permits: Arc<Semaphore>,
-    credentials: Arc<Credentials>,
-    held: Held,
+    generations: watch::Receiver<Arc<Generation>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -124,22 +135,16 @@ impl Sidecar {
         let own = [Some(address), Some(admin), health_address];
         refuse_loops(&own.into_iter().flatten().collect::<Vec<_>>())?;
 
-        let credentials = Arc::new(Credentials::start(&config)?);
-        let recorders = recorders(&config)?;
-        for (upstream, credential) in credentials.all() {
-            let credential = credential.clone();
-            recorders.registry().watch_credential(upstream.clone(), move || credential.freshness());
-        }
+        let generation = Generation::first(config)?;
+        let config = &generation.config;
+        let recorders = recorders(config, generation.prices.clone())?;
+        watch_credentials(&recorders, &generation);
         let readiness = Readiness::default();
         administer(&recorders, &readiness, admin_listener, health);
         let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared {
-            permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),
-            credentials,
-            held: Held::default(),
-            stop: stopped,
-            config,
-        });
+        let permits = Arc::new(Semaphore::new(config.limits.connections.get() as usize));
+        let (generations, current) = watch::channel(Arc::new(generation));
+        let shared = Arc::new(Shared { permits, generations: current, stop: stopped });
         let workers = listeners
             .into_iter()
             .enumerate()
@@ -151,7 +156,7 @@ impl Sidecar {
         if let Some(health) = health_address {
             info!("health on {health}");
         }
-        Ok(Self { address, admin, workers, recorders, readiness, stop })
+        Ok(Self { address, admin, workers, recorders, readiness, generations, stop })
     }
 
     /// No longer ready, but serving still.
@@ -183,6 +188,48 @@ impl Sidecar {
         self.recorders.reopen();
     }
 
+    /// Serves by this configuration whatever begins from now on, or goes on as before where it cannot
+    /// be used. Ends once all workers have taken it up.
+    pub async fn reload<E: fmt::Display>(&self, config: Result<Config, E>) {
+        let taken_up = match config {
+            Ok(config) => self.take_up(config).map_err(|error| error.to_string()),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        match taken_up {
+            Ok(generation) => {
+                if !generation.is_taken_up(self.workers.len(), TAKE_UP).await {
+                    warn!("a worker has not taken up the new configuration yet");
+                }
+                self.recorders.registry().reloaded(generation.loaded);
+                let Config { upstreams, routes, .. } = &generation.config;
+                info!(upstreams = upstreams.len(), routes = routes.len(), "configuration reloaded");
+            }
+            Err(reason) => {
+                self.recorders.registry().reload_failed();
+                error!(%reason, "configuration cannot be used; the one before it still is");
+            }
+        }
+    }
+
+    fn take_up(&self, mut config: Config) -> Result<Arc<Generation>, generation::Error> {
+        let running = self.generations.borrow().clone();
+        let fixed = config.keep_fixed(&running.config);
+        let next = Arc::new(running.next(config)?);
+        if !fixed.is_empty() {
+            warn!(keys = fixed.join(", "), "a restart is needed for what these keys say");
+        }
+        let (models, regions) = next.config.labels();
+        self.recorders.registry().know(models, regions);
+        watch_credentials(&self.recorders, &next);
+        self.generations.send_replace(next.clone());
+        Ok(next)
+    }
+
+    /// The files beside the configuration that it was read with.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.generations.borrow().config.prices.iter().cloned().collect()
+    }
+
     /// Ends. What is open is cut; every record is written.
     pub fn stop(self) {
         let start = Instant::now();
@@ -207,23 +254,18 @@ fn workers(config: &Config) -> usize {
     config.workers.map_or_else(cores, |workers| usize::from(workers.get()))
 }
 
-fn recorders(config: &Config) -> Result<Recorders, StartError> {
+fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartError> {
     let exporters = match &config.records {
         Some(path) => vec![records(path)?],
         None => Vec::new(),
     };
-    let upstreams = || config.upstreams.values();
-    let regions =
-        upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
+    let (models, regions) = config.labels();
     let variable = |name: &str| std::env::var(name).ok();
     let conventions = config.semantic_conventions.settle(variable);
     let traces = Traces::settle(&config.otlp, conventions, variable)?;
     let options = recorder::Options {
-        models: upstreams()
-            .filter_map(|upstream| upstream.model.as_deref())
-            .map(Arc::from)
-            .collect(),
-        regions: regions.map(|region| region.as_str().into()).collect(),
+        models,
+        regions,
         jobs: JobLimits {
             jobs: config.limits.jobs.get() as usize,
             idle: config.timeouts.job_idle.0,
@@ -234,9 +276,19 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
             && spans::captures_content(config.capture_content, variable),
         traces,
         conventions,
-        prices: crate::prices(config.prices.as_deref())?,
+        prices,
     };
     Ok(Recorders::start(options)?)
+}
+
+/// Has the metrics say how fresh the credentials of this generation are, and of no others.
+fn watch_credentials(recorders: &Recorders, generation: &Generation) {
+    let registry = recorders.registry();
+    registry.watch_no_credentials();
+    for (upstream, credential) in generation.credentials.all() {
+        let credential = credential.clone();
+        registry.watch_credential(upstream.clone(), move || credential.freshness());
+    }
 }
 
 /// An application is pointed at its sidecar by variables that a pod's containers may share.
@@ -283,14 +335,10 @@ fn start_worker(
             .expect("a runtime needs nothing but descriptors");
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
-            let worker = Rc::new(Worker {
-                routes: Routes::new(&shared.config, &shared.credentials, &shared.held),
-                recorder,
-                activity: mine,
-                timeouts: shared.config.timeouts.clone(),
-                limits: shared.config.limits.clone(),
-                held: shared.held.policies.clone(),
-            });
+            let mut generations = shared.generations.clone();
+            let generation = generations.borrow_and_update().clone();
+            let worker = Rc::new(Worker::new(&generation, recorder, mine));
+            tokio::task::spawn_local(follow(worker.clone(), generations));
             run_worker(listener, worker.clone(), &shared).await;
             worker.activity.cut();
         });
@@ -311,10 +359,19 @@ async fn run_worker(listener: TcpListener, worker: Rc<Worker>, shared: &Shared) 
     }
 }
 
+/// Takes up each configuration that comes.
+async fn follow(worker: Rc<Worker>, mut generations: watch::Receiver<Arc<Generation>>) {
+    while generations.changed().await.is_ok() {
+        let generation = generations.borrow_and_update().clone();
+        worker.take_up(&generation);
+        generation.taken_up();
+    }
+}
+
 async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        worker.routes.sweep();
+        worker.now().routes.sweep();
     }
 }
 

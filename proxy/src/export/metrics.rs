@@ -20,10 +20,12 @@ use super::catalog::{self, FAMILIES, Family};
 use super::names::Conventions;
 use crate::jobs::{JobLimits, Jobs};
 
+mod reloads;
 mod series;
 mod value;
 mod words;
 
+use reloads::Reloads;
 use series::{Key, Keyed};
 use words::{LocalNames, Words};
 
@@ -55,6 +57,7 @@ pub struct Registry {
     dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
     jobs: Arc<Jobs>,
     credentials: Mutex<Vec<Watched>>,
+    reloads: Reloads,
 }
 
 /// The credential of an upstream, as far as it is anybody's business.
@@ -125,6 +128,7 @@ impl Registry {
             shards: Mutex::default(),
             dropped: Mutex::default(),
             credentials: Mutex::default(),
+            reloads: Reloads::new(),
         }
     }
 
@@ -151,6 +155,27 @@ impl Registry {
         freshness: impl Fn() -> Option<Freshness> + Send + Sync + 'static,
     ) {
         lock(&self.credentials).push(Watched { upstream, freshness: Box::new(freshness) });
+    }
+
+    /// Has the metrics say no more of any credential.
+    pub fn watch_no_credentials(&self) {
+        lock(&self.credentials).clear();
+    }
+
+    /// From now on these models and regions are label values whatever happens.
+    pub fn know(&self, models: Vec<Arc<str>>, regions: Vec<Arc<str>>) {
+        self.models.know(models);
+        self.regions.know(regions);
+    }
+
+    /// The configuration was read anew, and is in use since then.
+    pub fn reloaded(&self, loaded: Timestamp) {
+        self.reloads.good(loaded);
+    }
+
+    /// The configuration was read anew and cannot be used: the one before it still is.
+    pub fn reload_failed(&self) {
+        self.reloads.bad();
     }
 
     /// The conventions by which labels are named.
@@ -189,6 +214,7 @@ impl Registry {
             points.add(&catalog::RECORDS_DROPPED, vec![(*exporter).into()], value);
         }
         lock(&self.credentials).iter().for_each(|watched| watched.read(&mut points));
+        self.reloads.read(&mut points);
         // Nobody but a reader could tell when a job was given up.
         self.jobs.sweep(Instant::now());
         self.jobs.read(&mut |family, labels, value| points.add(family, labels, value));

@@ -30,7 +30,7 @@ pub(super) use self::environment::Environment;
 pub(super) use self::transport::{Client, PushError, Signal, Transport, causes};
 
 /// Where metrics are pushed, as configured.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpConfig {
     /// The collector: `http://collector:4317`. Nothing is pushed without it.

@@ -47,7 +47,7 @@ const MIN_DELAY: Duration = Duration::from_millis(10);
 const BACKOFF: Duration = Duration::from_millis(200);
 
 /// Which calls become spans, and how these are pushed. The collector is that of the metrics.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TracesConfig {
     /// Whether spans are pushed, where there is an endpoint.

@@ -1,0 +1,74 @@
+//! One reading of the configuration, and what all workers share of it.
+//!
+//! A configuration that is read anew makes the next generation: each worker builds its own routes
+//! of it, on its own thread, and serves by them whatever begins from then on. A call keeps the
+//! generation that it began with, and the last one to hold it ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidegate_wire::Prices;
+use tokio::sync::Semaphore;
+
+use crate::config::{Config, ConfigError};
+use crate::credentials::{self, Credentials};
+use crate::hold::Held;
+
+/// One reading of the configuration.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) config: Config,
+    pub(crate) credentials: Credentials,
+    pub(crate) prices: Arc<Prices>,
+    /// Bytes of held bodies, whichever generation their calls began with.
+    pub(crate) held: Held,
+    /// When it was read.
+    pub(crate) loaded: jiff::Timestamp,
+    /// A permit for each worker that serves by it.
+    taken: Semaphore,
+}
+
+/// Why a configuration that reads well cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A credential cannot be had.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Error),
+    /// The table of prices cannot be used.
+    #[error(transparent)]
+    Prices(#[from] ConfigError),
+}
+
+impl Generation {
+    /// The first one.
+    pub(crate) fn first(config: Config) -> Result<Self, Error> {
+        Self::new(config, &Credentials::default(), Held::default())
+    }
+
+    /// The one after this, which keeps of it what the configuration says again.
+    pub(crate) fn next(&self, config: Config) -> Result<Self, Error> {
+        Self::new(config, &self.credentials, self.held.clone())
+    }
+
+    fn new(config: Config, credentials: &Credentials, held: Held) -> Result<Self, Error> {
+        Ok(Self {
+            prices: crate::prices(config.prices.as_deref())?,
+            credentials: credentials.next(&config)?,
+            held,
+            loaded: jiff::Timestamp::now(),
+            taken: Semaphore::new(0),
+            config,
+        })
+    }
+
+    /// A worker serves by it from now on.
+    pub(crate) fn taken_up(&self) {
+        self.taken.add_permits(1);
+    }
+
+    /// Whether so many workers serve by it before the limit.
+    pub(crate) async fn is_taken_up(&self, workers: usize, limit: Duration) -> bool {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        tokio::time::timeout(limit, self.taken.acquire_many(workers)).await.is_ok()
+    }
+}
