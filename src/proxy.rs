@@ -96,12 +96,7 @@ struct Signals {
 }
 
 /// Serves until a signal, then until nothing is left to wait for, or a second signal.
-async fn serve(
-    sidecar: &Sidecar,
-    args: &Args,
-    mut file: Option<FileWatch>,
-    signals: &mut Signals,
-) {
+async fn serve(sidecar: &Sidecar, args: &Args, mut file: Option<FileWatch>, signals: &mut Signals) {
     let terminated = loop {
         tokio::select! {
             _ = signals.terminate.recv() => break true,

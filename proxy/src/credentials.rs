@@ -60,9 +60,8 @@ impl Credentials {
             let Some(config) = &upstream.credential else { continue };
             let credential = match self.by_upstream.get(name.as_str()) {
                 Some(kept) if kept.config == *config => kept.credential.clone(),
-                _ => Credential::new(config, &next.background()?).map_err(|source| {
-                    Error::Config { upstream: name.clone(), source }
-                })?,
+                _ => Credential::new(config, &next.background()?)
+                    .map_err(|source| Error::Config { upstream: name.clone(), source })?,
             };
             let kept = Kept { config: config.clone(), credential };
             next.by_upstream.insert(name.as_str().into(), kept);

@@ -99,7 +99,8 @@ impl Routes {
 
     /// The route that was made of this, if it leads to this very upstream.
     fn route(&self, config: &RouteConfig, upstream: &Rc<Upstream>) -> Option<Rc<Route>> {
-        let is_same = self.upstreams.get(&config.upstream).is_some_and(|old| Rc::ptr_eq(old, upstream));
+        let is_same =
+            self.upstreams.get(&config.upstream).is_some_and(|old| Rc::ptr_eq(old, upstream));
         let mut made = self.generation.config.routes.iter().zip(&self.routes);
         let found = made.find(|(old, _)| is_same && *old == config)?;
         Some(found.1.clone())

@@ -106,7 +106,6 @@ impl Worker {
             }
         }
     }
-
 }
 
 // === impl Snapshot ===

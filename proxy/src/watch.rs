@@ -32,9 +32,15 @@ impl FileWatch {
 
     /// Looks at this file and, from now on, at these beside it and no others.
     pub fn beside(&mut self, others: impl IntoIterator<Item = PathBuf>) {
-        self.files.truncate(1);
-        self.files.extend(others);
-        self.note();
+        let others: Vec<_> = others.into_iter().collect();
+        if self.files[1..] != others {
+            self.files.truncate(1);
+            self.files.extend(others);
+            // What the first one held when it was read stays what it is compared with.
+            self.seen.truncate(1);
+            self.seen.extend(read(&self.files[1..]));
+            self.other = None;
+        }
     }
 
     /// What the files hold now is known.

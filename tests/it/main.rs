@@ -17,6 +17,7 @@ mod pressure;
 mod prices;
 mod protocols;
 mod refusals;
+mod reload;
 mod routing;
 mod sdks;
 mod spans;

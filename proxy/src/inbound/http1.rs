@@ -228,8 +228,7 @@ async fn change(
     notes.status(head.status);
     let mut out = Vec::with_capacity(512);
     write::response(&mut out, head, BodyAs::Framed, KeepAlive::Upgrade);
-    let now = worker.now();
-    let TimeoutsConfig { upgraded_idle, idle, .. } = &now.timeouts;
+    let TimeoutsConfig { upgraded_idle, idle, .. } = worker.now().timeouts;
     let limits = Limits { open: upgraded_idle.0, half_closed: idle.0.min(upgraded_idle.0) };
     tunnel::run(conn, upstream, out, timer, limits, notes).await;
 }

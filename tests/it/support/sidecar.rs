@@ -206,6 +206,11 @@ impl Sidecar {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// Threads that it has.
+    pub(crate) fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs").count()
+    }
+
     /// Sends a signal: `TERM`, `INT`, `HUP`.
     pub(crate) fn signal(&self, name: &str) {
         let kill = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
