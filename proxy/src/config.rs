@@ -1,15 +1,14 @@
 //! What a user writes: listeners, upstreams, routes. Empty is a good configuration.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
 use tidegate_credential::CredentialConfig;
 use tidegate_wire::Dialect;
 
@@ -17,15 +16,32 @@ use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, OtlpConfig};
 pub use crate::layer::include_usage::IncludeUsage;
 
+mod mistake;
+mod place;
+mod quantity;
+mod schema;
+mod show;
+mod warnings;
+
+pub use mistake::ConfigError;
+pub(crate) use mistake::{parse_yaml, within_file};
+pub use quantity::{Size, Span};
+
+use mistake::nearest;
+use schema::Address;
+
 /// The whole configuration.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where callers connect.
+    #[schemars(with = "Address")]
     pub listen: SocketAddr,
     /// Where metrics and probes are served.
+    #[schemars(with = "Address")]
     pub admin: SocketAddr,
     /// A third address that serves `/livez`, `/readyz` and `/metrics` alone.
+    #[schemars(with = "Option<Address>")]
     pub health: Option<SocketAddr>,
     /// Threads that carry traffic; as many as the container has cores where absent.
     pub workers: Option<NonZeroU16>,
@@ -50,10 +66,11 @@ pub struct Config {
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamConfig {
     /// `https://host[:port]`; `{location}` in it is filled from the call's path.
+    #[schemars(extend("pattern" = "^https?://"))]
     pub url: Option<String>,
     /// Several URLs of one service, used in turn.
     pub addresses: Vec<String>,
@@ -74,7 +91,7 @@ pub struct UpstreamConfig {
 }
 
 /// Which calls go to which upstream.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// The name in records and metrics; the upstream's where absent.
@@ -94,7 +111,7 @@ pub struct RouteConfig {
 }
 
 /// What a call must be for a route to take it.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatchConfig {
     /// Whose interface it speaks.
@@ -110,7 +127,7 @@ pub struct MatchConfig {
 }
 
 /// How long things may take.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsConfig {
     /// From a request's first byte to the end of its head.
@@ -134,36 +151,25 @@ pub struct TimeoutsConfig {
 }
 
 /// How much there may be of things.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Callers' connections at a time.
     pub connections: NonZeroU32,
     /// Bytes of one body that may be held where a policy must see it first.
-    pub held_body: bytesize::ByteSize,
+    pub held_body: Size,
     /// Bytes of all held bodies together.
-    pub held_bodies: bytesize::ByteSize,
+    pub held_bodies: Size,
     /// Bytes of one body that is held to be signed.
-    pub signed_body: bytesize::ByteSize,
+    pub signed_body: Size,
     /// Bytes of all such bodies together.
-    pub signed_bodies: bytesize::ByteSize,
+    pub signed_bodies: Size,
     /// Idle connections that each worker keeps to one upstream address.
     pub idle_connections: NonZeroU32,
     /// HTTP/2 connections that each worker opens to one upstream address.
     pub http2_connections: NonZeroU32,
     /// Long-running jobs whose submit and polls are tied together, at a time.
     pub jobs: NonZeroU32,
-}
-
-/// A length of time, written with its unit: `1.5s`, `20ms`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-/// A configuration that cannot be used, and where.
-#[derive(Debug)]
-pub struct ConfigError {
-    file: Option<PathBuf>,
-    message: String,
 }
 
 // === impl Config ===
@@ -193,7 +199,7 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut config = within_file(path, |text| {
             let config = Self::parse(text)?;
-            config.check_variables(text)?;
+            config.check_variables().map_err(|error| error.within(text))?;
             Ok(config)
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -215,7 +221,7 @@ impl Config {
             return Ok(Self::default());
         }
         let config: Self = parse_yaml(text)?;
-        config.check()?;
+        config.check().map_err(|error| error.within(text))?;
         Ok(config)
     }
 
@@ -271,18 +277,37 @@ impl Config {
         (models.map(Arc::from).collect(), regions.map(|region| region.as_str().into()).collect())
     }
 
-    /// Whether the variables are there that this text names.
-    fn check_variables(&self, text: &str) -> Result<(), ConfigError> {
+    /// What it says in vain: routes that take no call, upstreams that none gets to.
+    pub fn warnings(&self) -> Vec<ConfigError> {
+        warnings::of(self)
+    }
+
+    /// The same, with file and line.
+    pub fn warnings_of(&self, path: &Path) -> Vec<ConfigError> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        self.warnings().into_iter().map(|warning| warning.within(&text).of(path)).collect()
+    }
+
+    /// All that it says, defaults among it, without secrets. It reads as a configuration.
+    pub fn effective(&self) -> serde_json::Value {
+        show::effective(self)
+    }
+
+    /// The JSON Schema of what may be configured.
+    pub fn schema() -> Schema {
+        schema::whole()
+    }
+
+    /// Whether the environment variables are there that it names.
+    fn check_variables(&self) -> Result<(), ConfigError> {
         for (name, upstream) in &self.upstreams {
-            let variable = upstream.credential.as_ref().and_then(CredentialConfig::variable);
-            let Some(variable) = variable.filter(|name| std::env::var_os(name).is_none()) else {
-                continue;
-            };
-            let place =
-                line_of(text, variable).map_or_else(String::new, |at| format!("line {at}: "));
-            return Err(ConfigError::new(format!(
-                "{place}upstreams.{name}.credential: env: the environment variable {variable} is not set"
-            )));
+            let Some(credential) = &upstream.credential else { continue };
+            let variable = credential.variable();
+            if let Some(variable) = variable.filter(|name| std::env::var_os(name).is_none()) {
+                let key = ["upstreams", name, "credential", credential.kind(), "env"];
+                let message = format!("the environment variable {variable} is not set");
+                return Err(ConfigError::at(&key, message));
+            }
         }
         Ok(())
     }
@@ -291,123 +316,38 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         for (name, upstream) in &self.upstreams {
             let spec = crate::upstream::Spec::new(name, upstream)
-                .map_err(|message| ConfigError::new(format!("upstreams.{name}: {message}")))?;
+                .map_err(|message| ConfigError::at(&["upstreams", name], message))?;
             let Some(credential) = &upstream.credential else { continue };
+            let key = ["upstreams", name, "credential", credential.kind()];
             for address in 0..spec.addresses() {
-                credential.check(&spec.origin(address, None).host).map_err(|message| {
-                    ConfigError::new(format!("upstreams.{name}.credential.{message}"))
-                })?;
+                credential
+                    .check(&spec.origin(address, None).host)
+                    .map_err(|message| ConfigError::at(&key, message))?;
             }
         }
         Otlp::settle(&self.otlp, |_| None)
-            .map_err(|error| ConfigError::new(format!("otlp: {error}")))?;
-        self.otlp
-            .traces
-            .check()
-            .map_err(|message| ConfigError::new(format!("otlp.traces.{message}")))?;
+            .map_err(|error| ConfigError::at(&["otlp"], error.to_string()))?;
+        self.otlp.traces.check().map_err(|message| {
+            let (key, message) = message.split_once(": ").unwrap_or(("", &message));
+            ConfigError::at(&["otlp", "traces", key], message)
+        })?;
         for (at, route) in self.routes.iter().enumerate() {
             if !self.upstreams.contains_key(&route.upstream) {
                 let known = self.upstreams.keys().map(String::as_str);
                 let hint = nearest(&route.upstream, known);
-                return Err(ConfigError::new(format!(
-                    "routes[{at}].upstream: there is no upstream `{}`{hint}",
-                    route.upstream
-                )));
+                let key = ["routes", &format!("[{at}]"), "upstream"];
+                let message = format!("there is no upstream `{}`{hint}", route.upstream);
+                return Err(ConfigError::at(&key, message));
             }
         }
         Ok(())
     }
 }
 
-/// The line that names this variable, counted from 1; none where several do.
-fn line_of(text: &str, variable: &str) -> Option<usize> {
-    let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
-    let names = |line: &str| {
-        let line = line.split(" #").next().unwrap_or(line);
-        line.contains("env") && line.split(|byte| !is_name(byte)).any(|word| word == variable)
-    };
-    let mut lines = text.lines().enumerate().filter(|(_, line)| names(line));
-    let (at, _) = lines.next()?;
-    lines.next().is_none().then_some(at + 1)
-}
-
 /// The name of the upstream that `--upstream` makes.
 const DEFAULT: &str = "default";
 
-// === impl ConfigError ===
-
-impl ConfigError {
-    fn new(message: String) -> Self {
-        Self { file: None, message }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file {
-            Some(file) => write!(f, "{}: {}", file.display(), self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Reads a file, and names it where something is wrong with it.
-pub(crate) fn within_file<T>(
-    path: &Path,
-    read: impl FnOnce(&str) -> Result<T, ConfigError>,
-) -> Result<T, ConfigError> {
-    let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
-    let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
-    let name = path.display().to_string();
-    read(&text).map_err(|error| within(error.message.replace("<input>", &name)))
-}
-
-/// Reads a text, and says where something is wrong with it.
-pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
-    serde_saphyr::from_str(text).map_err(|error| explain(&error))
-}
-
-/// The reader's own words (with line and column), and the nearest key where one is unknown.
-fn explain(error: &serde_saphyr::Error) -> ConfigError {
-    let text = error.to_string();
-    let message = text.strip_prefix("error: ").unwrap_or(&text);
-    let hint = unknown_key(message).map_or_else(String::new, |(key, known)| nearest(key, known));
-    let (first, rest) = message.split_once('\n').unwrap_or((message, ""));
-    ConfigError::new(format!("{first}{hint}\n{rest}").trim_end().to_owned())
-}
-
-/// The key that nobody knows, and those that are known, from: unknown field `a`, expected one of b, c
-fn unknown_key(message: &str) -> Option<(&str, impl Iterator<Item = &str>)> {
-    let (key, rest) = message.split_once("unknown field `")?.1.split_once('`')?;
-    let known = rest.lines().next()?.split_once("expected ")?.1;
-    let known = known.strip_prefix("one of ").unwrap_or(known);
-    Some((key, known.split(", ").map(|key| key.trim_matches('`'))))
-}
-
-fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
-    known
-        .map(|key| (strsim::damerau_levenshtein(wrong, key), key))
-        .min()
-        .filter(|(distance, _)| *distance <= wrong.len().max(3) / 2)
-        .map_or_else(String::new, |(_, key)| format!("; did you mean `{key}`?"))
-}
-
-// === impl Span ===
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let read = text.parse::<jiff::SignedDuration>().ok();
-        let span = read.and_then(|read| Duration::try_from(read).ok()).map(Self);
-        span.filter(|span| !span.0.is_zero()).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is not a duration above zero; write a number with its unit, such as 1.5s or 20ms"
-            ))
-        })
-    }
-}
+// === impl TimeoutsConfig ===
 
 impl Default for TimeoutsConfig {
     fn default() -> Self {
@@ -426,14 +366,16 @@ impl Default for TimeoutsConfig {
     }
 }
 
+// === impl LimitsConfig ===
+
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             connections: NonZeroU32::new(10_000).expect("not zero"),
-            held_body: bytesize::ByteSize::mib(8),
-            held_bodies: bytesize::ByteSize::mib(16),
-            signed_body: bytesize::ByteSize::mib(32),
-            signed_bodies: bytesize::ByteSize::mib(64),
+            held_body: Size::mib(8),
+            held_bodies: Size::mib(16),
+            signed_body: Size::mib(32),
+            signed_bodies: Size::mib(64),
             idle_connections: NonZeroU32::new(1024).expect("not zero"),
             http2_connections: NonZeroU32::new(64).expect("not zero"),
             jobs: NonZeroU32::new(4096).expect("not zero"),
@@ -489,7 +431,10 @@ limits: { held_body: 1MiB }
     fn a_route_to_nowhere_is_told() {
         let text = "upstreams: { gemma: { url: 'http://a' } }\nroutes: [{ upstream: gema }]";
         let error = Config::parse(text).expect_err("no such upstream").to_string();
-        assert_eq!(error, "routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?");
+        assert_eq!(
+            error,
+            "line 2 column 12: routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?"
+        );
     }
 
     #[test]
@@ -500,14 +445,17 @@ limits: { held_body: 1MiB }
             ))
         };
         let error = of("http://localhost:4102").expect_err("no region").to_string();
-        assert!(error.starts_with("upstreams.a.credential.aws: no region to sign for"), "{error}");
+        assert!(error.contains("upstreams.a.credential.aws: no region to sign for"), "{error}");
         of("https://bedrock-runtime.eu-west-1.amazonaws.com").expect("the host says it");
     }
 
     #[test]
     fn a_ratio_beyond_all_is_told() {
         let error = Config::parse("otlp: { traces: { ratio: 10 } }").expect_err("no ratio");
-        assert_eq!(error.to_string(), "otlp.traces.ratio: 10 is not between 0 and 1");
+        assert_eq!(
+            error.to_string(),
+            "line 1 column 19: otlp.traces.ratio: 10 is not between 0 and 1"
+        );
     }
 
     #[test]
