@@ -7,12 +7,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+use tidegate_credential::Credential;
 use tidegate_wire::Prices;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, ConfigError};
 use crate::credentials::{self, Credentials};
 use crate::hold::Held;
+use crate::policies::Policies;
 
 /// One reading of the configuration.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(crate) struct Generation {
     pub(crate) prices: Arc<Prices>,
     /// Bytes of held bodies, whichever generation their calls began with.
     pub(crate) held: Held,
+    /// What its workers share and the admin address shows.
+    pub(crate) policies: Policies,
     /// When it was read.
     pub(crate) loaded: jiff::Timestamp,
     /// A permit for each worker that serves by it.
@@ -51,14 +56,27 @@ impl Generation {
     }
 
     fn new(config: Config, credentials: &Credentials, held: Held) -> Result<Self, Error> {
+        let prices = crate::prices(config.prices.as_deref())?;
+        let credentials = credentials.next(&config)?;
+        let mut policies = Policies::default();
+        for (upstream, credential) in credentials.all() {
+            let credential = credential.clone();
+            policies.show("credentials", upstream, move || freshness(&credential));
+        }
         Ok(Self {
-            prices: crate::prices(config.prices.as_deref())?,
-            credentials: credentials.next(&config)?,
+            prices,
+            credentials,
             held,
+            policies,
             loaded: jiff::Timestamp::now(),
             taken: Semaphore::new(0),
             config,
         })
+    }
+
+    /// What is in use, as it may be shown.
+    pub(crate) fn shown(&self) -> Value {
+        json!({ "loaded": self.loaded.to_string(), "config": self.config.effective() })
     }
 
     /// A worker serves by it from now on.
@@ -71,4 +89,15 @@ impl Generation {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         tokio::time::timeout(limit, self.taken.acquire_many(workers)).await.is_ok()
     }
+}
+
+/// How fresh a credential is; one that never changes says so.
+fn freshness(credential: &Credential) -> Value {
+    let Some(fresh) = credential.freshness() else { return json!({ "is_fixed": true }) };
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+    json!({
+        "age_s": seconds(fresh.age),
+        "expires_in_s": seconds(fresh.expires_in),
+        "failures": fresh.failures,
+    })
 }

@@ -25,6 +25,7 @@ mod http1;
 mod inbound;
 mod layer;
 mod listener;
+mod policies;
 mod prices;
 mod pump;
 mod route;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
 use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
@@ -127,6 +128,12 @@ impl Routes {
             }
         }
         Pick::Nowhere
+    }
+
+    /// What this worker alone knows of its policies, by policy and upstream.
+    pub(crate) fn state(&self) -> Value {
+        let connections = self.upstreams.iter().map(|(name, upstream)| (name, upstream.state()));
+        json!({ "connections": connections.collect::<BTreeMap<_, _>>() })
     }
 
     /// Closes upstream connections that have been idle for too long.

@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use crate::activity::Activity;
-use crate::admin::{Admin, Readiness, serve_admin, serve_health};
+use crate::admin::{Admin, Inside, Readiness, serve_admin, serve_health};
 use crate::config::Config;
 use crate::credentials;
 use crate::export::Exporter;
@@ -24,6 +24,7 @@ use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
 use crate::generation::{self, Generation};
 use crate::jobs::JobLimits;
+use crate::policies::{Ask, Questions};
 use crate::recorder::{self, Recorders};
 use crate::serve::Worker;
 
@@ -140,15 +141,20 @@ impl Sidecar {
         let recorders = recorders(config, generation.prices.clone())?;
         watch_credentials(&recorders, &generation);
         let readiness = Readiness::default();
-        administer(&recorders, &readiness, admin_listener, health);
         let (stop, stopped) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(config.limits.connections.get() as usize));
         let (generations, current) = watch::channel(Arc::new(generation));
+        let (asks, questions): (Vec<_>, Vec<_>) = listeners.iter().map(|_| Ask::new()).unzip();
+        let inside = Inside { generations: current.clone(), workers: asks };
+        administer(&recorders, &readiness, inside, admin_listener, health);
         let shared = Arc::new(Shared { permits, generations: current, stop: stopped });
         let workers = listeners
             .into_iter()
+            .zip(questions)
             .enumerate()
-            .map(|(number, listener)| start_worker(number, listener, &recorders, shared.clone()))
+            .map(|(number, (listener, questions))| {
+                start_worker(number, listener, questions, &recorders, shared.clone())
+            })
             .collect::<Result<_, _>>()?;
         readiness.ready();
         info!("listening on {address}");
@@ -310,10 +316,12 @@ fn records(path: &Path) -> Result<Box<dyn Exporter>, StartError> {
 fn administer(
     recorders: &Recorders,
     readiness: &Readiness,
+    inside: Inside,
     admin: TcpListener,
     health: Option<TcpListener>,
 ) {
     let state = Admin::new(recorders.registry().clone(), readiness.clone(), Vec::new());
+    let state = state.with_inside(inside);
     recorders.background().spawn(serve_admin(admin, state.clone()));
     if let Some(health) = health {
         recorders.background().spawn(serve_health(health, state));
@@ -323,6 +331,7 @@ fn administer(
 fn start_worker(
     number: usize,
     listener: TcpListener,
+    questions: Questions,
     recorders: &Recorders,
     shared: Arc<Shared>,
 ) -> std::io::Result<WorkerThread> {
@@ -339,6 +348,8 @@ fn start_worker(
             let generation = generations.borrow_and_update().clone();
             let worker = Rc::new(Worker::new(&generation, recorder, mine));
             tokio::task::spawn_local(follow(worker.clone(), generations));
+            let asked = worker.clone();
+            tokio::task::spawn_local(questions.answer(move || asked.now().routes.state()));
             run_worker(listener, worker.clone(), &shared).await;
             worker.activity.cut();
         });

@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
@@ -100,6 +101,18 @@ impl Upstream {
             grpc_pools: RefCell::default(),
             turn: Cell::new(0),
         }
+    }
+
+    /// The connections that it has, as the admin address shows them.
+    pub(crate) fn state(&self) -> Value {
+        let (mut idle, mut http2) = (0, 0);
+        for pools in [&self.pools, &self.grpc_pools] {
+            for pool in pools.borrow().values().flatten() {
+                idle += pool.idle();
+                http2 += http2::connections(pool).0;
+            }
+        }
+        json!({ "idle": idle, "http2": http2 })
     }
 
     /// Closes connections that have been idle for too long.
