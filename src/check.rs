@@ -23,7 +23,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     match args.file {
         Some(file) => check(&file)?,
-        None => println!("{}", serde_json::to_string_pretty(&Config::schema())?),
+        None => println!("{:#}", Config::schema()),
     }
     Ok(Exit::Good)
 }

@@ -132,9 +132,7 @@ impl Admin {
             ("/readyz", _, _) => Page::Ready(self.readyz()),
             ("/metrics", _, _) => Page::Ready(self.metrics()),
             ("/", Surface::Admin, _) => Page::Ready(text(StatusCode::OK, INDEX)),
-            ("/config", Surface::Admin, Some(inside)) => {
-                Page::Ready(json(&inside.generations.borrow().shown()))
-            }
+            ("/config", Surface::Admin, Some(inside)) => Page::Ready(json(&inside.configuration())),
             ("/policies", Surface::Admin, Some(inside)) => Page::Policies(inside.clone()),
             _ => return Page::Ready(text(StatusCode::NOT_FOUND, "nothing is here\n")),
         };
@@ -176,6 +174,17 @@ impl Admin {
                 || name.eq_ignore_ascii_case("localhost")
                 || self.hosts.iter().any(|host| name.eq_ignore_ascii_case(host))
         })
+    }
+}
+
+// === impl Inside ===
+
+impl Inside {
+    fn configuration(&self) -> serde_json::Value {
+        let mut shown = self.generations.borrow().shown();
+        // Where the file leaves it to us, too.
+        shown["config"]["workers"] = self.workers.len().into();
+        shown
     }
 }
 

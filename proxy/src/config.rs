@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_credential::CredentialConfig;
 use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
-use crate::export::otlp::{Otlp, OtlpConfig};
+use crate::export::otlp::{self, Otlp, OtlpConfig};
 pub use crate::layer::include_usage::IncludeUsage;
 
 mod mistake;
@@ -294,7 +294,7 @@ impl Config {
     }
 
     /// The JSON Schema of what may be configured.
-    pub fn schema() -> Schema {
+    pub fn schema() -> serde_json::Value {
         schema::whole()
     }
 
@@ -325,8 +325,14 @@ impl Config {
                     .map_err(|message| ConfigError::at(&key, message))?;
             }
         }
-        Otlp::settle(&self.otlp, |_| None)
-            .map_err(|error| ConfigError::at(&["otlp"], error.to_string()))?;
+        Otlp::settle(&self.otlp, |_| None).map_err(|error| {
+            let key = match error {
+                otlp::Error::Endpoint { .. } => &["otlp", "endpoint"][..],
+                otlp::Error::Header { .. } => &["otlp", "headers"],
+                _ => &["otlp"],
+            };
+            ConfigError::at(key, error.to_string())
+        })?;
         self.otlp.traces.check().map_err(|message| {
             let (key, message) = message.split_once(": ").unwrap_or(("", &message));
             ConfigError::at(&["otlp", "traces", key], message)

@@ -137,6 +137,7 @@ impl Sidecar {
         refuse_loops(&own.into_iter().flatten().collect::<Vec<_>>())?;
 
         let generation = Generation::first(config)?;
+        warn_of(&generation);
         let config = &generation.config;
         let recorders = recorders(config, generation.prices.clone())?;
         watch_credentials(&recorders, &generation);
@@ -221,6 +222,7 @@ impl Sidecar {
         let running = self.generations.borrow().clone();
         let fixed = config.keep_fixed(&running.config);
         let next = Arc::new(running.next(config)?);
+        warn_of(&next);
         if !fixed.is_empty() {
             warn!(keys = fixed.join(", "), "a restart is needed for what these keys say");
         }
@@ -285,6 +287,13 @@ fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartErr
         prices,
     };
     Ok(Recorders::start(options)?)
+}
+
+/// Tells what the configuration says in vain.
+fn warn_of(generation: &Generation) {
+    for warning in generation.config.warnings() {
+        warn!("{warning}");
+    }
 }
 
 /// Has the metrics say how fresh the credentials of this generation are, and of no others.

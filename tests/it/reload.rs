@@ -322,3 +322,85 @@ fn a_hundred_reloads_under_load_leave_nothing_behind() {
     records.iter().for_each(|record| assert_outcome(record, "completed", None));
     assert!(records.iter().any(|record| record["tidegate.route"] == "gone"));
 }
+
+#[test]
+fn a_table_of_prices_beside_it_is_read_again_too() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let table = |dollars: u32| {
+        format!(
+            "version: v{dollars}\nprices:\n  - {{ models: [gpt-4o], input: {dollars}, output: 0 }}\n"
+        )
+    };
+    let launch = Launch::new().config(&everything_to(&[&upstream], "prices: prices.yaml\n"));
+    fs::write(launch.file("prices.yaml"), table(1)).expect("a folder to write to");
+    let sidecar = launch.start();
+    sidecar.call(call());
+    fs::write(sidecar.file("prices.yaml"), table(2)).expect("a folder to write to");
+    wait_until("the table is read", || reloads(&sidecar, "good") == 1.0);
+    sidecar.call(call());
+    let prices =
+        sidecar.finish().into_iter().map(|mut record| record["tidegate.cost.prices"].take());
+    assert_eq!(prices.collect::<Vec<_>>(), ["v1", "v2"]);
+}
+
+#[test]
+fn the_configuration_in_use_is_shown_without_secrets() {
+    let (a, b) = (named("a"), named("b"));
+    let rest = "otlp: { endpoint: 'http://user:canary@127.0.0.1:1', headers: { a: canary } }\n";
+    let sidecar = Launch::new().config(&everything_to(&[&a], rest)).start();
+    let shown = sidecar.ask("/config");
+    assert_eq!(shown.header("content-type"), Some("application/json"));
+    let before = shown.json();
+    assert_eq!(before["config"]["upstreams"]["a"]["url"], a.url());
+    assert_eq!(before["config"]["timeouts"]["connect"], "5s");
+    assert_eq!(before["config"]["workers"], 2);
+    assert!(!shown.text().contains("canary"), "{}", shown.text());
+
+    reload(&sidecar, &everything_to(&[&b], rest), "good");
+    reload(&sidecar, "routes: 3", "bad");
+    let after = sidecar.ask("/config").json();
+    assert_eq!(after["config"]["upstreams"]["a"]["url"], b.url());
+    let loaded = |shown: &serde_json::Value| shown["loaded"].as_str().map(str::to_owned);
+    assert!(loaded(&after) > loaded(&before), "{before} {after}");
+}
+
+#[test]
+fn the_state_of_policies_is_shown_for_all_workers_together() {
+    let upstreams = ["a", "b"].map(named);
+    let config = everything_to(&[&upstreams[0], &upstreams[1]], "");
+    let url = format!("'{}' }}", upstreams[0].url());
+    let signed = url.replace(" }", ", credential: { bearer: { file: key } } }");
+    let launch = Launch::new().config(&config.replace(&url, &signed));
+    fs::write(launch.file("key"), "canary").expect("a folder to write to");
+    let sidecar = launch.start();
+    assert!(sidecar.log().contains("upstreams.b: no route leads to it"), "{}", sidecar.log());
+    let mut callers: Vec<_> = (0..6).map(|_| sidecar.connect()).collect();
+    // One after the other, so that a worker's next call finds the connection of the last.
+    callers.iter_mut().for_each(|caller| assert_eq!(caller.call(call()).json(), "a"));
+    let state = sidecar.ask("/policies");
+    let json = state.json();
+    assert_eq!(json["connections"]["a"]["idle"], upstreams[0].connections());
+    assert_eq!(json["connections"]["b"]["idle"], 0);
+    assert_eq!(json["credentials"]["a"]["failures"], 0);
+    assert!(json["credentials"]["a"]["age_s"].is_u64(), "{json}");
+    assert!(!state.text().contains("canary"), "{}", state.text());
+}
+
+#[test]
+fn check_tells_what_is_said_in_vain_and_still_finds_it_good() {
+    let folder = Folder::new();
+    let path = folder.file("tidegate.yaml");
+    let text = "upstreams:\n  a: { url: 'http://a' }\n  b: { url: 'http://b' }\nroutes:\n- { upstream: a }\n- { match: { path: /x }, upstream: a }\n";
+    fs::write(&path, text).expect("a folder to write to");
+    let name = path.to_str().expect("a path of ours");
+    let output = tidegate(["check", name]).output().expect("the program is built");
+    assert!(output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    let warnings = [
+        format!(
+            "warning: {name}: line 6 column 3: routes[1]: takes no call: routes[0] takes all that it could"
+        ),
+        format!("warning: {name}: line 3 column 3: upstreams.b: no route leads to it"),
+    ];
+    assert_eq!(told.lines().collect::<Vec<_>>(), warnings);
+}

@@ -83,17 +83,19 @@ pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigErr
     serde_saphyr::with_deserializer_from_str(text, |deserializer| {
         T::deserialize(serde_path_to_error::Deserializer::new(deserializer, &mut track))
     })
-    .map_err(|error| explain(error.without_snippet(), &track.path()))
+    .map_err(|error| explain(error.without_snippet(), &track.path(), text))
 }
 
-fn explain(error: &Error, path: &KeyPath) -> ConfigError {
+fn explain(error: &Error, path: &KeyPath, text: &str) -> ConfigError {
     let known = |location: &Location| *location != Location::UNKNOWN;
     let at = error.location().filter(known).map(|at| (at.line(), at.column()));
     let mut key = steps(path);
     if let Some(last) = own_key(error).filter(|last| key.last().map(String::as_str) != Some(last)) {
         key.push(last.to_owned());
     }
-    ConfigError { at, key, ..ConfigError::new(message(error)) }
+    // Of a value that reads but will not do, the reader may know no more than what it is part of.
+    let of_key = place::of(text, &key).filter(|of_key| at.is_none_or(|at| at.0 < of_key.0));
+    ConfigError { at: of_key.or(at), key, ..ConfigError::new(message(error)) }
 }
 
 /// The key that the reader names and the way to which may not lead as far.
@@ -238,6 +240,7 @@ mod tests {
         ("health: localhost:4100", "line 1 column 9: health: this is not an address;"),
         ("workers: many", "line 1 column 10: workers: expected a whole number"),
         ("workers: 0", "workers: invalid value: integer `0`, expected a nonzero u16"),
+        ("listen: 127.0.0.1:1\nworkers: 0", "line 2 column 1: workers: invalid value"),
         ("timeouts: { idle: 3 }", "line 1 column 19: timeouts.idle: `3` is not a duration … 1.5s"),
         (
             "otlp: { interval: 5 }",
@@ -307,7 +310,12 @@ mod tests {
             let told =
                 Config::parse(text).map_or_else(|error| error.to_string(), |_| "good".into());
             let mut parts = expected.split('…').map(str::trim);
-            let begins = told.starts_with(parts.next().unwrap_or_default());
+            let what = told.splitn(4, ' ').last().and_then(|rest| rest.split_once(": "));
+            let told_from = match expected.starts_with("line ") {
+                true => told.as_str(),
+                false => what.map_or("", |(_, what)| what),
+            };
+            let begins = told_from.starts_with(parts.next().unwrap_or_default());
             if !begins || !parts.all(|part| told.contains(part)) || told.contains('\n') {
                 wrong.push(format!("{text:?}\n  is: {told}\n not: {expected}"));
             }

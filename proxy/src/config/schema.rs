@@ -1,17 +1,31 @@
 //! The JSON Schema of the configuration, made of the structs that read it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
 
 use super::Config;
 
 /// The schema of a whole configuration. It keeps to draft 7, which every editor knows.
-pub(super) fn whole() -> Schema {
+pub(super) fn whole() -> Value {
     let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<Config>();
     schema.insert("title".to_owned(), "Configuration of Tidegate".into());
-    schema
+    sorted(schema.to_value())
+}
+
+/// The same value, in which the order of keys does not depend on how the program was built.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(entries) => {
+            let entries: BTreeMap<_, _> = entries.into_iter().collect();
+            entries.into_iter().map(|(key, value)| (key, sorted(value))).collect()
+        }
+        Value::Array(values) => values.into_iter().map(sorted).collect(),
+        value => value,
+    }
 }
 
 /// An address as a user writes it, for `#[schemars(with = "Address")]`.
@@ -37,8 +51,6 @@ impl JsonSchema for Address {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     /// Every property of every object, with the way to it.
@@ -60,7 +72,7 @@ mod tests {
 
     #[test]
     fn every_key_says_what_it_is_and_has_a_default_or_is_required() {
-        let schema = whole().to_value();
+        let schema = whole();
         let mut found = Vec::new();
         properties(&schema, "", &mut found);
         assert!(found.len() > 50, "{}", found.len());
@@ -76,7 +88,7 @@ mod tests {
     fn the_schema_beside_the_reference_is_the_one_that_is_printed() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/tidegate.schema.json");
         let text = std::fs::read_to_string(path).expect("it is there");
-        let printed = format!("{:#}\n", whole().to_value());
+        let printed = format!("{:#}\n", whole());
         assert!(text == printed, "run: tidegate check --schema > config/tidegate.schema.json");
     }
 }
