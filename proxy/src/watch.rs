@@ -91,3 +91,33 @@ fn content(file: &Path) -> Content {
 fn is_file(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|found| found.is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_reads_otherwise_counts_once_it_has_settled() {
+        let file = std::env::temp_dir().join(format!("tidegate-watch-{}", std::process::id()));
+        let write = |text: &str| std::fs::write(&file, text).expect("a folder to write to");
+        write("one");
+        let mut watch = FileWatch::new(&file).expect("it is a file");
+        assert!(!watch.look(), "nothing has changed");
+        write("");
+        assert!(!watch.look(), "it may not be whole yet");
+        write("two");
+        assert!(!watch.look(), "nor now");
+        assert!(watch.look(), "now it is");
+        assert!(!watch.look(), "it is told once");
+        write("six");
+        watch.note();
+        assert!(!watch.look() && !watch.look(), "it is known");
+        std::fs::remove_file(&file).expect("it is there");
+        assert!(!watch.look() && watch.look(), "that it is gone is a change");
+    }
+
+    #[test]
+    fn what_can_be_read_but_once_is_not_watched() {
+        assert!(FileWatch::new(Path::new("/dev/null")).is_none());
+    }
+}

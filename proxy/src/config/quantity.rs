@@ -86,7 +86,8 @@ impl<'de> Deserialize<'de> for Size {
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let whole = Self::UNITS.iter().find(|(_, unit)| self.0 >= *unit && self.0 % unit == 0);
+        let whole =
+            Self::UNITS.iter().find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit));
         let (name, unit) = whole.copied().unwrap_or(("B", 1));
         serializer.collect_str(&format_args!("{}{name}", self.0 / unit))
     }
