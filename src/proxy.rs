@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use tidegate_proxy::{Config, Sidecar};
+use tidegate_proxy::{Config, FileWatch, Sidecar};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tracing::info;
@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// `tidegate proxy --upstream https://api.openai.com` forwards everything to one place; point the
 /// application at it with OPENAI_BASE_URL=http://127.0.0.1:4100/v1. A configuration file gives
 /// several upstreams and routes. A flag counts more than its variable, a variable more than the file.
+///
+/// The configuration file is read again when it changes, and on SIGHUP. A bad one changes nothing
+/// and is said loudly; with a good one new calls go by it, and open calls go on as they began.
 ///
 /// Metrics and spans are pushed by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT is set. SIGTERM: not ready
 /// from then on, and ends when the last call has ended and none has come for 5 s.
@@ -50,17 +53,22 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let config = configuration(args)?;
+    // Before it is read, so that no change is missed in between.
+    let mut file = args.config.as_deref().and_then(FileWatch::new);
+    let config = configuration(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before the first address is announced, so that no signal finds nobody.
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let sidecar = Sidecar::start(config)?;
-    runtime.block_on(serve(&sidecar, &mut signals));
+    if let Some(file) = &mut file {
+        file.beside(sidecar.files());
+    }
+    runtime.block_on(serve(&sidecar, &args, file, &mut signals));
     sidecar.stop();
     Ok(Exit::Good)
 }
 
-fn configuration(args: Args) -> anyhow::Result<Config> {
+fn configuration(args: &Args) -> anyhow::Result<Config> {
     let mut config = match &args.config {
         Some(path) => Config::read(path)?,
         None => Config::default(),
@@ -76,7 +84,7 @@ fn configuration(args: Args) -> anyhow::Result<Config> {
     config.listen = args.listen.unwrap_or(config.listen);
     config.admin = args.admin.unwrap_or(config.admin);
     config.health = args.health.or(config.health);
-    config.records = args.records.or(config.records);
+    config.records = args.records.clone().or(config.records);
     config.workers = args.workers.or(config.workers);
     Ok(config)
 }
@@ -88,12 +96,19 @@ struct Signals {
 }
 
 /// Serves until a signal, then until nothing is left to wait for, or a second signal.
-async fn serve(sidecar: &Sidecar, signals: &mut Signals) {
+async fn serve(sidecar: &Sidecar, args: &Args, mut file: Option<FileWatch>, signals: &mut Signals) {
     let terminated = loop {
         tokio::select! {
             _ = signals.terminate.recv() => break true,
             _ = signals.interrupt.recv() => break false,
-            _ = signals.hangup.recv() => sidecar.reopen(),
+            _ = signals.hangup.recv() => {
+                sidecar.reopen();
+                if let Some(file) = &mut file {
+                    file.note();
+                    reload(sidecar, args, file).await;
+                }
+            }
+            file = changed(&mut file) => reload(sidecar, args, file).await,
         }
     };
     sidecar.drain();
@@ -110,6 +125,22 @@ async fn serve(sidecar: &Sidecar, signals: &mut Signals) {
         _ = signals.terminate.recv() => {}
         _ = signals.interrupt.recv() => {}
     }
+}
+
+/// Waits until the file has changed; for ever where there is none.
+async fn changed(file: &mut Option<FileWatch>) -> &mut FileWatch {
+    match file {
+        Some(file) => {
+            file.changed().await;
+            file
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn reload(sidecar: &Sidecar, args: &Args, file: &mut FileWatch) {
+    sidecar.reload(configuration(args)).await;
+    file.beside(sidecar.files());
 }
 
 impl Signals {

@@ -1,18 +1,20 @@
 //! What a user writes of a credential: `credential: { aws: { region: us-east-1 } }`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::aws::Scope;
 
 /// Who signs the calls of one upstream. Without it the caller's own credential goes through.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Mapping<Written>")]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "Mapping<Written>", rename_all = "lowercase")]
 pub enum CredentialConfig {
     /// `Authorization: Bearer ...`.
     Bearer(Place),
@@ -25,8 +27,8 @@ pub enum CredentialConfig {
 }
 
 /// Where a key stands.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "Mapping<WrittenPlace>")]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "Mapping<WrittenPlace>", rename_all = "lowercase")]
 pub enum Place {
     /// A file that holds it and nothing else; white space around it does not count. It is read
     /// again when it changes.
@@ -36,7 +38,7 @@ pub enum Place {
 }
 
 /// A header with a key in it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "Mapping<WrittenHeader>")]
 pub struct HeaderConfig {
     /// The header: `x-api-key`, `api-key`, `x-goog-api-key`.
@@ -44,34 +46,49 @@ pub struct HeaderConfig {
     /// What stands before the key.
     pub prefix: String,
     /// Where the key stands.
+    #[serde(flatten)]
     pub place: Place,
 }
 
 /// A credential as it is written: one key says of which kind it is.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 struct Written {
+    /// `Authorization: Bearer ...`.
     bearer: Option<Place>,
+    /// Another header with a key in it.
     header: Option<HeaderConfig>,
+    /// AWS Signature Version 4.
     aws: Option<AwsConfig>,
+    /// Google access tokens.
     google: Option<GoogleConfig>,
 }
 
-#[derive(Default, Deserialize)]
+/// Where a key stands: in a file or in an environment variable.
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 struct WrittenPlace {
+    /// A file that holds the key and nothing else; it is read again when it changes.
     file: Option<PathBuf>,
+    /// The name of an environment variable that holds the key.
     env: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Another header with a key in it, which stands in a file or in an environment variable.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenHeader {
+    /// The header: `x-api-key`, `api-key`, `x-goog-api-key`.
     name: String,
+    /// What stands before the key.
     #[serde(default)]
     prefix: String,
+    /// A file that holds the key and nothing else; it is read again when it changes.
     #[serde(default)]
     file: Option<PathBuf>,
+    /// The name of an environment variable that holds the key.
     #[serde(default)]
     env: Option<String>,
 }
@@ -80,6 +97,20 @@ struct WrittenHeader {
 /// stands where its place should.
 struct Mapping<T>(T);
 
+impl<T: JsonSchema> JsonSchema for Mapping<T> {
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
 /// What a user is told who wrote no mapping.
 trait Needs {
     const NEEDS: &str;
@@ -87,7 +118,7 @@ trait Needs {
 
 /// How to sign for AWS. The keys come from wherever the AWS SDKs look for them: environment,
 /// profile, SSO, web identity (IRSA), Pod Identity, ECS, instance metadata.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AwsConfig {
     /// The region to sign for; the upstream host's where absent.
@@ -101,7 +132,7 @@ pub struct AwsConfig {
 }
 
 /// A role to assume.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AssumeRoleConfig {
     /// `arn:aws:iam::123456789012:role/name`.
@@ -115,7 +146,7 @@ pub struct AssumeRoleConfig {
 }
 
 /// How to get Google access tokens: application default credentials, unless a file is named.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoogleConfig {
     /// A service account's key, an authorised user, or an external account (federation).
@@ -151,7 +182,17 @@ impl CredentialConfig {
         let Self::Aws(AwsConfig { region, service, .. }) = self else { return Ok(()) };
         match Scope::of(host, region.as_deref(), service.as_deref()) {
             Ok(_) => Ok(()),
-            Err(error) => Err(format!("aws: {error}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The key by which it is written.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Bearer(_) => "bearer",
+            Self::Header(_) => "header",
+            Self::Aws(_) => "aws",
+            Self::Google(_) => "google",
         }
     }
 

@@ -19,11 +19,13 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use crate::export::metrics::Registry;
 use crate::export::prometheus::{CONTENT_TYPE as PROMETHEUS_TEXT, Prometheus};
+use crate::generation::Generation;
+use crate::states::{self, Ask};
 
 /// Connections at once, on each address.
 const CONNECTIONS: usize = 64;
@@ -37,9 +39,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 const INDEX: &str = "\
 tidegate
 
-/metrics  metrics, for Prometheus
-/livez    200 while the process lives
-/readyz   200 while calls are welcome
+/metrics   metrics, for Prometheus
+/livez     200 while the process lives
+/readyz    200 while calls are welcome
+/config    the configuration in use, without secrets
+/policies  the state of every policy
 ";
 
 /// What administration shows.
@@ -48,6 +52,22 @@ pub struct Admin {
     prometheus: Prometheus,
     readiness: Readiness,
     hosts: Arc<[String]>,
+    /// Absent where nothing is served but metrics and health.
+    inside: Option<Arc<Inside>>,
+}
+
+/// Where to ask for the configuration and for the state of policies.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    pub(crate) generations: watch::Receiver<Arc<Generation>>,
+    pub(crate) workers: Vec<Ask>,
+}
+
+/// What a path shows.
+enum Page {
+    Ready(Response<Full<Bytes>>),
+    /// The state of policies, which the workers must be asked for.
+    Policies(Arc<Inside>),
 }
 
 /// Whether calls are welcome; shared by all who know or ask.
@@ -94,27 +114,34 @@ impl Readiness {
 impl Admin {
     /// Shows this registry and this readiness, to who names one of these hosts too.
     pub fn new(registry: Arc<Registry>, readiness: Readiness, hosts: Vec<String>) -> Self {
-        Self { prometheus: Prometheus::new(registry), readiness, hosts: hosts.into() }
+        Self { prometheus: Prometheus::new(registry), readiness, hosts: hosts.into(), inside: None }
     }
 
-    fn answer(&self, request: &Request<Incoming>, surface: Surface) -> Response<Full<Bytes>> {
+    /// Shows configuration and policies too.
+    pub(crate) fn with_inside(self, inside: Inside) -> Self {
+        Self { inside: Some(Arc::new(inside)), ..self }
+    }
+
+    fn page(&self, request: &Request<Incoming>, surface: Surface) -> Page {
         if surface == Surface::Admin && !self.is_host(request) {
             let reason = "this host is not ours: use an address, localhost, or a configured name\n";
-            return text(StatusCode::MISDIRECTED_REQUEST, reason);
+            return Page::Ready(text(StatusCode::MISDIRECTED_REQUEST, reason));
         }
-        let answer = match (request.uri().path(), surface) {
-            ("/livez", _) => text(StatusCode::OK, "ok\n"),
-            ("/readyz", _) => self.readyz(),
-            ("/metrics", _) => self.metrics(),
-            ("/", Surface::Admin) => text(StatusCode::OK, INDEX),
-            _ => return text(StatusCode::NOT_FOUND, "nothing is here\n"),
+        let page = match (request.uri().path(), surface, &self.inside) {
+            ("/livez", _, _) => Page::Ready(text(StatusCode::OK, "ok\n")),
+            ("/readyz", _, _) => Page::Ready(self.readyz()),
+            ("/metrics", _, _) => Page::Ready(self.metrics()),
+            ("/", Surface::Admin, _) => Page::Ready(text(StatusCode::OK, INDEX)),
+            ("/config", Surface::Admin, Some(inside)) => Page::Ready(json(&inside.configuration())),
+            ("/policies", Surface::Admin, Some(inside)) => Page::Policies(inside.clone()),
+            _ => return Page::Ready(text(StatusCode::NOT_FOUND, "nothing is here\n")),
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refused;
+            return Page::Ready(refused);
         }
-        answer
+        page
     }
 
     fn readyz(&self) -> Response<Full<Bytes>> {
@@ -150,6 +177,31 @@ impl Admin {
     }
 }
 
+// === impl Inside ===
+
+impl Inside {
+    fn configuration(&self) -> serde_json::Value {
+        let mut shown = self.generations.borrow().shown();
+        // Where the file leaves it to us, too.
+        shown["config"]["workers"] = self.workers.len().into();
+        shown
+    }
+}
+
+// === impl Page ===
+
+impl Page {
+    async fn answer(self) -> Response<Full<Bytes>> {
+        match self {
+            Self::Ready(answer) => answer,
+            Self::Policies(inside) => {
+                let generation = inside.generations.borrow().clone();
+                json(&states::state(&generation.states, &inside.workers).await)
+            }
+        }
+    }
+}
+
 /// The host of an authority, without its port and without the brackets of IPv6.
 fn host_name(authority: &str) -> Option<&str> {
     match authority.strip_prefix('[') {
@@ -165,6 +217,13 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
         .header(CACHE_CONTROL, "no-store")
         .body(Full::new(body.into()))
         .expect("these headers are valid")
+}
+
+fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut answer = text(StatusCode::OK, format!("{value:#}\n"));
+    let content_type = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
 }
 
 /// Serves all of it on this listener, for as long as its runtime lives.
@@ -203,8 +262,8 @@ async fn serve(listener: TcpListener, admin: Admin, surface: Surface) -> io::Res
 
 async fn connection(stream: TcpStream, admin: Admin, surface: Surface) {
     let service = service_fn(|request| {
-        let answer = admin.answer(&request, surface);
-        async { Ok::<_, Infallible>(answer) }
+        let page = admin.page(&request, surface);
+        async { Ok::<_, Infallible>(page.answer().await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,19 +1,19 @@
 //! What a user writes: listeners, upstreams, routes. Empty is a good configuration.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tidegate_credential::CredentialConfig;
 use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
-use crate::export::otlp::{Otlp, OtlpConfig};
+use crate::export::otlp::{self, Otlp, OtlpConfig};
 pub use crate::layer::breaker::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
 pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
@@ -23,15 +23,32 @@ pub use crate::upstream::{
     BalanceConfig, DnsConfig, EjectConfig, HealthConfig, Metrics, SteerConfig,
 };
 
+mod mistake;
+mod place;
+mod quantity;
+mod schema;
+mod show;
+mod warnings;
+
+pub use mistake::ConfigError;
+pub(crate) use mistake::{parse_yaml, within_file};
+pub use quantity::{Ratio, Size, Span};
+
+use mistake::nearest;
+use schema::Address;
+
 /// The whole configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where callers connect.
+    #[schemars(with = "Address")]
     pub listen: SocketAddr,
     /// Where metrics and probes are served.
+    #[schemars(with = "Address")]
     pub admin: SocketAddr,
     /// A third address that serves `/livez`, `/readyz` and `/metrics` alone.
+    #[schemars(with = "Option<Address>")]
     pub health: Option<SocketAddr>,
     /// Threads that carry traffic; as many as the container has cores where absent.
     pub workers: Option<NonZeroU16>,
@@ -56,10 +73,11 @@ pub struct Config {
 }
 
 /// One place that calls go to: a URL, or several addresses of one service.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamConfig {
     /// `https://host[:port]`; `{location}` in it is filled from the call's path.
+    #[schemars(extend("pattern" = "^https?://"))]
     pub url: Option<String>,
     /// Several URLs of one service.
     pub addresses: Vec<String>,
@@ -86,7 +104,7 @@ pub struct UpstreamConfig {
 }
 
 /// Which calls go to which upstream.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// The name in records and metrics; the upstream's where absent.
@@ -112,7 +130,7 @@ pub struct RouteConfig {
 }
 
 /// What a call must be for a route to take it.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MatchConfig {
     /// Whose interface it speaks.
@@ -128,7 +146,7 @@ pub struct MatchConfig {
 }
 
 /// How long things may take.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsConfig {
     /// From a request's first byte to the end of its head.
@@ -152,40 +170,25 @@ pub struct TimeoutsConfig {
 }
 
 /// How much there may be of things.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// Callers' connections at a time.
     pub connections: NonZeroU32,
     /// Bytes of one body that may be held where a policy must see it first.
-    pub held_body: bytesize::ByteSize,
+    pub held_body: Size,
     /// Bytes of all held bodies together.
-    pub held_bodies: bytesize::ByteSize,
+    pub held_bodies: Size,
     /// Bytes of one body that is held to be signed.
-    pub signed_body: bytesize::ByteSize,
+    pub signed_body: Size,
     /// Bytes of all such bodies together.
-    pub signed_bodies: bytesize::ByteSize,
+    pub signed_bodies: Size,
     /// Idle connections that each worker keeps to one upstream address.
     pub idle_connections: NonZeroU32,
     /// HTTP/2 connections that each worker opens to one upstream address.
     pub http2_connections: NonZeroU32,
     /// Long-running jobs whose submit and polls are tied together, at a time.
     pub jobs: NonZeroU32,
-}
-
-/// A share of a whole: `20%`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ratio(f64);
-
-/// A length of time, written with its unit: `1.5s`, `20ms`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-/// A configuration that cannot be used, and where.
-#[derive(Debug)]
-pub struct ConfigError {
-    file: Option<PathBuf>,
-    message: String,
 }
 
 // === impl Config ===
@@ -210,6 +213,14 @@ impl Default for Config {
     }
 }
 
+impl RouteConfig {
+    /// The upstreams that its calls may go to, its own first.
+    pub(crate) fn leads_to(&self) -> impl Iterator<Item = &str> {
+        let others = self.fallback.iter().filter_map(|target| target.upstream.as_deref());
+        std::iter::once(self.upstream.as_str()).chain(others)
+    }
+}
+
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -218,16 +229,16 @@ impl Config {
 
     /// The same, whatever the environment lacks: for those who look into just that.
     pub fn read_without_variables(path: &Path) -> Result<Self, ConfigError> {
-        Self::of_file(path, |_, _| Ok(()))
+        Self::of_file(path, |_| Ok(()))
     }
 
     fn of_file(
         path: &Path,
-        check: impl FnOnce(&Self, &str) -> Result<(), ConfigError>,
+        check: impl FnOnce(&Self) -> Result<(), ConfigError>,
     ) -> Result<Self, ConfigError> {
         let mut config = within_file(path, |text| {
             let config = Self::parse(text)?;
-            check(&config, text)?;
+            check(&config).map_err(|error| error.within(text))?;
             Ok(config)
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -249,7 +260,7 @@ impl Config {
             return Ok(Self::default());
         }
         let config: Self = parse_yaml(text)?;
-        config.check()?;
+        config.check().map_err(|error| error.within(text))?;
         Ok(config)
     }
 
@@ -270,18 +281,74 @@ impl Config {
         Ok(self)
     }
 
-    /// Whether the variables are there that this text names.
-    fn check_variables(&self, text: &str) -> Result<(), ConfigError> {
+    /// Leaves what only a restart changes as it is in the running configuration, and names the keys
+    /// that ask for something else.
+    pub(crate) fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
+        fn keep<T: Clone + PartialEq>(own: &mut T, running: &T) -> bool {
+            let differs = own != running;
+            own.clone_from(running);
+            differs
+        }
+        let Self { timeouts, limits, .. } = self;
+        let kept = [
+            ("listen", keep(&mut self.listen, &running.listen)),
+            ("admin", keep(&mut self.admin, &running.admin)),
+            ("health", keep(&mut self.health, &running.health)),
+            ("workers", keep(&mut self.workers, &running.workers)),
+            ("records", keep(&mut self.records, &running.records)),
+            ("timeouts.job_idle", keep(&mut timeouts.job_idle, &running.timeouts.job_idle)),
+            ("limits.connections", keep(&mut limits.connections, &running.limits.connections)),
+            ("limits.jobs", keep(&mut limits.jobs, &running.limits.jobs)),
+            ("otlp", keep(&mut self.otlp, &running.otlp)),
+            (
+                "semantic_conventions",
+                keep(&mut self.semantic_conventions, &running.semantic_conventions),
+            ),
+            ("capture_content", keep(&mut self.capture_content, &running.capture_content)),
+        ];
+        kept.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+
+    /// Models and regions that it names, which are label values whatever happens.
+    pub(crate) fn labels(&self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let upstreams = || self.upstreams.values();
+        let models = upstreams().filter_map(|upstream| upstream.model.as_deref());
+        let regions =
+            upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
+        (models.map(Arc::from).collect(), regions.map(|region| region.as_str().into()).collect())
+    }
+
+    /// What it says in vain: routes that take no call, upstreams that none gets to.
+    pub fn warnings(&self) -> Vec<ConfigError> {
+        warnings::of(self)
+    }
+
+    /// The same, with file and line.
+    pub fn warnings_of(&self, path: &Path) -> Vec<ConfigError> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        self.warnings().into_iter().map(|warning| warning.within(&text).of(path)).collect()
+    }
+
+    /// All that it says, defaults among it, without secrets. It reads as a configuration.
+    pub fn effective(&self) -> serde_json::Value {
+        show::effective(self)
+    }
+
+    /// The JSON Schema of what may be configured.
+    pub fn schema() -> serde_json::Value {
+        schema::whole()
+    }
+
+    /// Whether the environment variables are there that it names.
+    fn check_variables(&self) -> Result<(), ConfigError> {
         for (name, upstream) in &self.upstreams {
-            let variable = upstream.credential.as_ref().and_then(CredentialConfig::variable);
-            let Some(variable) = variable.filter(|name| std::env::var_os(name).is_none()) else {
-                continue;
-            };
-            let place =
-                line_of(text, variable).map_or_else(String::new, |at| format!("line {at}: "));
-            return Err(ConfigError::new(format!(
-                "{place}upstreams.{name}.credential: env: the environment variable {variable} is not set"
-            )));
+            let Some(credential) = &upstream.credential else { continue };
+            let variable = credential.variable();
+            if let Some(variable) = variable.filter(|name| std::env::var_os(name).is_none()) {
+                let key = ["upstreams", name, "credential", credential.kind(), "env"];
+                let message = format!("the environment variable {variable} is not set");
+                return Err(ConfigError::at(&key, message));
+            }
         }
         Ok(())
     }
@@ -290,52 +357,61 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         for (name, upstream) in &self.upstreams {
             let spec = crate::upstream::Spec::new(name, upstream)
-                .map_err(|message| ConfigError::new(format!("upstreams.{name}: {message}")))?;
+                .map_err(|message| ConfigError::at(&["upstreams", name], message))?;
             let limit = upstream.limit.as_ref().map_or(Ok(()), LimitConfig::check);
-            limit.map_err(|message| {
-                ConfigError::new(format!("upstreams.{name}.limit: {message}"))
-            })?;
+            limit.map_err(|message| ConfigError::at(&["upstreams", name, "limit"], message))?;
             let Some(credential) = &upstream.credential else { continue };
+            let key = ["upstreams", name, "credential", credential.kind()];
             for address in 0..spec.addresses() {
-                credential.check(&spec.origin(address, None).host).map_err(|message| {
-                    ConfigError::new(format!("upstreams.{name}.credential.{message}"))
-                })?;
+                credential
+                    .check(&spec.origin(address, None).host)
+                    .map_err(|message| ConfigError::at(&key, message))?;
             }
         }
-        Otlp::settle(&self.otlp, |_| None)
-            .map_err(|error| ConfigError::new(format!("otlp: {error}")))?;
-        self.otlp
-            .traces
-            .check()
-            .map_err(|message| ConfigError::new(format!("otlp.traces.{message}")))?;
+        Otlp::settle(&self.otlp, |_| None).map_err(|error| {
+            let key = match error {
+                otlp::Error::Endpoint { .. } => &["otlp", "endpoint"][..],
+                otlp::Error::Header { .. } => &["otlp", "headers"],
+                _ => &["otlp"],
+            };
+            ConfigError::at(key, error.to_string())
+        })?;
+        self.otlp.traces.check().map_err(|message| {
+            let (key, message) = message.split_once(": ").unwrap_or(("", &message));
+            ConfigError::at(&["otlp", "traces", key], message)
+        })?;
         for (at, route) in self.routes.iter().enumerate() {
-            self.check_route(route)
-                .map_err(|message| ConfigError::new(format!("routes[{at}].{message}")))?;
+            self.check_route(at, route)?;
         }
         Ok(())
     }
 
-    fn check_route(&self, route: &RouteConfig) -> Result<(), String> {
-        self.check_name(&route.upstream).map_err(|message| format!("upstream: {message}"))?;
+    fn check_route(&self, at: usize, route: &RouteConfig) -> Result<(), ConfigError> {
+        let number = format!("[{at}]");
+        let own = ["routes", &number];
+        let wrong = |rest: &[&str], message| ConfigError::at(&[&own, rest].concat(), message);
+        self.check_name(&route.upstream).map_err(|message| wrong(&["upstream"], message))?;
         if let Some(retry) = &route.retry {
-            retry.check().map_err(|message| format!("retry.{message}"))?;
+            retry.check().map_err(|(key, message)| wrong(&["retry", key], message))?;
         }
-        let own = self.speaks(&route.upstream).or(route.matches.dialect);
+        let spoken = self.speaks(&route.upstream).or(route.matches.dialect);
         for (at, target) in route.fallback.iter().enumerate() {
+            let number = format!("[{at}]");
+            let key = ["fallback", &number];
             let name = target.upstream.as_ref().unwrap_or(&route.upstream);
             self.check_name(name)
-                .map_err(|message| format!("fallback[{at}].upstream: {message}"))?;
+                .map_err(|message| wrong(&[&key[..], &["upstream"]].concat(), message))?;
             if *target == TargetConfig::default() {
-                return Err(format!("fallback[{at}]: says nothing that is not so already"));
+                return Err(wrong(&key, "says nothing that is not so already".to_owned()));
             }
-            match (own, self.speaks(name)) {
-                (Some(own), Some(other)) if own != other => {
-                    return Err(format!(
-                        "fallback[{at}]: `{name}` speaks {other:?}, but the calls of this route {own:?}; \
-                         the targets of one list speak one dialect"
-                    ));
-                }
-                _ => {}
+            if let (Some(own), Some(other)) = (spoken, self.speaks(name))
+                && own != other
+            {
+                let message = format!(
+                    "`{name}` speaks {other:?}, but the calls of this route {own:?}; \
+                     the targets of one list speak one dialect"
+                );
+                return Err(wrong(&key, message));
             }
         }
         Ok(())
@@ -356,122 +432,10 @@ impl Config {
     }
 }
 
-/// The line that names this variable, counted from 1; none where several do.
-fn line_of(text: &str, variable: &str) -> Option<usize> {
-    let is_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
-    let names = |line: &str| {
-        let line = line.split(" #").next().unwrap_or(line);
-        line.contains("env") && line.split(|byte| !is_name(byte)).any(|word| word == variable)
-    };
-    let mut lines = text.lines().enumerate().filter(|(_, line)| names(line));
-    let (at, _) = lines.next()?;
-    lines.next().is_none().then_some(at + 1)
-}
-
 /// The name of the upstream that `--upstream` makes.
 const DEFAULT: &str = "default";
 
-// === impl ConfigError ===
-
-impl ConfigError {
-    fn new(message: String) -> Self {
-        Self { file: None, message }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.file {
-            Some(file) => write!(f, "{}: {}", file.display(), self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Reads a file, and names it where something is wrong with it.
-pub(crate) fn within_file<T>(
-    path: &Path,
-    read: impl FnOnce(&str) -> Result<T, ConfigError>,
-) -> Result<T, ConfigError> {
-    let within = |message: String| ConfigError { file: Some(path.to_owned()), message };
-    let text = std::fs::read_to_string(path).map_err(|error| within(error.to_string()))?;
-    let name = path.display().to_string();
-    read(&text).map_err(|error| within(error.message.replace("<input>", &name)))
-}
-
-/// Reads a text, and says where something is wrong with it.
-pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
-    serde_saphyr::from_str(text).map_err(|error| explain(&error))
-}
-
-/// The reader's own words (with line and column), and the nearest key where one is unknown. The
-/// lines themselves are not shown: a key may stand in one of them.
-fn explain(error: &serde_saphyr::Error) -> ConfigError {
-    let text = error.to_string();
-    let message = text.strip_prefix("error: ").unwrap_or(&text).lines().next().unwrap_or_default();
-    let hint = unknown_key(message).map_or_else(String::new, |(key, known)| nearest(key, known));
-    ConfigError::new(format!("{message}{hint}"))
-}
-
-/// The key that nobody knows, and those that are known, from: unknown field `a`, expected one of b, c
-fn unknown_key(message: &str) -> Option<(&str, impl Iterator<Item = &str>)> {
-    let (key, rest) = message.split_once("unknown field `")?.1.split_once('`')?;
-    let known = rest.lines().next()?.split_once("expected ")?.1;
-    let known = known.strip_prefix("one of ").unwrap_or(known);
-    Some((key, known.split(", ").map(|key| key.trim_matches('`'))))
-}
-
-fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
-    known
-        .map(|key| (strsim::damerau_levenshtein(wrong, key), key))
-        .min()
-        .filter(|(distance, _)| *distance <= wrong.len().max(3) / 2)
-        .map_or_else(String::new, |(_, key)| format!("; did you mean `{key}`?"))
-}
-
-// === impl Ratio ===
-
-impl Ratio {
-    /// So many hundredths.
-    pub(crate) const fn percent(percent: u8) -> Self {
-        Self(percent as f64 / 100.0)
-    }
-
-    /// The share, from 0 to 1.
-    pub(crate) fn share(self) -> f64 {
-        self.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Ratio {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
-        let ratio = percent.filter(|percent: &f64| (0.0..=100.0).contains(percent));
-        ratio.map(|percent| Self(percent / 100.0)).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is not a ratio from 0% to 100%; write a number with a percent sign, such as 20%"
-            ))
-        })
-    }
-}
-
-// === impl Span ===
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let read = text.parse::<jiff::SignedDuration>().ok();
-        let span = read.and_then(|read| Duration::try_from(read).ok()).map(Self);
-        span.filter(|span| !span.0.is_zero()).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is not a duration above zero; write a number with its unit, such as 1.5s or 20ms"
-            ))
-        })
-    }
-}
+// === impl TimeoutsConfig ===
 
 impl Default for TimeoutsConfig {
     fn default() -> Self {
@@ -490,14 +454,16 @@ impl Default for TimeoutsConfig {
     }
 }
 
+// === impl LimitsConfig ===
+
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             connections: NonZeroU32::new(10_000).expect("not zero"),
-            held_body: bytesize::ByteSize::mib(8),
-            held_bodies: bytesize::ByteSize::mib(16),
-            signed_body: bytesize::ByteSize::mib(32),
-            signed_bodies: bytesize::ByteSize::mib(64),
+            held_body: Size::mib(8),
+            held_bodies: Size::mib(16),
+            signed_body: Size::mib(32),
+            signed_bodies: Size::mib(64),
             idle_connections: NonZeroU32::new(1024).expect("not zero"),
             http2_connections: NonZeroU32::new(64).expect("not zero"),
             jobs: NonZeroU32::new(4096).expect("not zero"),
@@ -553,7 +519,10 @@ limits: { held_body: 1MiB }
     fn a_route_to_nowhere_is_told() {
         let text = "upstreams: { gemma: { url: 'http://a' } }\nroutes: [{ upstream: gema }]";
         let error = Config::parse(text).expect_err("no such upstream").to_string();
-        assert_eq!(error, "routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?");
+        assert_eq!(
+            error,
+            "line 2 column 12: routes[0].upstream: there is no upstream `gema`; did you mean `gemma`?"
+        );
     }
 
     #[test]
@@ -564,14 +533,17 @@ limits: { held_body: 1MiB }
             ))
         };
         let error = of("http://localhost:4102").expect_err("no region").to_string();
-        assert!(error.starts_with("upstreams.a.credential.aws: no region to sign for"), "{error}");
+        assert!(error.contains("upstreams.a.credential.aws: no region to sign for"), "{error}");
         of("https://bedrock-runtime.eu-west-1.amazonaws.com").expect("the host says it");
     }
 
     #[test]
     fn a_ratio_beyond_all_is_told() {
         let error = Config::parse("otlp: { traces: { ratio: 10 } }").expect_err("no ratio");
-        assert_eq!(error.to_string(), "otlp.traces.ratio: 10 is not between 0 and 1");
+        assert_eq!(
+            error.to_string(),
+            "line 1 column 19: otlp.traces.ratio: 10 is not between 0 and 1"
+        );
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! The credentials of all upstreams: made once, kept fresh by a thread beside the data path.
+//!
+//! A configuration that is read anew keeps those that it says again, with what was fetched for
+//! them; the others stop once no call holds them any longer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidegate_credential::Credential;
+use tidegate_credential::{Credential, CredentialConfig};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -12,9 +15,24 @@ use crate::config::Config;
 /// The credential of each upstream that has one of its own, shared by all workers.
 #[derive(Debug, Default)]
 pub(crate) struct Credentials {
-    by_upstream: BTreeMap<Arc<str>, Credential>,
+    by_upstream: BTreeMap<Arc<str>, Kept>,
+    /// Absent until the first credential needs it.
+    background: Option<Arc<Background>>,
+}
+
+/// A credential and what it was made of.
+#[derive(Debug)]
+struct Kept {
+    config: CredentialConfig,
+    credential: Credential,
+}
+
+/// The thread that fetches.
+#[derive(Debug)]
+struct Background {
+    runtime: Handle,
     /// Dropping it ends the thread.
-    _stop: Option<oneshot::Sender<()>>,
+    _stop: oneshot::Sender<()>,
 }
 
 /// Why there are no credentials.
@@ -34,44 +52,53 @@ pub enum Error {
 }
 
 impl Credentials {
-    /// Begins to fetch what the upstreams need.
-    pub(crate) fn start(config: &Config) -> Result<Self, Error> {
-        let configured = config.upstreams.iter();
-        let configured = configured
-            .filter_map(|(name, upstream)| Some((name.as_str(), upstream.credential.as_ref()?)));
-        let configured: Vec<_> = configured.collect();
-        if configured.is_empty() {
-            return Ok(Self::default());
+    /// Those of this configuration: what it says as the last one did stays as fresh as it is, and
+    /// the rest begins to be fetched.
+    pub(crate) fn next(&self, config: &Config) -> Result<Self, Error> {
+        let mut next = Self { by_upstream: BTreeMap::new(), background: self.background.clone() };
+        for (name, upstream) in &config.upstreams {
+            let Some(config) = &upstream.credential else { continue };
+            let credential = match self.by_upstream.get(name.as_str()) {
+                Some(kept) if kept.config == *config => kept.credential.clone(),
+                _ => Credential::new(config, &next.background()?)
+                    .map_err(|source| Error::Config { upstream: name.clone(), source })?,
+            };
+            let kept = Kept { config: config.clone(), credential };
+            next.by_upstream.insert(name.as_str().into(), kept);
         }
-        let (stop, background) = background()?;
-        let make = |(name, config)| match Credential::new(config, &background) {
-            Ok(credential) => Ok((Arc::from(name), credential)),
-            Err(source) => Err(Error::Config { upstream: String::from(name), source }),
-        };
-        let by_upstream = configured.into_iter().map(make).collect::<Result<_, _>>()?;
-        Ok(Self { by_upstream, _stop: Some(stop) })
+        Ok(next)
     }
 
     /// The credential of this upstream.
     pub(crate) fn of(&self, upstream: &str) -> Option<&Credential> {
-        self.by_upstream.get(upstream)
+        self.by_upstream.get(upstream).map(|kept| &kept.credential)
     }
 
     /// Each upstream with its credential.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&Arc<str>, &Credential)> {
-        self.by_upstream.iter()
+        self.by_upstream.iter().map(|(name, kept)| (name, &kept.credential))
+    }
+
+    fn background(&mut self) -> Result<Handle, std::io::Error> {
+        let background = match self.background.take() {
+            Some(background) => background,
+            None => Arc::new(Background::start()?),
+        };
+        Ok(self.background.insert(background).runtime.clone())
     }
 }
 
-/// A thread with a runtime of its own, and what ends it.
-fn background() -> std::io::Result<(oneshot::Sender<()>, Handle)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    let (stop, stopped) = oneshot::channel();
-    std::thread::Builder::new().name("credentials".to_owned()).spawn(move || {
-        _ = runtime.block_on(stopped);
-        // What still waits for an answer is not waited for.
-        runtime.shutdown_background();
-    })?;
-    Ok((stop, handle))
+impl Background {
+    /// A thread with a runtime of its own.
+    fn start() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        std::thread::Builder::new().name("credentials".to_owned()).spawn(move || {
+            _ = runtime.block_on(stopped);
+            // What still waits for an answer is not waited for.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { runtime: handle, _stop: stop })
+    }
 }

@@ -83,12 +83,14 @@ async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
     if tcp.set_nodelay(true).is_err() {
         return;
     }
-    let limit = worker.timeouts.keep_alive.0;
+    let limit = worker.now().timeouts.keep_alive.0;
     if !matches!(timeout(limit, tcp.readable()).await, Ok(Ok(()))) {
         return;
     }
     // Who has not said as much in the time for a head hears so by HTTP/1.1.
-    match timeout(worker.timeouts.request_head.0, speaks_http2(&tcp)).await {
+    let limit = worker.now().timeouts.request_head.0;
+    let speaks_http2 = timeout(limit, speaks_http2(&tcp)).await;
+    match speaks_http2 {
         Ok(Ok(true)) => inbound::http2::serve(tcp, worker).await,
         Ok(Ok(false)) | Err(_) => {
             inbound::http1::serve(Rc::new(Conn::new(Stream::Tcp(tcp))), worker).await;

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use tokio::runtime::Handle;
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::config::{Config, UpstreamConfig};
 use crate::export::catalog::{self, Family};
 use crate::export::metrics::{Registry, Source, Value};
+use crate::generation::Means;
 use crate::layer::breaker::{self, Breakers};
 use crate::layer::limit::{LimitMetrics, Limits};
 use crate::layer::retry::{Budget, Tally};
-use crate::upstream::{Addresses, Resolver, Shown};
+use crate::states::States;
+use crate::upstream::{Addresses, Shown};
 
 /// The policies of every upstream.
 #[derive(Debug, Default)]
@@ -40,17 +42,12 @@ pub(crate) struct UpstreamPolicies {
 
 impl UpstreamPolicies {
     /// Those that an upstream is configured with.
-    fn start(
-        name: &Arc<str>,
-        upstream: &UpstreamConfig,
-        handle: &Handle,
-        resolver: &Arc<dyn Resolver>,
-    ) -> Self {
+    fn start(name: &Arc<str>, upstream: &UpstreamConfig, means: &Means) -> Self {
         let limits = upstream.limit.as_ref();
         Self {
             breakers: breaker::of_upstream(name, upstream, Instant::now()),
             limits: limits.map(|limit| Arc::new(Limits::new(name.clone(), limit))),
-            addresses: Addresses::watch(name, upstream, handle, resolver),
+            addresses: Addresses::watch(name, upstream, &means.background, &means.resolver),
             ..Self::default()
         }
     }
@@ -63,14 +60,47 @@ impl UpstreamPolicies {
 }
 
 impl Policies {
-    /// Makes them, and begins to watch addresses in the background.
-    pub(crate) fn start(config: &Config, handle: &Handle, resolver: &Arc<dyn Resolver>) -> Self {
-        let policies = |(name, upstream): (&String, &UpstreamConfig)| {
+    /// Those of upstreams for which this holds.
+    pub(crate) fn kept(&self, is_same: impl Fn(&str) -> bool) -> Self {
+        let kept = self.by_upstream.iter().filter(|(name, _)| is_same(name));
+        Self { by_upstream: kept.map(|(name, kept)| (name.clone(), kept.clone())).collect() }
+    }
+
+    /// These, and those of all other upstreams, which begin now.
+    pub(crate) fn with(mut self, config: &Config, means: &Means) -> Self {
+        for (name, upstream) in &config.upstreams {
             let name: Arc<str> = name.as_str().into();
-            let policies = UpstreamPolicies::start(&name, upstream, handle, resolver);
-            (name, policies)
-        };
-        Self { by_upstream: config.upstreams.iter().map(policies).collect() }
+            let begin = || UpstreamPolicies::start(&name, upstream, means);
+            self.by_upstream.entry(name.clone()).or_insert_with(begin);
+        }
+        self
+    }
+
+    /// Has the admin address show how the policies stand.
+    pub(crate) fn show(&self, states: &mut States) {
+        for (name, policies) in &self.by_upstream {
+            if let Some(breakers) = policies.breakers.clone() {
+                states.show("breakers", name, move || json!(breakers.snapshot(Instant::now())));
+            }
+            if let Some(limits) = policies.limits.clone() {
+                states.show("limits", name, move || json!(limits.states()));
+            }
+            if let Some(addresses) = policies.addresses.clone() {
+                states.show("addresses", name, move || {
+                    json!(addresses.balancer.snapshot(Instant::now()))
+                });
+            }
+            let tally = policies.tally.clone();
+            states.show("retries", name, move || {
+                let counts = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| {
+                    counts.collect::<BTreeMap<_, _>>()
+                };
+                json!({
+                    "made": counts(&mut tally.all_made()),
+                    "denied": counts(&mut tally.all_denied()),
+                })
+            });
+        }
     }
 
     /// Has the metrics say what the policies did.

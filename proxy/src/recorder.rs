@@ -122,6 +122,11 @@ struct Background {
 // === impl Recorder ===
 
 impl Recorder {
+    /// The same recorder, for which calls cost what these prices say.
+    pub(crate) fn with_prices(self, prices: Arc<Prices>) -> Self {
+        Self { prices, ..self }
+    }
+
     /// Counts a call as in flight for as long as the guard is held.
     pub fn in_flight(&self, model: Option<&str>, upstream: &str) -> InFlight {
         lock(&self.shard).open(model, upstream)

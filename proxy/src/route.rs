@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
-use crate::config::{Config, MatchConfig, RouteConfig};
-use crate::credentials::Credentials;
+use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
+use crate::generation::Generation;
 use crate::head::RequestHead;
-use crate::hold::Held;
 use crate::layer::fallback::{FallbackLayer, Target};
 use crate::layer::include_usage::IncludeUsageLayer;
 use crate::layer::repeatable::{Keeping, RepeatableLayer};
@@ -20,9 +20,15 @@ use crate::upstream::{Signing, Spec, Upstream};
 /// The routes of one worker.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    routes: Vec<Route>,
-    upstreams: Vec<Rc<Upstream>>,
+    /// In the order of the configuration.
+    routes: Vec<Rc<Route>>,
+    upstreams: Upstreams,
+    /// What they were made of.
+    generation: Arc<Generation>,
 }
+
+/// The upstreams of one worker, by name.
+type Upstreams = BTreeMap<String, Rc<Upstream>>;
 
 /// One route, with the policies of its own.
 #[derive(Debug)]
@@ -62,48 +68,52 @@ pub(crate) enum Pick<'a> {
 
 impl Routes {
     /// The routes and their upstreams, as one worker owns them.
-    pub(crate) fn new(
-        config: &Config,
-        credentials: &Credentials,
-        held: &Held,
-        policies: &Policies,
-    ) -> Self {
-        let upstreams: BTreeMap<&str, Rc<Upstream>> = config
+    pub(crate) fn new(generation: Arc<Generation>) -> Self {
+        Self::after(None, generation)
+    }
+
+    /// The routes of the next generation. What it says as the last one did is the same as before,
+    /// with its connections and with all that it knows.
+    pub(crate) fn next(&self, generation: Arc<Generation>) -> Self {
+        Self::after(Some(self), generation)
+    }
+
+    fn after(old: Option<&Self>, generation: Arc<Generation>) -> Self {
+        let config = &generation.config;
+        let old = old.filter(|old| {
+            let old = &old.generation.config;
+            (&old.timeouts, &old.limits) == (&config.timeouts, &config.limits)
+        });
+        let upstreams: Upstreams = config
             .upstreams
             .iter()
             .map(|(name, upstream)| {
-                let spec = Spec::new(name, upstream).expect("the configuration was checked");
-                let (timeouts, limits) = (&config.timeouts, &config.limits);
-                let signing = credentials.of(name).map(|credential| {
-                    let credential = credential.clone();
-                    Signing::new(spec.name.clone(), credential, timeouts, limits, &held.signed)
-                });
-                let balancer = policies.of(name).addresses.map(|all| all.balancer.clone());
-                let upstream = Upstream::new(spec.into(), signing, balancer, timeouts, limits);
-                (name.as_str(), Rc::new(upstream))
+                let kept = old.and_then(|old| old.upstream(name, upstream));
+                (name.clone(), kept.unwrap_or_else(|| new_upstream(&generation, name, upstream)))
             })
             .collect();
-        let routes = config.routes.iter().map(|route| {
-            let upstream = &upstreams[route.upstream.as_str()];
-            let (timeouts, limits) = (&config.timeouts, &config.limits);
-            let include_usage =
-                IncludeUsageLayer::new(route.include_usage, timeouts, limits, &held.policies);
-            Route {
-                name: route.name.as_deref().unwrap_or(&route.upstream).into(),
-                upstream: upstream.spec.name.clone(),
-                model: upstream.spec.model.clone(),
-                strip_prefix: route.strip_prefix.clone(),
-                stack: stack(
-                    target(upstream.clone(), &policies.of(&route.upstream), route, None),
-                    include_usage,
-                    repeatable(config, route, held),
-                    fallback(route, &upstreams, policies),
-                ),
-                asks_for_model: asks_for_model(route, policies),
-                matches: Match::new(&route.matches),
-            }
-        });
-        Self { routes: routes.collect(), upstreams: upstreams.into_values().collect() }
+        let route = |route: &RouteConfig| {
+            let kept = old.and_then(|old| old.route(route, &upstreams));
+            kept.unwrap_or_else(|| Rc::new(Route::new(&generation, route, &upstreams)))
+        };
+        Self { routes: config.routes.iter().map(route).collect(), upstreams, generation }
+    }
+
+    /// The upstream of this name, if this is what it was made of.
+    fn upstream(&self, name: &str, config: &UpstreamConfig) -> Option<Rc<Upstream>> {
+        let is_same = self.generation.config.upstreams.get(name) == Some(config);
+        is_same.then(|| self.upstreams.get(name).cloned()).flatten()
+    }
+
+    /// The route that was made of this, if it leads to these very upstreams.
+    fn route(&self, config: &RouteConfig, upstreams: &Upstreams) -> Option<Rc<Route>> {
+        let is_same = |name: &str| match (self.upstreams.get(name), upstreams.get(name)) {
+            (Some(old), Some(new)) => Rc::ptr_eq(old, new),
+            _ => false,
+        };
+        let mut made = self.generation.config.routes.iter().zip(&self.routes);
+        let found = made.find(|(old, _)| *old == config)?;
+        config.leads_to().all(is_same).then(|| found.1.clone())
     }
 
     /// The first route that takes this call; `model` is `None` while it may still be read.
@@ -129,40 +139,76 @@ impl Routes {
         Pick::Nowhere
     }
 
+    /// What this worker alone knows of its policies, by policy and upstream.
+    pub(crate) fn state(&self) -> Value {
+        let connections = self.upstreams.iter().map(|(name, upstream)| (name, upstream.state()));
+        json!({ "connections": connections.collect::<BTreeMap<_, _>>() })
+    }
+
     /// Closes upstream connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
-        self.upstreams.iter().for_each(|upstream| upstream.sweep());
+        self.upstreams.values().for_each(|upstream| upstream.sweep());
+    }
+}
+
+fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) -> Rc<Upstream> {
+    let Config { timeouts, limits, .. } = &generation.config;
+    let spec = Spec::new(name, config).expect("the configuration was checked");
+    let signing = generation.credentials.of(name).map(|credential| {
+        let (credential, held) = (credential.clone(), &generation.held.signed);
+        Signing::new(spec.name.clone(), credential, timeouts, limits, held)
+    });
+    let balancer = generation.policies.of(name).addresses.map(|all| all.balancer.clone());
+    Rc::new(Upstream::new(spec.into(), signing, balancer, timeouts, limits))
+}
+
+// === impl Route ===
+
+impl Route {
+    fn new(generation: &Generation, config: &RouteConfig, upstreams: &Upstreams) -> Self {
+        let Config { timeouts, limits, .. } = &generation.config;
+        let (held, policies) = (&generation.held.policies, &generation.policies);
+        let include_usage = IncludeUsageLayer::new(config.include_usage, timeouts, limits, held);
+        let upstream = &upstreams[&config.upstream];
+        Self {
+            name: config.name.as_deref().unwrap_or(&config.upstream).into(),
+            upstream: upstream.spec.name.clone(),
+            model: upstream.spec.model.clone(),
+            strip_prefix: config.strip_prefix.clone(),
+            stack: stack(
+                target(upstream.clone(), &policies.of(&config.upstream), config, None),
+                include_usage,
+                repeatable(generation, config),
+                fallback(config, upstreams, policies),
+            ),
+            asks_for_model: config.leads_to().any(|name| policies.of(name).asks_for_model()),
+            matches: Match::new(&config.matches),
+        }
     }
 }
 
 /// Keeps bodies at hand where calls may be made again.
-fn repeatable(config: &Config, route: &RouteConfig, held: &Held) -> RepeatableLayer {
+fn repeatable(generation: &Generation, route: &RouteConfig) -> RepeatableLayer {
     let is_needed = route.retry.is_some() || !route.fallback.is_empty();
     RepeatableLayer(is_needed.then(|| {
         Arc::new(Keeping {
-            limits: config.limits.clone(),
-            body_idle: config.timeouts.request_body_idle.0,
-            held: held.policies.clone(),
+            limits: generation.config.limits.clone(),
+            body_idle: generation.config.timeouts.request_body_idle.0,
+            held: generation.held.policies.clone(),
         })
     }))
-}
-
-/// Whether one of the upstreams that this route leads to has policies for each model.
-fn asks_for_model(route: &RouteConfig, policies: &Policies) -> bool {
-    let others = route.fallback.iter().filter_map(|target| target.upstream.as_ref());
-    std::iter::once(&route.upstream).chain(others).any(|name| policies.of(name).asks_for_model())
 }
 
 /// The targets beside the route's own upstream.
 fn fallback(
     route: &RouteConfig,
-    upstreams: &BTreeMap<&str, Rc<Upstream>>,
+    upstreams: &Upstreams,
     policies: &Policies,
 ) -> FallbackLayer<stack::Target> {
-    let own = &upstreams[route.upstream.as_str()];
+    let own = &upstreams[&route.upstream];
     let targets = route.fallback.iter().map(|config| {
         let name = config.upstream.as_ref().unwrap_or(&route.upstream);
-        let (upstream, policies) = (upstreams[name.as_str()].clone(), policies.of(name));
+        let (upstream, policies) = (upstreams[name].clone(), policies.of(name));
         Target {
             config: config.clone(),
             upstream: upstream.spec.name.clone(),

@@ -1,5 +1,6 @@
 //! What always happens to a request, whichever way it came.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::call::{Call, Reply, RequestBody};
 use crate::config::{LimitsConfig, TimeoutsConfig};
 use crate::error::Error;
 use crate::exchange::{Exchange, Notes, Wait};
+use crate::generation::Generation;
 use crate::head::RequestHead;
 use crate::hold::Hold;
 use crate::recorder::Recorder;
@@ -25,13 +27,19 @@ const ATTEMPTS: &str = "x-tidegate-attempts";
 /// What one worker needs to serve; shared by the tasks of that worker alone.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    pub(crate) routes: Routes,
-    pub(crate) recorder: Recorder,
+    snapshot: RefCell<Rc<Snapshot>>,
     pub(crate) activity: Arc<Activity>,
+}
+
+/// What the calls are served by that begin now; one that has begun keeps what it began with.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) routes: Routes,
     pub(crate) timeouts: TimeoutsConfig,
     pub(crate) limits: LimitsConfig,
+    recorder: Recorder,
     /// Bytes of all held bodies, of all workers.
-    pub(crate) held: Arc<AtomicU64>,
+    held: Arc<AtomicU64>,
 }
 
 /// A request as it came.
@@ -43,15 +51,42 @@ pub(crate) struct Request {
     pub(crate) expects_continue: bool,
 }
 
+// === impl Worker ===
+
 impl Worker {
+    /// Serves by this generation.
+    pub(crate) fn new(
+        generation: &Arc<Generation>,
+        recorder: Recorder,
+        activity: Arc<Activity>,
+    ) -> Self {
+        let routes = Routes::new(generation.clone());
+        let snapshot = Snapshot::new(generation, routes, recorder);
+        Self { snapshot: RefCell::new(Rc::new(snapshot)), activity }
+    }
+
+    /// Serves by this generation what begins from now on.
+    pub(crate) fn take_up(&self, generation: &Arc<Generation>) {
+        let old = self.now();
+        let routes = old.routes.next(generation.clone());
+        let snapshot = Snapshot::new(generation, routes, old.recorder.clone());
+        self.snapshot.replace(Rc::new(snapshot));
+    }
+
+    /// What is served by now.
+    pub(crate) fn now(&self) -> Rc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
     /// Opens the exchange of a request whose head was read just now.
     pub(crate) fn open(&self, head: &RequestHead) -> Exchange {
-        Exchange::open(head, route::shape(head), self.recorder.clone(), self.activity.clone())
+        let recorder = self.now().recorder.clone();
+        Exchange::open(head, route::shape(head), recorder, self.activity.clone())
     }
 
     /// Opens the exchange of a request that is refused before it could be read.
     pub(crate) fn open_refused(&self, error: &Error) -> Exchange {
-        Exchange::refused(error, self.recorder.clone(), self.activity.clone())
+        Exchange::refused(error, self.now().recorder.clone(), self.activity.clone())
     }
 
     /// The reply to a request: an upstream's, or our own that says why there is none.
@@ -62,7 +97,7 @@ impl Worker {
     ) -> Result<Reply, Error> {
         let notes = exchange.notes();
         let is_grpc = request.head.version == http::Version::HTTP_2 && notes.is_grpc();
-        let mut reply = match self.forward(request, notes).await {
+        let mut reply = match self.now().forward(request, notes).await {
             Ok(reply) => reply,
             Err(Error::CallerLeft) => return Err(Error::CallerLeft),
             Err(error) => {
@@ -79,6 +114,20 @@ impl Worker {
             reply.head.fields = reply.head.fields.with(ATTEMPTS, attempts.as_bytes());
         }
         Ok(reply)
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    fn new(generation: &Generation, routes: Routes, recorder: Recorder) -> Self {
+        Self {
+            routes,
+            timeouts: generation.config.timeouts.clone(),
+            limits: generation.config.limits.clone(),
+            recorder: recorder.with_prices(generation.prices.clone()),
+            held: generation.held.policies.clone(),
+        }
     }
 
     async fn forward(&self, mut request: Request, notes: &Rc<Notes>) -> Result<Reply, Error> {

@@ -1,5 +1,6 @@
 //! Starts the sidecar, and ends it without losing a call.
 
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,24 +9,24 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tidegate_credential::Loop;
+use tidegate_wire::Prices;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::LocalSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::activity::Activity;
-use crate::admin::{Admin, Readiness, serve_admin, serve_health};
+use crate::admin::{Admin, Inside, Readiness, serve_admin, serve_health};
 use crate::config::Config;
-use crate::credentials::{self, Credentials};
+use crate::credentials;
 use crate::export::Exporter;
 use crate::export::jsonl::JsonLines;
 use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
-use crate::hold::Held;
+use crate::generation::{self, Generation, Means};
 use crate::jobs::JobLimits;
-use crate::policies::Policies;
 use crate::recorder::{self, Recorders};
-use crate::route::Routes;
 use crate::serve::Worker;
+use crate::states::{Ask, Questions};
 use crate::upstream::{Resolver, System};
 
 /// How long nothing must have come before a sidecar that was told to end believes that all is over.
@@ -34,6 +35,8 @@ const QUIET: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(600);
 /// What the exporters get at the end.
 const FLUSH: Duration = Duration::from_secs(5);
+/// How long a reload waits for its workers.
+const TAKE_UP: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -82,6 +85,15 @@ pub enum StartError {
     Threads(#[from] std::io::Error),
 }
 
+impl From<generation::Error> for StartError {
+    fn from(error: generation::Error) -> Self {
+        match error {
+            generation::Error::Credentials(error) => Self::Credentials(error),
+            generation::Error::Prices(error) => Self::Prices(error),
+        }
+    }
+}
+
 /// A sidecar that serves.
 pub struct Sidecar {
     /// Where callers connect.
@@ -91,6 +103,7 @@ pub struct Sidecar {
     workers: Vec<WorkerThread>,
     recorders: Recorders,
     readiness: Readiness,
+    generations: watch::Sender<Arc<Generation>>,
     stop: watch::Sender<bool>,
 }
 
@@ -102,11 +115,8 @@ struct WorkerThread {
 
 /// What the workers have in common.
 struct Shared {
-    config: Config,
     permits: Arc<Semaphore>,
-    credentials: Arc<Credentials>,
-    held: Held,
-    policies: Policies,
+    generations: watch::Receiver<Arc<Generation>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -135,29 +145,27 @@ impl Sidecar {
         let own = [Some(address), Some(admin), health_address];
         refuse_loops(&own.into_iter().flatten().collect::<Vec<_>>())?;
 
-        let credentials = Arc::new(Credentials::start(&config)?);
-        let recorders = recorders(&config)?;
-        for (upstream, credential) in credentials.all() {
-            let credential = credential.clone();
-            recorders.registry().watch_credential(upstream.clone(), move || credential.freshness());
-        }
+        let recorders = recorders(&config, crate::prices(config.prices.as_deref())?)?;
+        let means = Means { background: recorders.background().clone(), resolver };
+        let generation = Generation::first(config, means)?;
+        warn_of(&generation);
+        watch_shared(&recorders, &generation);
+        let config = &generation.config;
         let readiness = Readiness::default();
-        administer(&recorders, &readiness, admin_listener, health);
-        let policies = Policies::start(&config, recorders.background(), &resolver);
-        policies.watch(recorders.registry());
         let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared {
-            permits: Arc::new(Semaphore::new(config.limits.connections.get() as usize)),
-            credentials,
-            held: Held::default(),
-            policies,
-            stop: stopped,
-            config,
-        });
+        let permits = Arc::new(Semaphore::new(config.limits.connections.get() as usize));
+        let (generations, current) = watch::channel(Arc::new(generation));
+        let (asks, questions): (Vec<_>, Vec<_>) = listeners.iter().map(|_| Ask::new()).unzip();
+        let inside = Inside { generations: current.clone(), workers: asks };
+        administer(&recorders, &readiness, inside, admin_listener, health);
+        let shared = Arc::new(Shared { permits, generations: current, stop: stopped });
         let workers = listeners
             .into_iter()
+            .zip(questions)
             .enumerate()
-            .map(|(number, listener)| start_worker(number, listener, &recorders, shared.clone()))
+            .map(|(number, (listener, questions))| {
+                start_worker(number, listener, questions, &recorders, shared.clone())
+            })
             .collect::<Result<_, _>>()?;
         readiness.ready();
         info!("listening on {address}");
@@ -165,7 +173,7 @@ impl Sidecar {
         if let Some(health) = health_address {
             info!("health on {health}");
         }
-        Ok(Self { address, admin, workers, recorders, readiness, stop })
+        Ok(Self { address, admin, workers, recorders, readiness, generations, stop })
     }
 
     /// No longer ready, but serving still.
@@ -197,6 +205,49 @@ impl Sidecar {
         self.recorders.reopen();
     }
 
+    /// Serves by this configuration whatever begins from now on, or goes on as before where it cannot
+    /// be used. Ends once all workers have taken it up.
+    pub async fn reload<E: fmt::Display>(&self, config: Result<Config, E>) {
+        let taken_up = match config {
+            Ok(config) => self.take_up(config).map_err(|error| error.to_string()),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        match taken_up {
+            Ok(generation) => {
+                if !generation.is_taken_up(self.workers.len(), TAKE_UP).await {
+                    warn!("a worker has not taken up the new configuration yet");
+                }
+                self.recorders.registry().reloaded(generation.loaded);
+                let Config { upstreams, routes, .. } = &generation.config;
+                info!(upstreams = upstreams.len(), routes = routes.len(), "configuration reloaded");
+            }
+            Err(reason) => {
+                self.recorders.registry().reload_failed();
+                error!(%reason, "configuration cannot be used; the one before it still is");
+            }
+        }
+    }
+
+    fn take_up(&self, mut config: Config) -> Result<Arc<Generation>, generation::Error> {
+        let running = self.generations.borrow().clone();
+        let fixed = config.keep_fixed(&running.config);
+        let next = Arc::new(running.next(config)?);
+        warn_of(&next);
+        if !fixed.is_empty() {
+            warn!(keys = fixed.join(", "), "a restart is needed for what these keys say");
+        }
+        let (models, regions) = next.config.labels();
+        self.recorders.registry().know(models, regions);
+        watch_shared(&self.recorders, &next);
+        self.generations.send_replace(next.clone());
+        Ok(next)
+    }
+
+    /// The files beside the configuration that it was read with.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.generations.borrow().config.prices.iter().cloned().collect()
+    }
+
     /// Ends. What is open is cut; every record is written.
     pub fn stop(self) {
         let start = Instant::now();
@@ -221,23 +272,18 @@ fn workers(config: &Config) -> usize {
     config.workers.map_or_else(cores, |workers| usize::from(workers.get()))
 }
 
-fn recorders(config: &Config) -> Result<Recorders, StartError> {
+fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartError> {
     let exporters = match &config.records {
         Some(path) => vec![records(path)?],
         None => Vec::new(),
     };
-    let upstreams = || config.upstreams.values();
-    let regions =
-        upstreams().flat_map(|upstream| upstream.region.iter().chain(&upstream.locations));
+    let (models, regions) = config.labels();
     let variable = |name: &str| std::env::var(name).ok();
     let conventions = config.semantic_conventions.settle(variable);
     let traces = Traces::settle(&config.otlp, conventions, variable)?;
     let options = recorder::Options {
-        models: upstreams()
-            .filter_map(|upstream| upstream.model.as_deref())
-            .map(Arc::from)
-            .collect(),
-        regions: regions.map(|region| region.as_str().into()).collect(),
+        models,
+        regions,
         jobs: JobLimits {
             jobs: config.limits.jobs.get() as usize,
             idle: config.timeouts.job_idle.0,
@@ -248,9 +294,27 @@ fn recorders(config: &Config) -> Result<Recorders, StartError> {
             && spans::captures_content(config.capture_content, variable),
         traces,
         conventions,
-        prices: crate::prices(config.prices.as_deref())?,
+        prices,
     };
     Ok(Recorders::start(options)?)
+}
+
+/// Tells what the configuration says in vain.
+fn warn_of(generation: &Generation) {
+    for warning in generation.config.warnings() {
+        warn!("{warning}");
+    }
+}
+
+/// Has the metrics say how the credentials and policies of this generation are, and of no others.
+fn watch_shared(recorders: &Recorders, generation: &Generation) {
+    let registry = recorders.registry();
+    registry.watch_afresh();
+    generation.policies.watch(registry);
+    for (upstream, credential) in generation.credentials.all() {
+        let credential = credential.clone();
+        registry.watch_credential(upstream.clone(), move || credential.freshness());
+    }
 }
 
 /// An application is pointed at its sidecar by variables that a pod's containers may share.
@@ -272,10 +336,12 @@ fn records(path: &Path) -> Result<Box<dyn Exporter>, StartError> {
 fn administer(
     recorders: &Recorders,
     readiness: &Readiness,
+    inside: Inside,
     admin: TcpListener,
     health: Option<TcpListener>,
 ) {
     let state = Admin::new(recorders.registry().clone(), readiness.clone(), Vec::new());
+    let state = state.with_inside(inside);
     recorders.background().spawn(serve_admin(admin, state.clone()));
     if let Some(health) = health {
         recorders.background().spawn(serve_health(health, state));
@@ -285,6 +351,7 @@ fn administer(
 fn start_worker(
     number: usize,
     listener: TcpListener,
+    questions: Questions,
     recorders: &Recorders,
     shared: Arc<Shared>,
 ) -> std::io::Result<WorkerThread> {
@@ -297,19 +364,12 @@ fn start_worker(
             .expect("a runtime needs nothing but descriptors");
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
-            let worker = Rc::new(Worker {
-                routes: Routes::new(
-                    &shared.config,
-                    &shared.credentials,
-                    &shared.held,
-                    &shared.policies,
-                ),
-                recorder,
-                activity: mine,
-                timeouts: shared.config.timeouts.clone(),
-                limits: shared.config.limits.clone(),
-                held: shared.held.policies.clone(),
-            });
+            let mut generations = shared.generations.clone();
+            let generation = generations.borrow_and_update().clone();
+            let worker = Rc::new(Worker::new(&generation, recorder, mine));
+            tokio::task::spawn_local(follow(worker.clone(), generations));
+            let asked = worker.clone();
+            tokio::task::spawn_local(questions.answer(move || asked.now().routes.state()));
             run_worker(listener, worker.clone(), &shared).await;
             worker.activity.cut();
         });
@@ -330,10 +390,19 @@ async fn run_worker(listener: TcpListener, worker: Rc<Worker>, shared: &Shared) 
     }
 }
 
+/// Takes up each configuration that comes.
+async fn follow(worker: Rc<Worker>, mut generations: watch::Receiver<Arc<Generation>>) {
+    while generations.changed().await.is_ok() {
+        let generation = generations.borrow_and_update().clone();
+        worker.take_up(&generation);
+        generation.taken_up();
+    }
+}
+
 async fn sweep(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        worker.routes.sweep();
+        worker.now().routes.sweep();
     }
 }
 

@@ -26,6 +26,7 @@ mod pressure;
 mod prices;
 mod protocols;
 mod refusals;
+mod reload;
 mod retry;
 mod routing;
 mod sdks;

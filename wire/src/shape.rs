@@ -45,7 +45,17 @@ impl Headers for http::HeaderMap {
 }
 
 /// Whose interface the caller speaks: the word of `match: { dialect: ... }`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// OpenAI and those that speak like it.

@@ -57,6 +57,9 @@ pub static FAMILIES: &[&Family] = &[
     &UPSTREAM_STEERING_FAILURES,
     &CREDENTIAL_AGE,
     &CREDENTIAL_FAILURES,
+    &CONFIG_RELOADS,
+    &CONFIG_LAST_RELOAD_GOOD,
+    &CONFIG_LOADED,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
     &WARNINGS,
@@ -636,6 +639,39 @@ pub static CREDENTIAL_AGE: Family = Family {
     read: |_, _, _| {},
 };
 
+/// Readings of the configuration after the first.
+pub static CONFIG_RELOADS: Family = Family {
+    name: "tidegate.config.reloads",
+    prometheus: "tidegate_config_reloads_total",
+    unit: "{reload}",
+    help: "How often the configuration was read anew; a bad one changes nothing.",
+    kind: Kind::Counter,
+    labels: &[&RESULT],
+    read: |_, _, _| {},
+};
+
+/// Whether what stands in the file is what is in use.
+pub static CONFIG_LAST_RELOAD_GOOD: Family = Family {
+    name: "tidegate.config.last_reload_good",
+    prometheus: "tidegate_config_last_reload_good",
+    unit: "1",
+    help: "1 if the configuration was good when it was last read, 0 if an older one is in use.",
+    kind: Kind::Gauge,
+    labels: &[],
+    read: |_, _, _| {},
+};
+
+/// When the configuration in use was read.
+pub static CONFIG_LOADED: Family = Family {
+    name: "tidegate.config.loaded.timestamp",
+    prometheus: "tidegate_config_loaded_timestamp_seconds",
+    unit: "s",
+    help: "When the configuration in use was read, in seconds since 1970.",
+    kind: Kind::Gauge,
+    labels: &[],
+    read: |_, _, _| {},
+};
+
 /// Credentials that could not be fetched.
 pub static CREDENTIAL_FAILURES: Family = Family {
     name: "tidegate.credential.failures",
@@ -745,6 +781,7 @@ static INPUT_SIZE: Label = Label::same("input_size", |_, part| part.into());
 static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into());
 // These families are not read off series of calls: the registry names their values itself.
 static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
+static RESULT: Label = Label::same("result", |_, part| part.into());
 static REASON: Label = Label::same("reason", |_, part| part.into());
 static STATE: Label = Label::same("state", |_, part| part.into());
 static WARNING: Label = Label::same("warning", |_, part| part.into());

@@ -20,10 +20,12 @@ use super::catalog::{self, FAMILIES, Family};
 use super::names::Conventions;
 use crate::jobs::{JobLimits, Jobs};
 
+mod reloads;
 mod series;
 mod value;
 mod words;
 
+use reloads::Reloads;
 use series::{Key, Keyed};
 use words::{LocalNames, Words};
 
@@ -55,6 +57,7 @@ pub struct Registry {
     dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
     jobs: Arc<Jobs>,
     sources: Mutex<Vec<Box<dyn Source>>>,
+    reloads: Reloads,
 }
 
 /// Something beside the calls that has metrics of its own: a credential, a policy.
@@ -132,6 +135,7 @@ impl Registry {
             shards: Mutex::default(),
             dropped: Mutex::default(),
             sources: Mutex::default(),
+            reloads: Reloads::new(),
         }
     }
 
@@ -168,6 +172,27 @@ impl Registry {
     /// The models that may be label values.
     pub(crate) fn models(&self) -> &Arc<Names> {
         &self.models
+    }
+
+    /// Has the metrics say no more of what was watched so far.
+    pub fn watch_afresh(&self) {
+        lock(&self.sources).clear();
+    }
+
+    /// From now on these models and regions are label values whatever happens.
+    pub fn know(&self, models: Vec<Arc<str>>, regions: Vec<Arc<str>>) {
+        self.models.know(models);
+        self.regions.know(regions);
+    }
+
+    /// The configuration was read anew, and is in use since then.
+    pub fn reloaded(&self, loaded: Timestamp) {
+        self.reloads.good(loaded);
+    }
+
+    /// The configuration was read anew and cannot be used: the one before it still is.
+    pub fn reload_failed(&self) {
+        self.reloads.bad();
     }
 
     /// The conventions by which labels are named.
@@ -208,6 +233,7 @@ impl Registry {
         for source in lock(&self.sources).iter() {
             source.read(&mut |family, labels, value| points.add(family, labels, value));
         }
+        self.reloads.read(&mut points);
         // Nobody but a reader could tell when a job was given up.
         self.jobs.sweep(Instant::now());
         self.jobs.read(&mut |family, labels, value| points.add(family, labels, value));

@@ -4,7 +4,8 @@
 //! Records keep their keys whatever the switch says; it governs what others read by name, which is
 //! metrics and spans.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 /// The variable with which a platform says which conventions its programs are to follow.
@@ -13,7 +14,7 @@ const OPT_IN: &str = "OTEL_SEMCONV_STABILITY_OPT_IN";
 const OPT_IN_LATEST: &str = "gen_ai_latest_experimental";
 
 /// Which edition of the GenAI conventions names are taken from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Conventions {
     /// The newest: `gen_ai.provider.name`.
     #[default]

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
 use rustls::pki_types::pem;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -30,7 +31,7 @@ pub(super) use self::environment::Environment;
 pub(super) use self::transport::{Client, PushError, Signal, Transport, causes};
 
 /// Where metrics are pushed, as configured.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpConfig {
     /// The collector: `http://collector:4317`. Nothing is pushed without it.
@@ -41,9 +42,11 @@ pub struct OtlpConfig {
     pub headers: BTreeMap<String, Secret>,
     /// Time from push to push.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    #[schemars(with = "crate::config::Span")]
     pub interval: Duration,
     /// Time that one push may take.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    #[schemars(with = "crate::config::Span")]
     pub timeout: Duration,
     /// `gzip` or `none`.
     pub compression: Compression,
@@ -52,7 +55,7 @@ pub struct OtlpConfig {
 }
 
 /// How OTLP is carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum Protocol {
     /// gRPC.
     #[serde(rename = "grpc")]
@@ -63,7 +66,7 @@ pub enum Protocol {
 }
 
 /// Whether pushes are compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// As they are.
@@ -74,7 +77,7 @@ pub enum Compression {
 }
 
 /// Text that is never shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Secret(pub String);
 
@@ -141,6 +144,12 @@ impl Default for OtlpConfig {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
     }
 }
 

@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tidegate_wire::Record;
 use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
@@ -47,7 +48,7 @@ const MIN_DELAY: Duration = Duration::from_millis(10);
 const BACKOFF: Duration = Duration::from_millis(200);
 
 /// Which calls become spans, and how these are pushed. The collector is that of the metrics.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TracesConfig {
     /// Whether spans are pushed, where there is an endpoint.
@@ -62,6 +63,7 @@ pub struct TracesConfig {
     pub batch: NonZeroU32,
     /// How long a span waits for others to be pushed with.
     #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
+    #[schemars(with = "crate::config::Span")]
     pub delay: Duration,
 }
 

@@ -30,7 +30,7 @@ const LINGER_BYTES: usize = 1 << 20;
 
 /// Serves a connection until either side is done with it.
 pub(crate) async fn serve(conn: Rc<Conn>, worker: Rc<Worker>) {
-    let mut timer = Timer::at(Instant::now() + worker.timeouts.keep_alive.0);
+    let mut timer = Timer::at(Instant::now() + worker.now().timeouts.keep_alive.0);
     loop {
         match read_head(&conn, &mut timer, &worker).await {
             Ok(Some(parsed)) => {
@@ -60,7 +60,7 @@ async fn read_head(
     worker: &Worker,
 ) -> Result<Option<Parsed<RequestHead>>, Error> {
     let mut begun = false;
-    timer.set(Instant::now() + worker.timeouts.keep_alive.0);
+    timer.set(Instant::now() + worker.now().timeouts.keep_alive.0);
     poll_fn(|cx| {
         loop {
             conn.consume(conn.peek(parse::empty_lines));
@@ -70,7 +70,7 @@ async fn read_head(
             }
             if !begun && conn.peek(|ahead| !ahead.is_empty()) {
                 begun = true;
-                timer.set(Instant::now() + worker.timeouts.request_head.0);
+                timer.set(Instant::now() + worker.now().timeouts.request_head.0);
             }
             match conn.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
@@ -79,7 +79,7 @@ async fn read_head(
             }
         }
         ready!(timer.poll(cx));
-        let limit_s = worker.timeouts.request_head.0.as_secs();
+        let limit_s = worker.now().timeouts.request_head.0.as_secs();
         Poll::Ready(if begun { Err(Error::HeadTimeout { limit_s }) } else { Ok(None) })
     })
     .await
@@ -177,7 +177,7 @@ async fn deliver(
     let raw = body_as == BodyAs::Framed;
     let source = UpstreamBody { body, raw, bodiless: terms.is_head, left: length(&head) };
     let mut pump = Pump::new(out, source, body_as);
-    let stall = worker.timeouts.idle.0;
+    let stall = worker.now().timeouts.idle.0;
     let mut stalled_since: Option<u64> = None;
     let handed_over = poll_fn(|cx| {
         let polled = pump.poll(cx, conn);
@@ -232,7 +232,7 @@ async fn change(
     notes.status(head.status);
     let mut out = Vec::with_capacity(512);
     write::response(&mut out, head, BodyAs::Framed, KeepAlive::Upgrade);
-    let TimeoutsConfig { upgraded_idle, idle, .. } = &worker.timeouts;
+    let TimeoutsConfig { upgraded_idle, idle, .. } = worker.now().timeouts;
     let limits = Limits { open: upgraded_idle.0, half_closed: idle.0.min(upgraded_idle.0) };
     tunnel::run(conn, upstream, out, timer, limits, notes).await;
 }

@@ -32,7 +32,7 @@ const MIN_LOOK: Duration = Duration::from_millis(50);
 /// Serves a connection until either side is done with it.
 pub(crate) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
     let deliveries = Rc::new(Deliveries::default());
-    let stall = worker.timeouts.idle.0;
+    let stall = worker.now().timeouts.idle.0;
     let list = deliveries.clone();
     let service = hyper::service::service_fn(move |request| {
         let (worker, deliveries) = (worker.clone(), list.clone());

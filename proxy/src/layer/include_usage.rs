@@ -14,8 +14,9 @@ use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
@@ -36,7 +37,7 @@ const FIELD: &str = "x-tidegate-include-usage";
 const NOT_ADDED: &str = "include_usage_not_added";
 
 /// Whether streams are asked for their usage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IncludeUsage {
     /// As the caller says.

@@ -4,6 +4,7 @@
 //! and all routes share them. A call keeps its place until its answer is over or its caller has
 //! left. One that finds the queue full, or waits too long, is refused and told when to come again.
 
+use std::collections::BTreeMap;
 use std::future::{poll_fn, ready};
 use std::pin::pin;
 use std::rc::Rc;
@@ -34,7 +35,7 @@ pub use config::{AdaptiveConfig, LimitConfig};
 pub(crate) use metrics::LimitMetrics;
 
 use adaptive::Signal;
-use gate::{Entry, Permit, Reason, Shed, Waiter};
+use gate::{Entry, GateState, Permit, Reason, Shed, Waiter};
 use map::Gates;
 use queue::Priority;
 
@@ -126,6 +127,12 @@ impl Limits {
             queue_full: AtomicU64::default(),
             queue_timeout: AtomicU64::default(),
         }
+    }
+
+    /// What is going on at each model's gate; `""` is the one that all others share.
+    pub(crate) fn states(&self) -> BTreeMap<String, GateState> {
+        let states = self.gates.states().into_iter();
+        states.map(|(model, state)| (model.map_or_else(String::new, String::from), state)).collect()
     }
 
     /// Whether it must be known which model a call is for.

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -41,7 +42,7 @@ const JITTER: f32 = 0.2;
 const LONG: Duration = Duration::from_secs(1);
 
 /// How calls are spread over the addresses of an upstream.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BalanceConfig {
     /// In what time a time to first token fades.
@@ -57,7 +58,7 @@ pub struct BalanceConfig {
 }
 
 /// When an address whose calls fail gets no more of them.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EjectConfig {
     /// Failures in a row.

@@ -25,6 +25,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
@@ -128,6 +129,18 @@ impl Upstream {
     pub(crate) fn choices(&self) -> usize {
         let has_names = self.balancer.as_ref().is_some_and(|balancer| balancer.resolves());
         if has_names { usize::MAX } else { self.spec.addresses() }
+    }
+
+    /// The connections that it has, as the admin address shows them.
+    pub(crate) fn state(&self) -> Value {
+        let (mut idle, mut http2) = (0, 0);
+        for pools in [&self.pools, &self.grpc_pools] {
+            for pool in pools.borrow().values().flat_map(Servers::pools) {
+                idle += pool.idle();
+                http2 += http2::connections(pool).0;
+            }
+        }
+        json!({ "idle": idle, "http2": http2 })
     }
 
     /// Closes connections that have been idle for too long, or whose address is gone.

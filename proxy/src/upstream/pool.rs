@@ -78,6 +78,11 @@ impl Pool {
         None
     }
 
+    /// Connections of HTTP/1.1 that carry no call.
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
     /// Keeps a connection whose last call has ended clean.
     pub(crate) fn put(&self, conn: Rc<Conn>, timer: Timer) {
         let mut idle = self.idle.borrow_mut();

@@ -51,6 +51,11 @@ impl Servers {
         Self { choice: Some(Choice { group, addresses, version, turn, dice }), pools }
     }
 
+    /// All of them.
+    pub(super) fn pools(&self) -> &[Rc<Pool>] {
+        &self.pools
+    }
+
     /// The server that a call goes to, and its place there.
     pub(super) fn choose(
         &mut self,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::address::{Address, Load};
@@ -22,7 +23,7 @@ const BELIEVED: u32 = 3;
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Asks each address for its load.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SteerConfig {
     /// Whose metrics these are.
@@ -34,7 +35,7 @@ pub struct SteerConfig {
 }
 
 /// Whose metrics an address shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Metrics {
     /// vLLM's, of any version.

@@ -254,6 +254,11 @@ impl Sidecar {
         TICK * ticks.map(|text| text.parse::<u32>().expect("a number")).sum()
     }
 
+    /// Threads that it has.
+    pub(crate) fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs").count()
+    }
+
     /// Sends a signal: `TERM`, `INT`, `HUP`.
     pub(crate) fn signal(&self, name: &str) {
         let kill = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();

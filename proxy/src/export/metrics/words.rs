@@ -1,5 +1,6 @@
 //! The words that become label values: so many, and no more.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -15,7 +16,7 @@ const WORDS: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Names {
     admitted: RwLock<FxHashSet<Arc<str>>>,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 /// What one worker knows of [`Names`], so that workers do not meet at every call.
@@ -35,7 +36,17 @@ pub(super) struct Words(FxHashMap<Arc<str>, u64>);
 impl Names {
     pub(super) fn new(known: impl IntoIterator<Item = Arc<str>>, others: usize) -> Self {
         let known: FxHashSet<_> = known.into_iter().collect();
-        Self { limit: known.len() + others, admitted: RwLock::new(known) }
+        Self { limit: AtomicUsize::new(known.len() + others), admitted: RwLock::new(known) }
+    }
+
+    /// From now on these are known, too, and take no other's room.
+    pub(super) fn know(&self, words: impl IntoIterator<Item = Arc<str>>) {
+        let mut admitted = self.admitted.write().unwrap_or_else(PoisonError::into_inner);
+        for word in words {
+            if admitted.insert(word) {
+                self.limit.fetch_add(1, Relaxed);
+            }
+        }
     }
 
     /// The word, if it is admitted or, where it may `join`, there still is room.
@@ -44,13 +55,13 @@ impl Names {
         if let Some(name) = admitted.get(word) {
             return Some(name.clone());
         }
-        if !join || word.len() > WORD_BYTES || admitted.len() >= self.limit {
+        if !join || word.len() > WORD_BYTES || admitted.len() >= self.limit.load(Relaxed) {
             return None;
         }
         drop(admitted);
 
         let mut admitted = self.admitted.write().unwrap_or_else(PoisonError::into_inner);
-        if !admitted.contains(word) && admitted.len() >= self.limit {
+        if !admitted.contains(word) && admitted.len() >= self.limit.load(Relaxed) {
             return None;
         }
         let name: Arc<str> = word.into();

@@ -2,7 +2,8 @@
 //!
 //! It is asked once a call has ended, so a rule may look at all of the record.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tidegate_wire::{Record, TraceId};
 
 /// Which calls become spans.
@@ -24,7 +25,7 @@ enum Own {
 }
 
 /// The samplers that OpenTelemetry names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SamplerName {
     /// Every call.

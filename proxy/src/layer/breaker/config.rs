@@ -3,12 +3,13 @@
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::{Ratio, Span};
 
 /// When calls to an upstream are stopped, and how they are let through again.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerConfig {
     /// How far back calls count, in ten steps.
@@ -38,7 +39,7 @@ pub struct BreakerConfig {
 }
 
 /// When an answer is slow.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SlowConfig {
     /// A first token later than this is slow.
@@ -48,7 +49,7 @@ pub struct SlowConfig {
 }
 
 /// What happens to calls while the breaker is open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenAllOpen {
     /// All are refused at once until it is time for a probe.
@@ -59,7 +60,7 @@ pub enum WhenAllOpen {
 }
 
 /// How many at a time, step by step: a few small numbers, none of them zero.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Steps(Vec<NonZeroU8>);
 
 /// Steps of a ramp, and how many a step lets through at a time, at most.

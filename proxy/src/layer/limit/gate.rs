@@ -81,7 +81,7 @@ pub(crate) enum Reason {
 }
 
 /// What is going on at a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct GateState {
     /// Calls that may be inside.
     pub(crate) limit: u32,

@@ -3,12 +3,13 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Ratio, Span};
 
 /// When a call is made again, unseen by its caller: before the first byte of an answer went there.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryConfig {
     /// Attempts of one call, at all targets together.
@@ -30,7 +31,7 @@ pub struct RetryConfig {
 }
 
 /// When a call is made again that met a limit.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitedConfig {
     /// Attempts in all, at one target.
@@ -71,9 +72,10 @@ impl Default for LimitedConfig {
 
 impl RetryConfig {
     /// What one key cannot say of itself.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         if !(0.0..=1000.0).contains(&self.floor) {
-            return Err(format!("floor: {} is not a number from 0 to 1000 a second", self.floor));
+            let message = format!("{} is not a number from 0 to 1000 a second", self.floor);
+            return Err(("floor", message));
         }
         Ok(())
     }

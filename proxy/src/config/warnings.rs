@@ -1,0 +1,108 @@
+//! What a configuration says in vain. It is good for all that.
+
+use std::collections::BTreeSet;
+
+use tidegate_wire::glob;
+
+use super::{Config, ConfigError, MatchConfig};
+
+/// All of it, in the order of the routes and then of the upstreams' names.
+pub(super) fn of(config: &Config) -> Vec<ConfigError> {
+    routes_in_vain(config).chain(unused_upstreams(config)).collect()
+}
+
+/// Routes whose calls an earlier one takes, all of them.
+fn routes_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
+    config.routes.iter().enumerate().filter_map(|(at, route)| {
+        let earlier = &config.routes[..at];
+        let first = earlier.iter().position(|other| covers(&other.matches, &route.matches))?;
+        let message = format!("takes no call: routes[{first}] takes all that it could");
+        Some(ConfigError::at(&["routes".to_owned(), format!("[{at}]")], message))
+    })
+}
+
+fn unused_upstreams(config: &Config) -> impl Iterator<Item = ConfigError> {
+    let used = used_upstreams(config);
+    config
+        .upstreams
+        .keys()
+        .filter(move |name| !used.contains(name.as_str()))
+        .map(|name| ConfigError::at(&["upstreams", name], "no route leads to it"))
+}
+
+/// The upstreams that some call may go to.
+fn used_upstreams(config: &Config) -> BTreeSet<&str> {
+    config.routes.iter().flat_map(|route| route.leads_to()).collect()
+}
+
+/// Whether whatever matches `other` matches `wide`. Where that cannot be told, it does not.
+fn covers(wide: &MatchConfig, other: &MatchConfig) -> bool {
+    let MatchConfig { dialect, host, path, header, model } = wide;
+    let pattern = |wide: &Option<String>, other: &Option<String>| {
+        wide.as_ref().is_none_or(|wide| other.as_ref().is_some_and(|other| takes(wide, other)))
+    };
+    let lower = |host: &Option<String>| host.as_ref().map(|host| host.to_ascii_lowercase());
+    let of_other = |name: &str| {
+        let mut fields = other.header.iter();
+        fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    };
+    (dialect.is_none() || *dialect == other.dialect)
+        && pattern(&lower(host), &lower(&other.host))
+        && pattern(path, &other.path)
+        && pattern(model, &other.model)
+        && header.iter().all(|(name, wide)| of_other(name).is_some_and(|other| takes(wide, other)))
+}
+
+/// Whether a pattern takes all that another takes: a `*` of the other can only stand where there is
+/// one in the pattern, which takes anything in its place.
+fn takes(wide: &str, other: &str) -> bool {
+    glob(wide, other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warnings(routes: &str) -> Vec<String> {
+        let text = format!("upstreams: {{ a: {{ url: 'http://a' }} }}\nroutes: [{routes}]");
+        let config = Config::parse(&text).expect("a good configuration");
+        of(&config).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_route_whose_calls_an_earlier_one_takes_is_told() {
+        for (first, second) in [
+            ("", "match: { path: /x }"),
+            ("match: { path: '/v1/*' }", "match: { path: '/v1/chat/*', model: gpt-4o }"),
+            ("match: { host: '*.A' }", "match: { host: x.a }"),
+            ("match: { header: { X-Team: '*' } }", "match: { header: { x-team: a, x-b: c } }"),
+            ("match: { dialect: openai }", "match: { dialect: openai }"),
+        ] {
+            let comma = if first.is_empty() { "" } else { ", " };
+            let routes = format!("{{ {first}{comma}upstream: a }}, {{ {second}, upstream: a }}");
+            let told = ["routes[1]: takes no call: routes[0] takes all that it could"];
+            assert_eq!(warnings(&routes), told, "{routes}");
+        }
+    }
+
+    #[test]
+    fn a_route_that_may_take_a_call_is_not() {
+        for (first, second) in [
+            ("path: '/v1/*'", "path: '/v*'"),
+            ("path: '/v1/*'", "host: a"),
+            ("header: { x-team: a }", "header: { x-team: '*' }"),
+            ("dialect: openai", "dialect: vertex"),
+            ("model: 'gpt-*'", "path: /x"),
+        ] {
+            let routes = format!(
+                "{{ match: {{ {first} }}, upstream: a }}, {{ match: {{ {second} }}, upstream: a }}"
+            );
+            assert_eq!(warnings(&routes), [""; 0], "{routes}");
+        }
+    }
+
+    #[test]
+    fn an_upstream_that_no_route_leads_to_is_told() {
+        assert_eq!(warnings(""), ["upstreams.a: no route leads to it"]);
+    }
+}

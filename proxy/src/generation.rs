@@ -1,0 +1,131 @@
+//! One reading of the configuration, and what all workers share of it.
+//!
+//! A configuration that is read anew makes the next generation: each worker builds its own routes
+//! of it, on its own thread, and serves by them whatever begins from then on. A call keeps the
+//! generation that it began with, and the last one to hold it ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidegate_credential::Credential;
+use tidegate_wire::Prices;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::config::{Config, ConfigError};
+use crate::credentials::{self, Credentials};
+use crate::hold::Held;
+use crate::policies::Policies;
+use crate::states::States;
+use crate::upstream::Resolver;
+
+/// One reading of the configuration.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) config: Config,
+    pub(crate) credentials: Credentials,
+    pub(crate) prices: Arc<Prices>,
+    /// Bytes of held bodies, whichever generation their calls began with.
+    pub(crate) held: Held,
+    /// What the policies of its upstreams know.
+    pub(crate) policies: Policies,
+    /// What its workers share and the admin address shows.
+    pub(crate) states: States,
+    means: Means,
+    /// When it was read.
+    pub(crate) loaded: jiff::Timestamp,
+    /// A permit for each worker that serves by it.
+    taken: Semaphore,
+}
+
+/// What every generation needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Means {
+    /// Where addresses are watched.
+    pub(crate) background: Handle,
+    /// How names are resolved.
+    pub(crate) resolver: Arc<dyn Resolver>,
+}
+
+/// Why a configuration that reads well cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A credential cannot be had.
+    #[error(transparent)]
+    Credentials(#[from] credentials::Error),
+    /// The table of prices cannot be used.
+    #[error(transparent)]
+    Prices(#[from] ConfigError),
+}
+
+impl Generation {
+    /// The first one.
+    pub(crate) fn first(config: Config, means: Means) -> Result<Self, Error> {
+        let none = (&Credentials::default(), Policies::default());
+        Self::new(config, none.0, none.1, Held::default(), means)
+    }
+
+    /// The one after this, which keeps of it what the configuration says again.
+    pub(crate) fn next(&self, config: Config) -> Result<Self, Error> {
+        let is_same = |name: &str| config.upstreams.get(name) == self.config.upstreams.get(name);
+        let kept = self.policies.kept(is_same);
+        Self::new(config, &self.credentials, kept, self.held.clone(), self.means.clone())
+    }
+
+    fn new(
+        config: Config,
+        credentials: &Credentials,
+        kept: Policies,
+        held: Held,
+        means: Means,
+    ) -> Result<Self, Error> {
+        let prices = crate::prices(config.prices.as_deref())?;
+        let credentials = credentials.next(&config)?;
+        let policies = kept.with(&config, &means);
+        let mut states = States::default();
+        for (upstream, credential) in credentials.all() {
+            let credential = credential.clone();
+            states.show("credentials", upstream, move || freshness(&credential));
+        }
+        policies.show(&mut states);
+        Ok(Self {
+            prices,
+            credentials,
+            held,
+            policies,
+            states,
+            means,
+            loaded: jiff::Timestamp::now(),
+            taken: Semaphore::new(0),
+            config,
+        })
+    }
+
+    /// What is in use, as it may be shown.
+    pub(crate) fn shown(&self) -> Value {
+        json!({ "loaded": self.loaded.to_string(), "config": self.config.effective() })
+    }
+
+    /// A worker serves by it from now on.
+    pub(crate) fn taken_up(&self) {
+        self.taken.add_permits(1);
+    }
+
+    /// Whether so many workers serve by it before the limit.
+    pub(crate) async fn is_taken_up(&self, workers: usize, limit: Duration) -> bool {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        tokio::time::timeout(limit, self.taken.acquire_many(workers)).await.is_ok()
+    }
+}
+
+/// How fresh a credential is; one that never changes says so.
+fn freshness(credential: &Credential) -> Value {
+    let Some(fresh) = credential.freshness() else { return json!({ "is_fixed": true }) };
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+    json!({
+        "age_s": seconds(fresh.age),
+        "expires_in_s": seconds(fresh.expires_in),
+        "failures": fresh.failures,
+    })
+}
