@@ -45,7 +45,7 @@ fn pool(addresses: &[String], balance: &str) -> String {
 /// How many calls an upstream has had.
 fn calls(upstream: &Upstream) -> usize {
     let requests = upstream.requests();
-    requests.iter().filter(|request| request.target() == "/v1/chat/completions").count()
+    requests.iter().filter(|request| request.target().starts_with("/v1/chat/completions")).count()
 }
 
 /// What the metrics say of the addresses in this state.

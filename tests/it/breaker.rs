@@ -249,7 +249,8 @@ fn a_429_closes_the_gate_of_its_account_for_as_long_as_it_says() {
     let (upstream, mood) = moody();
     let sidecar = sidecar(&upstream, "{}");
     let by = |key: &str| {
-        call().replace("Content-Type", &format!("Authorization: Bearer {key}\r\nContent-Type"))
+        bare_post("/v1/chat/completions", r#"{"model":"gpt-4o"}"#)
+            .replace("Content-Type", &format!("Authorization: Bearer {key}\r\nContent-Type"))
     };
     let limited = answer_with(429, r#"{"error":{"message":"slow down","type":"requests"}}"#);
     let limited = |wait: &str| limited.replace("\r\n\r\n", &format!("\r\n{wait}\r\n\r\n"));

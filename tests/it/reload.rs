@@ -205,8 +205,9 @@ fn what_needs_a_restart_is_told_by_its_keys_and_stays_as_it_was() {
         records.display()
     );
     reload(&sidecar, &everything_to(&[&b], &rest), "good");
+    wait_until("it is told", || sidecar.log().contains("restart"));
     let log = sidecar.log();
-    let line = log.lines().find(|line| line.contains("restart")).expect("it is told");
+    let line = log.lines().find(|line| line.contains("restart")).expect("it was told");
     for key in ["health", "capture_content", "limits.jobs", "otlp"] {
         assert!(line.contains(key), "{key}: {line}");
     }
@@ -255,7 +256,7 @@ fn credentials_that_are_the_same_stay_and_others_come_and_go() {
     let sidecar = launch.start();
     let failures = || sidecar.metric("tidegate_credential_failures_total");
     let bearer = || {
-        sidecar.call(post("/b", "{}"));
+        sidecar.call(bare_post("/b", "{}"));
         let last = upstreams[1].requests().pop().expect("a call has come");
         last.header("authorization").map(str::to_owned)
     };
