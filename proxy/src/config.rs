@@ -101,6 +101,8 @@ pub struct UpstreamConfig {
     pub limit: Option<LimitConfig>,
     /// How calls are spread over its addresses.
     pub balance: BalanceConfig,
+    /// How long it may take, where that is not as for all.
+    pub timeouts: UpstreamTimeoutsConfig,
 }
 
 /// Which calls go to which upstream.
@@ -124,6 +126,10 @@ pub struct RouteConfig {
     /// When calls are made again; where absent, only those that were never sent.
     #[serde(default)]
     pub retry: Option<RetryConfig>,
+    /// From the request's head to the end of the answer, all attempts included; for ever where
+    /// absent here and in `timeouts`.
+    #[serde(default)]
+    pub timeout: Option<Span>,
     /// Where calls go that the upstream cannot take, in order.
     #[serde(default)]
     pub fallback: Vec<TargetConfig>,
@@ -167,6 +173,24 @@ pub struct TimeoutsConfig {
     pub upgraded_idle: Span,
     /// After the last poll of a long-running job that is not done; then it counts as abandoned.
     pub job_idle: Span,
+    /// From the start of an attempt to the first token of a stream; for ever where absent.
+    pub first_token: Option<Span>,
+    /// From a request's head to the end of the answer, all attempts included; for ever where absent.
+    pub total: Option<Span>,
+}
+
+/// How long one upstream may take; what is absent is as in `timeouts`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTimeoutsConfig {
+    /// To resolve, connect and shake hands.
+    pub connect: Option<Span>,
+    /// From the sent request to the response head.
+    pub response_head: Option<Span>,
+    /// From the start of an attempt to the first token of a stream.
+    pub first_token: Option<Span>,
+    /// Between two pieces of a response body.
+    pub idle: Option<Span>,
 }
 
 /// How much there may be of things.
@@ -275,6 +299,7 @@ impl Config {
             upstream: DEFAULT.to_owned(),
             include_usage: IncludeUsage::default(),
             retry: None,
+            timeout: None,
             fallback: Vec::new(),
         }];
         self.check()?;
@@ -450,6 +475,8 @@ impl Default for TimeoutsConfig {
             upstream_keep_alive: seconds(60),
             upgraded_idle: seconds(3600),
             job_idle: seconds(3600),
+            first_token: None,
+            total: None,
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::http1::parse::HeadError;
 /// The cause of something that went wrong below.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
+/// `error.type` of an answer that stood still for too long.
+pub(crate) const IDLE_TIMEOUT: &str = "upstream_idle_timeout";
+
 /// Why a call got no reply from an upstream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -64,6 +67,10 @@ pub(crate) enum Error {
     Closed { upstream: Arc<str>, source: Option<Source> },
     #[error("upstream `{upstream}` gave no answer within {limit_s} s")]
     ResponseTimeout { upstream: Arc<str>, limit_s: u64 },
+    #[error("upstream `{upstream}` sent no token within {limit_s} s")]
+    FirstTokenTimeout { upstream: Arc<str>, limit_s: u64 },
+    #[error("the answer was not there within {limit_s} s, which is all that its route allows")]
+    TotalTimeout { limit_s: u64 },
     #[error("upstream `{upstream}` sent something that is not HTTP: {source}")]
     Protocol { upstream: Arc<str>, source: Source },
 }
@@ -112,6 +119,8 @@ impl Error {
             Self::Tls { .. } => "upstream_tls",
             Self::Closed { .. } => "upstream_closed",
             Self::ResponseTimeout { .. } => "upstream_response_timeout",
+            Self::FirstTokenTimeout { .. } => "first_token_timeout",
+            Self::TotalTimeout { .. } => "total_timeout",
             Self::NoHttp2 { .. } | Self::Protocol { .. } => "upstream_protocol",
         }
     }
@@ -131,7 +140,10 @@ impl Error {
             | Self::CircuitOpen(_)
             | Self::LimitQueueFull { .. }
             | Self::LimitQueueTimeout { .. } => 503,
-            Self::ConnectTimeout { .. } | Self::ResponseTimeout { .. } => 504,
+            Self::ConnectTimeout { .. }
+            | Self::ResponseTimeout { .. }
+            | Self::FirstTokenTimeout { .. }
+            | Self::TotalTimeout { .. } => 504,
             Self::Credential { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }

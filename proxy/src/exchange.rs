@@ -88,7 +88,9 @@ struct Stamps {
     waited: Cell<Duration>,
     /// While the beginning of the answer was held back.
     held_back: Cell<Duration>,
-    /// When the call must be over.
+    /// When the call must be over, as its route says.
+    total: Cell<Option<Instant>>,
+    /// The same, or as its caller says, where that is sooner.
     deadline: Cell<Option<Instant>>,
 }
 
@@ -395,9 +397,49 @@ impl Notes {
         self.stamps.held_back.set(time);
     }
 
-    /// When the call must be over; absent where nobody minds.
+    /// When the call must be over, as its route and its caller say.
+    pub(crate) fn must_be_over(&self, total: Option<Duration>, of_caller: Option<Duration>) {
+        let at = |limit: Duration| self.opened.checked_add(limit);
+        self.stamps.total.set(total.and_then(at));
+        self.stamps.deadline.set(total.into_iter().chain(of_caller).min().and_then(at));
+    }
+
+    /// When another attempt comes too late; absent where nobody minds.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.stamps.deadline.get()
+    }
+
+    /// Whether anything of the call went to an upstream.
+    pub(crate) fn has_left(&self) -> bool {
+        self.stamps.sent.get().is_some()
+    }
+
+    /// Until when to wait, and at the most: for a stream's first token, for the end of all.
+    pub(crate) fn due(&self, due: Instant, first_token: Option<Duration>) -> Instant {
+        let (total, token) = (self.stamps.total.get(), self.token_due(first_token));
+        [total, token].into_iter().flatten().fold(due, Instant::min)
+    }
+
+    /// Why there is no answer, where one of these limits was passed.
+    pub(crate) fn late(&self, upstream: &Arc<str>, first_token: Option<Duration>) -> Option<Error> {
+        let now = Instant::now();
+        if let Some(total) = self.stamps.total.get().filter(|total| now >= *total) {
+            return Some(Error::TotalTimeout { limit_s: (total - self.opened).as_secs() });
+        }
+        let limit_s = first_token?.as_secs();
+        let is_past = self.token_due(first_token).is_some_and(|due| now >= due);
+        is_past.then(|| Error::FirstTokenTimeout { upstream: upstream.clone(), limit_s })
+    }
+
+    /// When the first token of a stream must have come, until it has.
+    fn token_due(&self, limit: Option<Duration>) -> Option<Instant> {
+        let limit = limit?;
+        let mut state = self.state.borrow_mut();
+        let began = state.attempt.began()?;
+        let observer = state.observer();
+        let is_awaited =
+            observer.is_stream() && matches!(observer.progress(), Progress::None | Progress::Begun);
+        is_awaited.then(|| began.checked_add(limit)).flatten()
     }
 
     /// What the last attempt at an upstream came to.

@@ -17,6 +17,7 @@ mod ahead;
 mod attempt;
 mod call;
 mod credentials;
+mod deadline;
 mod error;
 mod exchange;
 mod executor;

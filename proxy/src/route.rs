@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
@@ -38,6 +39,8 @@ pub(crate) struct Route {
     /// The model that is served there, where calls name none.
     pub(crate) model: Option<String>,
     pub(crate) strip_prefix: Option<String>,
+    /// From the request's head to the end of the answer.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) stack: Stack,
     /// Whether a policy must know the model, wherever it stands.
     pub(crate) asks_for_model: bool,
@@ -159,7 +162,7 @@ fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) ->
         Signing::new(spec.name.clone(), credential, timeouts, limits, held)
     });
     let balancer = generation.policies.of(name).addresses.map(|all| all.balancer.clone());
-    Rc::new(Upstream::new(spec.into(), signing, balancer, timeouts, limits))
+    Rc::new(Upstream::new(spec.into(), signing, balancer, (timeouts, &config.timeouts), limits))
 }
 
 // === impl Route ===
@@ -175,6 +178,7 @@ impl Route {
             upstream: upstream.spec.name.clone(),
             model: upstream.spec.model.clone(),
             strip_prefix: config.strip_prefix.clone(),
+            timeout: config.timeout.or(timeouts.total).map(|limit| limit.0),
             stack: stack(
                 target(upstream.clone(), &policies.of(&config.upstream), config, None),
                 include_usage,

@@ -13,6 +13,7 @@ use crate::activity::Activity;
 use crate::ahead::Ahead;
 use crate::call::{Call, Reply, RequestBody};
 use crate::config::{LimitsConfig, TimeoutsConfig};
+use crate::deadline;
 use crate::error::Error;
 use crate::exchange::{Exchange, Notes, Wait};
 use crate::generation::Generation;
@@ -145,8 +146,23 @@ impl Snapshot {
         if let Some(prefix) = &route.strip_prefix {
             head.target = head.target.without_prefix(prefix);
         }
+        notes.must_be_over(route.timeout, deadline::of_caller(&head.fields));
         let call = Call { head, body, notes: notes.clone() };
-        route.stack.clone().call(call).await.map_err(|failure| failure.error)
+        let reply = route.stack.clone().call(call);
+        let reply = match route.timeout {
+            None => reply.await,
+            Some(limit) => match timeout(limit, reply).await {
+                Ok(reply) => reply,
+                Err(_) => {
+                    let error = Error::TotalTimeout { limit_s: limit.as_secs() };
+                    if notes.has_left() {
+                        notes.judge_error(&error, false);
+                    }
+                    return Err(error);
+                }
+            },
+        };
+        reply.map_err(|failure| failure.error)
     }
 
     /// The route, for which the body is read as far as the model where a route asks for it.

@@ -112,9 +112,11 @@ impl Verdict {
             | Error::LimitQueueTimeout { .. } => (Health::Unknown, Again::Elsewhere),
             // The limit that was met before still holds.
             Error::RateGateClosed(_) => (Health::Unknown, Again::Later),
-            Error::Closed { .. } | Error::ResponseTimeout { .. } | Error::Protocol { .. } => {
-                (Health::Ill, Again::Soon)
-            }
+            Error::Closed { .. }
+            | Error::ResponseTimeout { .. }
+            | Error::FirstTokenTimeout { .. }
+            | Error::Protocol { .. } => (Health::Ill, Again::Soon),
+            Error::TotalTimeout { .. } => (Health::Ill, Again::Never),
             _ => (Health::Unknown, Again::Never),
         };
         // Whatever it was: what has not left may be sent.

@@ -6,6 +6,7 @@ mod breaker;
 mod corpus;
 mod credential_faults;
 mod credentials;
+mod deadlines;
 #[cfg(feature = "loadgen")]
 mod demo;
 mod doctor;

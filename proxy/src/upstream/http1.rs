@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use super::connect::Speak;
 use super::pool::{Idle, Pool};
 use super::{Connection, Limits};
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
-use crate::error::Error;
+use crate::error::{Error, IDLE_TIMEOUT};
 use crate::exchange::Notes;
 use crate::head::{Fields, ResponseHead};
 use crate::http1::body::{BodyError, Framed};
@@ -44,7 +43,7 @@ pub(crate) struct Http1Reply {
     pool: Rc<Pool>,
     reusable: bool,
     notes: Rc<Notes>,
-    idle: Duration,
+    limits: Limits,
 }
 
 type Upload = Pump<CallerBody>;
@@ -108,7 +107,8 @@ pub(crate) async fn send(
         return Ok(Reply { head: parsed.head, body: ReplyBody::Upgraded(awaiting.conn) });
     }
     // From here on silence counts, not what is left of the time for the head.
-    awaiting.timer.set(Instant::now() + limits.idle);
+    let due = Instant::now() + limits.idle;
+    awaiting.timer.set(awaiting.notes.due(due, limits.first_token));
     let reply = Http1Reply {
         framed: Framed::new(awaiting.conn, parsed.framing),
         upload: (!awaiting.uploaded).then_some(awaiting.upload),
@@ -116,7 +116,7 @@ pub(crate) async fn send(
         pool,
         reusable: parsed.keep_alive,
         notes: awaiting.notes,
-        idle: limits.idle,
+        limits,
     };
     Ok(Reply { head: parsed.head, body: ReplyBody::Http1(Box::new(reply)) })
 }
@@ -204,7 +204,8 @@ impl Awaiting {
         if let Poll::Ready(result) = polled {
             result?;
             self.uploaded = true;
-            self.timer.set(Instant::now() + self.limits.response_head);
+            let due = Instant::now() + self.limits.response_head;
+            self.timer.set(self.notes.due(due, self.limits.first_token));
         }
         Ok(())
     }
@@ -267,7 +268,9 @@ impl Awaiting {
     }
 
     fn too_late(&self) -> Error {
-        if self.uploaded || self.upload.waits_for_sink() {
+        if let Some(late) = self.notes.late(&self.upstream, self.limits.first_token) {
+            late
+        } else if self.uploaded || self.upload.waits_for_sink() {
             let limit_s = self.limits.response_head.as_secs();
             Error::ResponseTimeout { upstream: self.upstream.clone(), limit_s }
         } else {
@@ -388,7 +391,8 @@ impl Http1Reply {
                 if self.framed.is_done() {
                     self.release();
                 } else if let Some(timer) = &mut self.timer {
-                    timer.set(now.unwrap_or_else(Instant::now) + self.idle);
+                    let due = now.unwrap_or_else(Instant::now) + self.limits.idle;
+                    timer.set(self.notes.due(due, self.limits.first_token));
                 }
                 Poll::Ready(Ok(n))
             }
@@ -402,7 +406,8 @@ impl Http1Reply {
             Poll::Pending => {
                 if let Some(timer) = &mut self.timer {
                     ready!(timer.poll(cx));
-                    self.notes.broken("upstream_idle_timeout");
+                    let late = self.notes.late(&self.pool.origin.host, self.limits.first_token);
+                    self.notes.broken(late.map_or(IDLE_TIMEOUT, |late| late.kind()));
                 }
                 Poll::Ready(Err(Error::Body(BodyError::Cut)))
             }

@@ -20,7 +20,7 @@ use super::pool::Pool;
 use super::watched::Watched;
 use super::{Connection, Limits};
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
-use crate::error::{Error, Source};
+use crate::error::{Error, IDLE_TIMEOUT, Source};
 use crate::exchange::Notes;
 use crate::executor::LocalExecutor;
 use crate::head::{Fields, RequestHead, ResponseHead};
@@ -93,7 +93,8 @@ pub(crate) struct Http2Reply {
     uploading: Uploading,
     timer: Timer,
     notes: Rc<Notes>,
-    idle: Duration,
+    upstream: Arc<str>,
+    limits: Limits,
     _seat: Seat,
 }
 
@@ -237,9 +238,16 @@ pub(crate) async fn send(
         fields: Fields::from_map(&parts.headers),
     };
     notes.answered(&head);
-    let timer = Timer::at(Instant::now() + limits.idle);
-    let idle = limits.idle;
-    let reply = Http2Reply { incoming, uploading, timer, notes, idle, _seat: seat };
+    let timer = Timer::at(notes.due(Instant::now() + limits.idle, limits.first_token));
+    let reply = Http2Reply {
+        incoming,
+        uploading,
+        timer,
+        notes,
+        upstream: upstream.clone(),
+        limits,
+        _seat: seat,
+    };
     Ok(Reply { head, body: ReplyBody::Http2(Box::new(reply)) })
 }
 
@@ -270,13 +278,15 @@ async fn attempt(
     let mut sender = seat.0.sender.clone();
     let limit = limits.response_head;
     let mut answer = pin!(sender.try_send_request(request));
-    let mut timer = Timer::at(Instant::now() + limit);
+    let notes = &uploading.0.notes;
+    let first = limits.first_token.map_or(limit, |first_token| first_token.min(limit));
+    let mut timer = Timer::at(Instant::now() + first);
     let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
         Poll::Ready(answer) => Poll::Ready(Some(answer)),
         Poll::Pending => loop {
             ready!(timer.poll(cx));
             // The time for the head begins when the request has gone.
-            match uploading.0.moved.get() + limit {
+            match notes.due(uploading.0.moved.get() + limit, limits.first_token) {
                 due if due > Instant::now() => timer.set(due),
                 _ => break Poll::Ready(None),
             }
@@ -293,11 +303,10 @@ async fn attempt(
             Err(Unanswered { error: uploading.0.broken.take().unwrap_or_else(closed), again })
         }
         None => {
-            let (upstream, limit_s) = (upstream.clone(), limit.as_secs());
-            Err(Unanswered {
-                error: Error::ResponseTimeout { upstream, limit_s },
-                again: Again::No,
-            })
+            let slow =
+                || Error::ResponseTimeout { upstream: upstream.clone(), limit_s: limit.as_secs() };
+            let error = notes.late(upstream, limits.first_token).unwrap_or_else(slow);
+            Err(Unanswered { error, again: Again::No })
         }
     }
 }
@@ -544,7 +553,8 @@ impl Http2Reply {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
             ready!(self.timer.poll(cx));
-            self.notes.broken("upstream_idle_timeout");
+            let late = self.notes.late(&self.upstream, self.limits.first_token);
+            self.notes.broken(late.map_or(IDLE_TIMEOUT, |late| late.kind()));
             return Poll::Ready(Some(Err(Error::Body(BodyError::Cut))));
         };
         let frame = match frame {
@@ -561,12 +571,12 @@ impl Http2Reply {
             }
         };
         let now = Instant::now();
-        self.timer.set(now + self.idle);
         if let Some(data) = frame.data_ref() {
             self.notes.response_chunk(data, now);
         } else if let Some(trailers) = frame.trailers_ref() {
             self.notes.response_trailers(trailers);
         }
+        self.timer.set(self.notes.due(now + self.limits.idle, self.limits.first_token));
         Poll::Ready(Some(Ok(frame)))
     }
 }

@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use crate::call::{Call, Failure, Reply};
-use crate::config::{LimitsConfig, TimeoutsConfig};
+use crate::config::{LimitsConfig, TimeoutsConfig, UpstreamTimeoutsConfig};
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::http1::conn::Conn;
@@ -81,6 +81,8 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     pub(crate) request_body_idle: Duration,
     pub(crate) response_head: Duration,
+    /// From the start of an attempt, for streams; absent where they may take their time.
+    pub(crate) first_token: Option<Duration>,
     pub(crate) idle: Duration,
 }
 
@@ -97,7 +99,7 @@ impl Upstream {
         spec: Arc<Spec>,
         signing: Option<Signing>,
         balancer: Option<Arc<Balancer>>,
-        timeouts: &TimeoutsConfig,
+        (timeouts, own): (&TimeoutsConfig, &UpstreamTimeoutsConfig),
         limits: &LimitsConfig,
     ) -> Self {
         Self {
@@ -105,10 +107,11 @@ impl Upstream {
             signing,
             balancer,
             limits: Limits {
-                connect: timeouts.connect.0,
+                connect: own.connect.unwrap_or(timeouts.connect).0,
                 request_body_idle: timeouts.request_body_idle.0,
-                response_head: timeouts.response_head.0,
-                idle: timeouts.idle.0,
+                response_head: own.response_head.unwrap_or(timeouts.response_head).0,
+                first_token: own.first_token.or(timeouts.first_token).map(|limit| limit.0),
+                idle: own.idle.unwrap_or(timeouts.idle).0,
             },
             keep: pool::Keep {
                 max_idle: limits.idle_connections.get() as usize,
