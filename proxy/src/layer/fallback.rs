@@ -20,7 +20,7 @@ use crate::verdict::{Again, Verdict};
 
 mod rewrite;
 
-use rewrite::rewritten;
+use rewrite::Changes;
 
 /// The field by which an answer says who gave it, where that is not whom the caller asked.
 const FIELD: &str = "x-tidegate-fallback";
@@ -127,24 +127,21 @@ where
         if was_sent && !call.may_repeat() {
             break;
         }
-        let same = call.spare();
-        match target.takes(call) {
-            Ok(call) => {
-                spare = same;
-                drop(result);
-                notes.again();
-                notes.moved(&target.upstream, at as u64 + 1);
-                target.taken.fetch_add(1, Relaxed);
-                let answer = target.stack.clone().oneshot(call).await;
-                result = answer.map(|reply| target.named(reply));
+        let Some(changes) = target.takes(&call) else {
+            // The next one may have it, as it was.
+            match &mut result {
+                Err(failure) if !was_sent => failure.unsent = Some(call),
+                _ => spare = Some(call),
             }
-            Err(call) if was_sent => spare = Some(call),
-            Err(call) => {
-                if let Err(failure) = &mut result {
-                    failure.unsent = Some(call);
-                }
-            }
-        }
+            continue;
+        };
+        spare = call.spare();
+        drop(result);
+        notes.again();
+        notes.moved(&target.upstream, at as u64 + 1);
+        target.taken.fetch_add(1, Relaxed);
+        let answer = target.stack.clone().oneshot(changes.made(call)).await;
+        result = answer.map(|reply| target.named(reply));
     }
     result
 }
@@ -162,13 +159,11 @@ fn leads_on(verdict: &Verdict) -> bool {
 }
 
 impl<S> Target<S> {
-    /// The call as it goes there, or as it was where it may not: nobody else sees its caller's
+    /// What the call gets to go there; nothing where it may not: nobody else sees its caller's
     /// credential, and a name that is to be put into it must be there.
-    fn takes(&self, call: Call) -> Result<Call, Call> {
-        match self.trusts_caller || !call.has_credential() {
-            true => rewritten(call, &self.config),
-            false => Err(call),
-        }
+    fn takes(&self, call: &Call) -> Option<Changes> {
+        let may_go = self.trusts_caller || !call.has_credential();
+        may_go.then(|| Changes::of(call, &self.config)).flatten()
     }
 
     /// The answer, with a field that says who gave it.

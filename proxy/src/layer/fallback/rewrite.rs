@@ -14,43 +14,51 @@ use crate::head::Target;
 const SEGMENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
 
-/// The call for this target, or as it was where a name cannot be put into it.
-pub(super) fn rewritten(mut call: Call, config: &TargetConfig) -> Result<Call, Call> {
-    let Some((target, body)) = changes(&call, config) else { return Err(call) };
-    call.head.target = target;
-    if let Some(body) = body {
-        let length = body.len().to_string();
-        call.head.fields = call.head.fields.with("content-length", length.as_bytes());
-        call.body = RequestBody::Full(body.into());
-    }
-    Ok(call)
+/// What a call gets that goes to another target.
+pub(super) struct Changes {
+    target: Target,
+    /// Absent where the body stays as it is.
+    body: Option<Vec<u8>>,
 }
 
-/// The target, and where it changes the body.
-fn changes(call: &Call, config: &TargetConfig) -> Option<(Target, Option<Vec<u8>>)> {
-    let TargetConfig { model, location, project, strip_prefix, .. } = config;
-    let names = [("/locations/", location), ("/projects/", project)];
-    if call.is_grpc() && (model.is_some() || location.is_some() || project.is_some()) {
-        return None;
-    }
-    let target = match strip_prefix {
-        Some(prefix) => call.head.target.without_prefix(prefix),
-        None => call.head.target.clone(),
-    };
-    let mut path = std::str::from_utf8(target.as_bytes()).ok()?.to_owned();
-    for (marker, name) in names {
-        if let Some(name) = name {
-            path = with_segment(&path, marker, name)?;
+impl Changes {
+    /// Those of this target; nothing where a name cannot be put into the call.
+    pub(super) fn of(call: &Call, config: &TargetConfig) -> Option<Self> {
+        let TargetConfig { model, location, project, strip_prefix, .. } = config;
+        let names = [("/locations/", location), ("/projects/", project)];
+        if call.is_grpc() && (model.is_some() || location.is_some() || project.is_some()) {
+            return None;
         }
-    }
-    let mut body = None;
-    if let Some(model) = model {
-        match with_model(&path, model) {
-            Some(other) => path = other,
-            None => body = Some(with_body_model(plain_body(call)?, model)?),
+        let target = match strip_prefix {
+            Some(prefix) => call.head.target.without_prefix(prefix),
+            None => call.head.target.clone(),
+        };
+        let mut path = std::str::from_utf8(target.as_bytes()).ok()?.to_owned();
+        for (marker, name) in names {
+            if let Some(name) = name {
+                path = with_segment(&path, marker, name)?;
+            }
         }
+        let mut body = None;
+        if let Some(model) = model {
+            match with_model(&path, model) {
+                Some(other) => path = other,
+                None => body = Some(with_body_model(plain_body(call)?, model)?),
+            }
+        }
+        Some(Self { target: Target::new(Bytes::from(path)), body })
     }
-    Some((Target::new(Bytes::from(path)), body))
+
+    /// The call with them.
+    pub(super) fn made(self, mut call: Call) -> Call {
+        call.head.target = self.target;
+        if let Some(body) = self.body {
+            let length = body.len().to_string();
+            call.head.fields = call.head.fields.with("content-length", length.as_bytes());
+            call.body = RequestBody::Full(body.into());
+        }
+        call
+    }
 }
 
 /// The body, where it is at hand and not encoded.
