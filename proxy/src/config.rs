@@ -52,6 +52,8 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// Threads that carry traffic; as many as the container has cores where absent.
     pub workers: Option<NonZeroU16>,
+    /// Whether calls pass all policies by: no retry, fallback, breaker or limit, and no total time.
+    pub bypass: bool,
     /// A file for one JSON object per call; `-` is standard output.
     pub records: Option<PathBuf>,
     /// The places that calls go to, by name.
@@ -224,6 +226,7 @@ impl Default for Config {
             admin: SocketAddr::from(([127, 0, 0, 1], 4101)),
             health: None,
             workers: None,
+            bypass: false,
             records: None,
             upstreams: BTreeMap::new(),
             routes: Vec::new(),
@@ -238,6 +241,12 @@ impl Default for Config {
 }
 
 impl RouteConfig {
+    /// The same route, as it would be without any policy.
+    pub(crate) fn without_policies(&self) -> Self {
+        let plain = self.clone();
+        Self { retry: None, fallback: Vec::new(), timeout: None, ..plain }
+    }
+
     /// The upstreams that its calls may go to, its own first.
     pub(crate) fn leads_to(&self) -> impl Iterator<Item = &str> {
         let others = self.fallback.iter().filter_map(|target| target.upstream.as_deref());

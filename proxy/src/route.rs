@@ -85,7 +85,9 @@ impl Routes {
         let config = &generation.config;
         let old = old.filter(|old| {
             let old = &old.generation.config;
-            (&old.timeouts, &old.limits) == (&config.timeouts, &config.limits)
+            let of =
+                |config: &Config| (config.timeouts.clone(), config.limits.clone(), config.bypass);
+            of(old) == of(config)
         });
         let upstreams: Upstreams = config
             .upstreams
@@ -169,8 +171,14 @@ fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) ->
 
 impl Route {
     fn new(generation: &Generation, config: &RouteConfig, upstreams: &Upstreams) -> Self {
-        let Config { timeouts, limits, .. } = &generation.config;
-        let (held, policies) = (&generation.held.policies, &generation.policies);
+        let Config { timeouts, limits, bypass, .. } = &generation.config;
+        // Without policies a call goes as if none had ever been written.
+        let (none, plain) = (Policies::default(), config.without_policies());
+        let (policies, config) = match bypass {
+            true => (&none, &plain),
+            false => (&generation.policies, config),
+        };
+        let held = &generation.held.policies;
         let include_usage = IncludeUsageLayer::new(config.include_usage, timeouts, limits, held);
         let upstream = &upstreams[&config.upstream];
         Self {

@@ -19,7 +19,9 @@ use crate::admin::{Admin, Inside, Readiness, serve_admin, serve_health};
 use crate::config::Config;
 use crate::credentials;
 use crate::export::Exporter;
+use crate::export::catalog::{self, Family};
 use crate::export::jsonl::JsonLines;
+use crate::export::metrics::{Source, Value};
 use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
 use crate::generation::{self, Generation, Means};
@@ -310,10 +312,23 @@ fn warn_of(generation: &Generation) {
 fn watch_shared(recorders: &Recorders, generation: &Generation) {
     let registry = recorders.registry();
     registry.watch_afresh();
+    registry.watch(Bypass(generation.config.bypass));
+    if generation.config.bypass {
+        warn!("bypass is on: calls pass all policies by");
+    }
     generation.policies.watch(registry);
     for (upstream, credential) in generation.credentials.all() {
         let credential = credential.clone();
         registry.watch_credential(upstream.clone(), move || credential.freshness());
+    }
+}
+
+/// Whether calls pass all policies by, for the metrics.
+struct Bypass(bool);
+
+impl Source for Bypass {
+    fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
+        show(&catalog::BYPASS, Vec::new(), Value::Gauge(i64::from(self.0)));
     }
 }
 

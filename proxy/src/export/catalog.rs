@@ -44,6 +44,7 @@ pub static FAMILIES: &[&Family] = &[
     &LIMIT_IN_USE,
     &LIMIT_QUEUE,
     &LIMIT_SHED,
+    &BYPASS,
     &RETRIES,
     &RETRIES_DENIED,
     &FALLBACKS,
@@ -548,6 +549,17 @@ pub static UPSTREAM_STEERING_FAILURES: Family = Family {
     help: "Times that an address did not tell its load, where it is asked for it.",
     kind: Kind::Counter,
     labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
+/// Whether the policies act.
+pub static BYPASS: Family = Family {
+    name: "tidegate.bypass",
+    prometheus: "tidegate_bypass",
+    unit: "",
+    help: "1 while `bypass` is on and calls pass all policies by.",
+    kind: Kind::Gauge,
+    labels: &[],
     read: |_, _, _| {},
 };
 

@@ -98,6 +98,7 @@ mod tests {
         registry.watch(Breakers::new("pool".into(), BreakerConfig::default(), &[], Instant::now()));
         registry.watch(pool());
         let policies = [
+            &catalog::BYPASS,
             &catalog::RETRIES,
             &catalog::RETRIES_DENIED,
             &catalog::FALLBACKS,
