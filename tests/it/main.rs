@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod drain;
 mod endings;
+mod examples;
 mod failures;
 mod fallback;
 mod faults;
