@@ -24,6 +24,7 @@ mod limit;
 #[cfg(feature = "loadgen")]
 mod load;
 mod messages;
+mod policies;
 mod pressure;
 mod prices;
 mod protocols;

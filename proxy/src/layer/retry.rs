@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::call::{Call, Failure, Reply};
+use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::held_reply::hold;
 use crate::stack::LocalFuture;
@@ -113,7 +114,8 @@ where
 {
     let notes = call.notes.clone();
     policy.budget.first(Instant::now());
-    for tries in 1.. {
+    let mut tries = Tries::default();
+    loop {
         let spare = call.spare();
         let result = match inner.clone().oneshot(call).await {
             Ok(reply) => Ok(hold(reply, &notes, policy.hold).await),
@@ -128,11 +130,12 @@ where
             Err(Failure { error, unsent }) => (Err(error), unsent),
         };
         let is_sent = unsent.is_none();
+        tries.count(&result);
         if is_sent {
             notes.was_sent();
         }
         let another = unsent.or(spare);
-        let wait = policy.wait(&verdict, tries, addresses, another.as_ref(), &notes);
+        let wait = policy.wait(&verdict, &tries, addresses, another.as_ref(), &notes);
         let (Some((reason, wait)), true) = (wait, another.is_some()) else {
             notes.settle(verdict);
             return result.map_err(|error| Failure { error, unsent: another.filter(|_| !is_sent) });
@@ -146,7 +149,32 @@ where
             notes.waited(Wait::Retry, wait);
         }
     }
-    unreachable!("attempts are counted without end")
+}
+
+/// What became of a call at one target so far.
+#[derive(Debug, Default)]
+struct Tries {
+    /// How often it was let through.
+    made: u32,
+    /// How often the rate gate kept it out: a call that met the limit itself, and has waited, may
+    /// find that the gate opens later, and has not tried for that.
+    kept_out: u32,
+    is_kept_out: bool,
+}
+
+impl Tries {
+    fn count(&mut self, result: &Result<Reply, Error>) {
+        self.is_kept_out = matches!(result, Err(Error::RateGateClosed(_)));
+        match self.is_kept_out {
+            true => self.kept_out += 1,
+            false => self.made += 1,
+        }
+    }
+
+    /// Those that count against what is allowed.
+    fn of_their_kind(&self) -> u32 {
+        if self.is_kept_out { self.kept_out } else { self.made }
+    }
 }
 
 impl Policy {
@@ -154,13 +182,13 @@ impl Policy {
     fn wait(
         &self,
         verdict: &Verdict,
-        tries: u32,
+        tries: &Tries,
         addresses: u32,
         another: Option<&Call>,
         notes: &Notes,
     ) -> Option<(Reason, Duration)> {
         let reason = Reason::of(verdict.again)?;
-        if reason == Reason::Unsent && tries < addresses {
+        if reason == Reason::Unsent && tries.made < addresses {
             return Some((reason, Duration::ZERO));
         }
         let config = self.config.as_ref()?;
@@ -172,11 +200,11 @@ impl Policy {
         };
         let all = config.attempts.get().saturating_sub(own).max(1);
         let made = notes.sent_attempts();
-        if tries >= allowed.get() || made >= all {
+        if tries.of_their_kind() >= allowed.get() || made >= all {
             return None;
         }
         let now = Instant::now();
-        let wait = config.wait(reason, verdict.wait, tries);
+        let wait = config.wait(reason, verdict.wait, tries.made);
         let denied = match wait {
             _ if another.is_none() => Some(Denied::Body),
             None => Some(Denied::Wait),
