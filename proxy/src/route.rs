@@ -188,7 +188,7 @@ impl Route {
             strip_prefix: config.strip_prefix.clone(),
             timeout: config.timeout.or(timeouts.total).map(|limit| limit.0),
             stack: stack(
-                target(upstream.clone(), &policies.of(&config.upstream), config, None),
+                target(upstream.clone(), &policies.of(&config.upstream), config, 0),
                 include_usage,
                 repeatable(generation, config),
                 fallback(config, upstreams, policies),
@@ -218,7 +218,7 @@ fn fallback(
     policies: &Policies,
 ) -> FallbackLayer<stack::Target> {
     let own = &upstreams[&route.upstream];
-    let targets = route.fallback.iter().map(|config| {
+    let targets = route.fallback.iter().zip(1..).map(|(config, place)| {
         let name = config.upstream.as_ref().unwrap_or(&route.upstream);
         let (upstream, policies) = (upstreams[name].clone(), policies.of(name));
         Target {
@@ -226,7 +226,7 @@ fn fallback(
             upstream: upstream.spec.name.clone(),
             trusts_caller: upstream.has_credential() || upstream.spec.has_hosts_of(&own.spec),
             taken: policies.taken.clone(),
-            stack: target(upstream, &policies, route, config.model.as_deref()),
+            stack: target(upstream, &policies, route, place),
         }
     });
     let attempts = route.retry.clone().unwrap_or_default().attempts.get();

@@ -47,18 +47,19 @@ pub(crate) fn stack(
         .service(target)
 }
 
-/// The stack before one upstream, for one route; `model` is asked there, where it is another than
-/// the caller's.
+/// The stack before one upstream, for one route, at this place among its targets: its own is at 0.
 pub(crate) fn target(
     upstream: Rc<Upstream>,
     policies: &UpstreamPolicies,
     route: &RouteConfig,
-    model: Option<&str>,
+    place: usize,
 ) -> Target {
+    let config = place.checked_sub(1).map(|place| &route.fallback[place]);
+    let model = config.and_then(|config| config.model.as_deref());
     let addresses = u32::try_from(upstream.choices()).unwrap_or(u32::MAX);
     let retry = RetryLayer {
         addresses: addresses.min(MAX_ADDRESSES),
-        policy: policy(route, policies).map(Arc::new),
+        policy: policy(route, policies, place).map(Arc::new),
     };
     let limit = LimitLayer { limits: policies.limits.clone(), model: model.map(Rc::from) };
     ServiceBuilder::new()
@@ -73,10 +74,11 @@ pub(crate) fn target(
 }
 
 /// When calls of this route are made again; absent where answers need not even be looked at.
-fn policy(route: &RouteConfig, policies: &UpstreamPolicies) -> Option<Policy> {
+fn policy(route: &RouteConfig, policies: &UpstreamPolicies, place: usize) -> Option<Policy> {
     let is_needed = route.retry.is_some() || !route.fallback.is_empty();
     is_needed.then(|| Policy {
         config: route.retry.clone(),
+        leads_on: place < route.fallback.len(),
         hold: hold(route),
         budget: policies.budget.clone(),
         tally: policies.tally.clone(),

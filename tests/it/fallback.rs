@@ -88,6 +88,17 @@ fn the_targets_are_tried_in_order_until_one_answers() {
 }
 
 #[test]
+fn nobody_waits_for_a_limit_where_another_target_has_none() {
+    let limited = Upstream::answering(answer_with(429, "{}"));
+    let good = Upstream::answering(answer(COMPLETION));
+    let route = "upstream: a, retry: {}, fallback: [{ upstream: b }]";
+    let sidecar = start(&[("a", url(&limited)), ("b", url(&good))], route);
+    assert_eq!(sidecar.call(bare_post("/v1/chat/completions", "{}")).status(), 200);
+    assert_eq!(limited.requests().len(), 1);
+    assert_eq!(sidecar.finish()[0].get("tidegate.wait.retry_s"), None);
+}
+
+#[test]
 fn a_callers_mistake_leads_nowhere_else() {
     let upstream = Upstream::answering(answer_with(400, "{}"));
     let other = Upstream::answering(answer(COMPLETION));

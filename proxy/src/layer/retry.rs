@@ -40,6 +40,8 @@ pub(crate) struct RetryLayer {
 pub(crate) struct Policy {
     /// Absent where answers are only held until it is known what they say.
     pub(crate) config: Option<RetryConfig>,
+    /// Whether another target follows, so that nobody waits for the limit of this one.
+    pub(crate) leads_on: bool,
     pub(crate) hold: Duration,
     pub(crate) budget: Arc<Budget>,
     pub(crate) tally: Arc<Tally>,
@@ -190,6 +192,9 @@ impl Policy {
         let reason = Reason::of(verdict.again)?;
         if reason == Reason::Unsent && tries.made < addresses {
             return Some((reason, Duration::ZERO));
+        }
+        if reason == Reason::Limited && self.leads_on {
+            return None;
         }
         let config = self.config.as_ref()?;
         // An SDK that tries again itself has fewer attempts here.
