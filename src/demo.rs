@@ -1,9 +1,10 @@
 //! `tidegate demo`: the whole house on one machine, and its books compared.
 //!
 //! Simulator, sidecar and load generator are processes of their own, as they are in earnest. Each
-//! counts for itself; at the end the three counts must be equal.
+//! counts for itself; at the end the three counts must be equal. A chapter shows something else.
 
 mod compare;
+mod outage;
 mod process;
 
 use std::io::{Write, stdout};
@@ -26,16 +27,34 @@ const RECORDS_LATE: Duration = Duration::from_secs(5);
 /// Run simulator, sidecar and load together, and compare what each of them counted.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Concurrent users.
-    #[arg(long, value_name = "N", default_value = "200", env = "TIDEGATE_DEMO_USERS")]
-    users: NonZeroUsize,
-    /// For how long calls are made.
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = units::duration,
-          env = "TIDEGATE_DEMO_DURATION")]
-    duration: Duration,
+    /// Show this instead.
+    #[arg(long, value_enum, env = "TIDEGATE_DEMO_CHAPTER")]
+    chapter: Option<Chapter>,
+    /// Concurrent users: 200, in a chapter 20 on each side.
+    #[arg(long, value_name = "N", env = "TIDEGATE_DEMO_USERS")]
+    users: Option<NonZeroUsize>,
+    /// For how long calls are made: 20s, in a chapter 3s in each phase.
+    #[arg(long, value_name = "TIME", value_parser = units::duration, env = "TIDEGATE_DEMO_DURATION")]
+    duration: Option<Duration>,
     /// Keep simulator and sidecar up after the load, until Ctrl-C.
-    #[arg(long, env = "TIDEGATE_DEMO_STAY")]
+    #[arg(long, env = "TIDEGATE_DEMO_STAY", conflicts_with = "chapter")]
     stay: bool,
+}
+
+/// What a demo may be about.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Chapter {
+    /// A model server fails in every way there is, while half of its users go through a plain
+    /// sidecar and half through one with retry, breaker, deadline and fallback. Exit code 1 says
+    /// that the policies did not help.
+    Outage,
+}
+
+/// A load as it was asked for, or as it is good to watch.
+#[derive(Clone, Copy)]
+struct Size {
+    users: NonZeroUsize,
+    duration: Duration,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
@@ -47,15 +66,25 @@ async fn demonstrate(args: Args) -> anyhow::Result<Exit> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
     tokio::select! {
-        exit = demonstration(args, &mut interrupts) => exit,
+        exit = chapter(args, &mut interrupts) => exit,
         // Whatever is still open falls with its owner: processes, files.
         _ = terminations.recv() => anyhow::bail!("terminated"),
     }
 }
 
-async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Exit> {
+async fn chapter(args: Args, interrupts: &mut Signal) -> anyhow::Result<Exit> {
+    match args.chapter {
+        None => demonstration(args.size(200, 20), args.stay, interrupts).await,
+        Some(Chapter::Outage) => tokio::select! {
+            exit = outage::show(args.size(20, 3)) => exit,
+            _ = interrupts.recv() => anyhow::bail!("interrupted"),
+        },
+    }
+}
+
+async fn demonstration(size: Size, stay: bool, interrupts: &mut Signal) -> anyhow::Result<Exit> {
     let files = Files::create()?;
-    let mut simulator = simulator(args.users)?;
+    let mut simulator = simulator(size.users)?;
     let simulator_at = simulator.address("listening on ").await?;
     let mut sidecar = sidecar(simulator_at, &files.sidecar())?;
     let sidecar_at = sidecar.address("listening on ").await?;
@@ -64,7 +93,7 @@ async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Ex
 
     let calls = files.load();
     tokio::select! {
-        loaded = load(&args, sidecar_at, &calls, interrupts) => loaded?,
+        loaded = load(size, sidecar_at, &calls, interrupts) => loaded?,
         death = simulator.death() => return Err(death),
         death = sidecar.death() => return Err(death),
     }
@@ -75,7 +104,7 @@ async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Ex
     let served = get(simulator_at, "/-/served").await?;
     let metrics = get(admin_at, "/metrics").await?;
     let cost = sidecar.cost();
-    if !args.stay {
+    if !stay {
         sidecar.interrupt().await?;
     }
     let books = Books {
@@ -89,7 +118,7 @@ async fn demonstration(args: Args, interrupts: &mut Signal) -> anyhow::Result<Ex
     books.print(&mut results)?;
     // Scripts read the last line.
     writeln!(results, "{}", books.verdict())?;
-    if args.stay {
+    if stay {
         eprintln!(
             "still up: http://{sidecar_at} before http://{simulator_at}, http://{admin_at}; Ctrl-C ends it"
         );
@@ -117,15 +146,15 @@ fn sidecar(upstream: SocketAddr, records: &Path) -> anyhow::Result<Server> {
 
 /// Runs the load generator; the first Ctrl-C is passed on to it, and its report comes all the same.
 async fn load(
-    args: &Args,
+    size: Size,
     target: SocketAddr,
     records: &Path,
     interrupts: &mut Signal,
 ) -> anyhow::Result<()> {
     let mut load = process::command()?
         .args(["load", "--target", &format!("http://{target}")])
-        .args(["--users", &args.users.to_string()])
-        .args(["--duration", &format!("{}ms", args.duration.as_millis())])
+        .args(["--users", &size.users.to_string()])
+        .args(["--duration", &format!("{}ms", size.duration.as_millis())])
         .arg("--records")
         .arg(records)
         .spawn()
@@ -147,6 +176,18 @@ async fn wait_for_records(records: &Path, sent: usize) -> anyhow::Result<()> {
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+// === impl Args ===
+
+impl Args {
+    fn size(&self, users: usize, seconds: u64) -> Size {
+        let users = NonZeroUsize::new(users).unwrap_or(NonZeroUsize::MIN);
+        Size {
+            users: self.users.unwrap_or(users),
+            duration: self.duration.unwrap_or(Duration::from_secs(seconds)),
+        }
+    }
 }
 
 /// A folder for what the processes write; it goes with the demo.

@@ -13,9 +13,12 @@ use crate::{Exit, units};
 /// Stand in for model servers: every dialect on one port, with a real capacity.
 ///
 /// A call may ask for its own: headers x-sim-ttft, x-sim-tpot and x-sim-output-tokens, and
-/// x-sim-fault: a status from 400 up, or `cut`, `stall` or `error-event` after half of the answer.
+/// x-sim-fault: a status from 400 up, `overload` in place of the first token, or `cut`, `stall` or
+/// `error-event` after half of the answer.
 /// GET /-/served counts what was served, POST /-/reset begins anew, GET /-/stamps says when each
-/// token left.
+/// token left. POST /-/fault has calls fail until further notice, such as
+/// {"kind": "429", "ratio": 0.5, "retry_after": 1} or {"kind": "slow", "ttft": "2s"}; {"kind":
+/// "none"} heals.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one.

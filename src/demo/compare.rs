@@ -42,7 +42,7 @@ pub(super) struct Cost {
 /// What the simulator says it served.
 #[derive(Deserialize)]
 pub(super) struct Served {
-    calls: u64,
+    pub(super) calls: u64,
     input_tokens: u64,
     output_tokens: u64,
 }
@@ -190,7 +190,7 @@ struct Sides<T> {
 
 /// Some times, exactly.
 #[derive(Default)]
-struct Times(Vec<f64>);
+pub(super) struct Times(Vec<f64>);
 
 // === impl Pairs ===
 
@@ -234,12 +234,12 @@ impl Pairs {
 // === impl Times ===
 
 impl Times {
-    fn of(times: impl Iterator<Item = f64>) -> Self {
+    pub(super) fn of(times: impl Iterator<Item = f64>) -> Self {
         Self(times.collect())
     }
 
     /// The smallest time at or below which this part of all lies.
-    fn at(&self, quantile: f64) -> Option<f64> {
+    pub(super) fn at(&self, quantile: f64) -> Option<f64> {
         let mut times = self.0.clone();
         times.sort_by(f64::total_cmp);
         let rank = (quantile * times.len() as f64).ceil() as usize;

@@ -54,16 +54,27 @@ pub(super) fn interrupt(child: &Child) -> anyhow::Result<()> {
 
 /// Asks an HTTP server a short question.
 pub(super) async fn get(server: SocketAddr, path: &str) -> anyhow::Result<String> {
+    ask(server, &format!("GET {path}"), "").await
+}
+
+/// Tells an HTTP server something short.
+pub(super) async fn post(server: SocketAddr, path: &str, body: &str) -> anyhow::Result<String> {
+    ask(server, &format!("POST {path}"), body).await
+}
+
+async fn ask(server: SocketAddr, what: &str, body: &str) -> anyhow::Result<String> {
     let answer = async {
         let mut stream = TcpStream::connect(server).await?;
         // HTTP/1.0, so that the answer ends with the connection and needs no decoding.
-        let question = format!("GET {path} HTTP/1.0\r\nhost: {server}\r\n\r\n");
+        let length = body.len();
+        let question =
+            format!("{what} HTTP/1.0\r\nhost: {server}\r\ncontent-length: {length}\r\n\r\n{body}");
         stream.write_all(question.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         std::io::Result::Ok(answer)
     };
-    let what = || format!("cannot read http://{server}{path}");
+    let what = || format!("cannot {what} at http://{server}");
     let answer = timeout(ANSWER, answer).await.with_context(what)?.with_context(what)?;
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),

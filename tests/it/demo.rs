@@ -22,3 +22,29 @@ fn what_was_sent_was_recorded_and_served() {
     assert!(last.starts_with("sent=") && last.ends_with(" equal"), "{last}");
     assert!(!last.starts_with("sent=0 "), "{last}");
 }
+
+#[test]
+fn the_policies_keep_an_outage_from_most_users() {
+    let demo = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["demo", "--chapter", "outage", "--users", "6", "--duration", "700ms"])
+        .output()
+        .expect("the demo runs");
+    let said = String::from_utf8_lossy(&demo.stdout);
+    let log = String::from_utf8_lossy(&demo.stderr);
+    assert!(demo.status.success(), "{said}\n{log}");
+    assert_eq!(log.lines().filter(|line| line.starts_with("phase ")).count(), 7, "{log}");
+
+    let refused = said.lines().find(|line| line.starts_with("connections are refused"));
+    let cells: Vec<_> = refused.expect("a row for each phase").split_whitespace().collect();
+    let [.., calls, _, plain, policies, first_token, _, attempts, few] = cells[..] else {
+        panic!("eight figures: {cells:?}")
+    };
+    assert_ne!(calls, "0");
+    assert_eq!((plain, policies), ("100.0%", "0.0%"), "{said}");
+    assert_eq!((first_token, attempts), ("-", "1.00"), "nobody has an answer: {said}");
+    assert!(few.parse::<f64>().expect("a number") < 1.0, "the breaker spares the upstream: {said}");
+    let well = said.lines().find(|line| line.starts_with("all is well")).expect("a row");
+    assert_eq!(well.matches("0.0%").count(), 2, "{well}");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("In ") && last.contains(" of 7 phases"), "{last}");
+}

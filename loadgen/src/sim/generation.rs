@@ -91,6 +91,8 @@ pub(super) struct Generation {
     pub(super) choices: u64,
     /// The tool that is called instead of saying something.
     pub(super) tool: Option<String>,
+    /// The token in whose place it breaks, if it is to break.
+    pub(super) breaks_at: u64,
     /// Whether the caller's limit ended it.
     pub(super) capped: bool,
     pub(super) created: Timestamp,
@@ -315,6 +317,7 @@ mod tests {
             reasoning_tokens: 4,
             choices: 2,
             tool: None,
+            breaks_at: 0,
             capped: false,
             created: Timestamp::UNIX_EPOCH,
             ttft: Duration::ZERO,

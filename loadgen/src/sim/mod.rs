@@ -12,15 +12,18 @@
 //! **Tests** may ask for more by headers of a request: `x-sim-ttft`, `x-sim-tpot` and
 //! `x-sim-output-tokens` go before the options, and `x-sim-fault` is a status from 400 up, or what
 //! happens after half of the tokens: `cut` (the connection breaks), `stall` (nothing more comes) or
-//! `error-event` (an error in band; of an answer in one piece, status 500). `x-sim-reasoning-tokens`
-//! puts so many tokens of reasoning in front, where the dialect has words for them; `x-sim-tools: 1`
+//! `error-event` (an error in band; of an answer in one piece, status 500); or `overload`: that error
+//! in the place of the first token. `x-sim-reasoning-tokens` puts so many tokens of reasoning in front, where the dialect has words for them; `x-sim-tools: 1`
 //! answers a request that brings tools by a call of the first; `x-sim-polls` says how often a film
 //! that is begun now is asked for before it is done.
 //!
 //! **Administration.** `GET /-/served`, `POST /-/reset`, and `GET /-/stamps`: when each token left,
 //! in nanoseconds since 1970, by the trace id of the request's `traceparent`, as
 //! `{"<trace id>": [<time>, ...]}`; `?trace_id=` picks one. Calls of one trace stand in one list,
-//! and the last 20,000 calls are kept.
+//! and the last 20,000 calls are kept. `POST /-/fault` has calls go wrong until the next one, with
+//! `{"kind": "<as x-sim-fault>", "ratio": 0.5}`: that part of them, drawn by the seed, or all. With a
+//! status goes `"retry_after": <seconds>`; `{"kind": "slow", "ttft": "2s"}` delays first tokens, and
+//! `{"kind": "none"}` heals.
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,6 +47,7 @@ mod serve;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use tally::Served;
 

@@ -21,6 +21,8 @@ pub(super) struct Overrides {
     pub(super) polls: Option<u64>,
     /// `x-sim-fault`: how this call goes wrong.
     pub(super) fault: Option<Fault>,
+    /// When to come back, in seconds, where it fails with a status; no header asks for it.
+    pub(super) retry_after: Option<u32>,
 }
 
 /// How a call goes wrong.
@@ -28,7 +30,7 @@ pub(super) struct Overrides {
 pub(super) enum Fault {
     /// It is answered with this status.
     Status(StatusCode),
-    /// It goes wrong after half of the answer.
+    /// It goes wrong once it has begun.
     Midway(Break),
 }
 
@@ -41,6 +43,18 @@ pub(super) enum Break {
     Stall,
     /// An error is told in band, in the dialect's form.
     ErrorEvent,
+    /// The same, before the first token.
+    Overload,
+}
+
+impl Break {
+    /// The token, of so many, in whose place it happens.
+    pub(super) fn at(self, tokens: u64) -> u64 {
+        match self {
+            Self::Overload => 0,
+            Self::Cut | Self::Stall | Self::ErrorEvent => tokens / 2,
+        }
+    }
 }
 
 impl Overrides {
@@ -53,6 +67,7 @@ impl Overrides {
             tools: value(headers, "x-sim-tools", number)? == Some(1),
             polls: value(headers, "x-sim-polls", number)?,
             fault: value(headers, "x-sim-fault", fault)?,
+            retry_after: None,
         })
     }
 
@@ -81,14 +96,15 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     text.parse::<jiff::SignedDuration>().ok()?.try_into().ok()
 }
 
-fn fault(text: &str) -> Option<Fault> {
+pub(super) fn fault(text: &str) -> Option<Fault> {
     match text {
         "cut" => Some(Fault::Midway(Break::Cut)),
         "stall" => Some(Fault::Midway(Break::Stall)),
+        "overload" => Some(Fault::Midway(Break::Overload)),
         "error-event" => Some(Fault::Midway(Break::ErrorEvent)),
         status => {
             let status = status.parse().ok().filter(|status: &StatusCode| status.as_u16() >= 400);

@@ -109,7 +109,7 @@ impl Playback {
                 Step::Broken
             }
             Break::Stall => Step::Stalled,
-            Break::ErrorEvent => {
+            Break::ErrorEvent | Break::Overload => {
                 self.script.ending = std::mem::take(&mut self.script.error);
                 Step::Ending
             }
@@ -134,7 +134,7 @@ impl Body for Playback {
                 }
                 Step::Token(index) => {
                     ready!(this.timer.as_mut().poll(cx));
-                    match this.fault.take_if(|_| index >= this.generation.output_tokens / 2) {
+                    match this.fault.take_if(|_| index >= this.generation.breaks_at) {
                         Some(fault) => {
                             this.break_off(fault);
                             continue;
@@ -199,6 +199,7 @@ mod tests {
             reasoning_tokens: 0,
             choices: 1,
             tool: None,
+            breaks_at: 2,
             capped: false,
             created: Timestamp::UNIX_EPOCH,
             ttft: TTFT,

@@ -21,9 +21,13 @@ use super::generation::{Ask, Generation, mix};
 use super::overrides::{Break, Fault, Overrides};
 use super::playback::{Playback, Script};
 use super::tally::{Entry, Tally};
+use super::trouble::Troubles;
 
 /// The most that a request may hold.
 const BODY_LIMIT_BYTES: usize = 64 << 20;
+
+/// The most that a request of administration may hold.
+const WISH_LIMIT_BYTES: usize = 4 << 10;
 
 /// The most tokens of one answer, whoever wishes for more.
 const MOST_TOKENS: u64 = 1_000_000;
@@ -45,6 +49,7 @@ pub(super) struct Model {
     tally: Arc<Tally>,
     calls: AtomicU64,
     jobs: Jobs,
+    troubles: Troubles,
 }
 
 type Body = Either<Full<Bytes>, Playback>;
@@ -54,7 +59,10 @@ enum Stop {
     /// The model has no place for it.
     Overloaded,
     /// It failed by chance or by wish.
-    Failed(StatusCode),
+    Failed {
+        status: StatusCode,
+        retry_after: Option<u32>,
+    },
     Unreadable(String),
     /// The body is too large, or did not come to its end.
     BodyLost,
@@ -74,6 +82,7 @@ impl Model {
             tally: Arc::default(),
             calls: AtomicU64::new(0),
             jobs: Jobs::default(),
+            troubles: Troubles::default(),
             options,
         }
     }
@@ -83,7 +92,7 @@ impl Model {
         let target = Target::new(head.uri.clone());
         match dialect::of(&head.method, &target) {
             Some(dialect) => self.call(dialect, target, head, body).await,
-            None => self.administer(&head.method, &target).map(whole),
+            None => self.administer(&head.method, &target, body).await.map(whole),
         }
     }
 
@@ -103,7 +112,12 @@ impl Model {
         let answered = self.run(dialect, &target, &head.headers, body, number, entry).await;
         let mut response = answered.unwrap_or_else(|stop| {
             self.tally.fail();
-            dialect.refuse(&target, &stop.refusal(dialect, id.clone())).map(whole)
+            let retry_after = stop.retry_after();
+            let mut refusal = dialect.refuse(&target, &stop.refusal(dialect, id.clone()));
+            if let Some(seconds) = retry_after {
+                set(refusal.headers_mut(), "retry-after", seconds);
+            }
+            refusal.map(whole)
         });
         for (name, value) in dialect.limits(&target, response.status()) {
             set(response.headers_mut(), name, value);
@@ -123,12 +137,13 @@ impl Model {
         number: u64,
         mut entry: Entry,
     ) -> Result<Response<Body>, Stop> {
-        let overrides = Overrides::read(headers).map_err(Stop::Unreadable)?;
+        let mut overrides = Overrides::read(headers).map_err(Stop::Unreadable)?;
+        self.troubles.strike(&mut overrides, part(mix(self.options.seed.rotate_left(32), number)));
         // Read first, even if only to fail: an error sent early would meet a caller who still sends.
         let body = Limited::new(body, BODY_LIMIT_BYTES).collect().await;
         let body = body.map_err(|_| Stop::BodyLost)?.to_bytes();
         if let Some(status) = self.failure(dialect, &overrides, number) {
-            return Err(Stop::Failed(status));
+            return Err(Stop::Failed { status, retry_after: overrides.retry_after });
         }
 
         let fault = overrides.midway();
@@ -176,14 +191,16 @@ impl Model {
         let limit = ask.limit.unwrap_or(u64::MAX).max(1);
         // Something is always said: an answer of reasoning alone is one that no dialect can end.
         let reasoning = reasoning.min(length.min(limit) - 1);
+        let tokens = length.min(limit) * choices;
         let generation = Generation {
             id: self.id(number),
             model: ask.model,
             input_tokens: ask.input_tokens,
-            output_tokens: length.min(limit) * choices,
+            output_tokens: tokens,
             reasoning_tokens: reasoning * choices,
             choices,
             tool: ask.tool.filter(|_| overrides.tools),
+            breaks_at: overrides.midway().map_or(tokens, |fault| fault.at(tokens)),
             capped: limit < length,
             created: Timestamp::now(),
             ttft: overrides.ttft.unwrap_or(self.options.ttft).min(LONGEST),
@@ -209,13 +226,12 @@ impl Model {
             return Some(status);
         }
         let drawn = mix(!self.options.seed, number);
-        let chance = (drawn >> 11) as f64 / (1u64 << 53) as f64;
         let usual = dialect.failures();
         let status = usual[(drawn % usual.len() as u64) as usize];
-        StatusCode::from_u16(status).ok().filter(|_| chance < self.options.error_rate)
+        StatusCode::from_u16(status).ok().filter(|_| part(drawn) < self.options.error_rate)
     }
 
-    fn administer(&self, method: &Method, target: &Target) -> Reply {
+    async fn administer(&self, method: &Method, target: &Target, body: Incoming) -> Reply {
         match (method.as_str(), target.path()) {
             ("GET", "/health") => json(StatusCode::OK, r#"{"status":"ok"}"#),
             ("GET", "/v1/models") => json(StatusCode::OK, MODELS),
@@ -227,9 +243,27 @@ impl Model {
                 self.tally.reset();
                 json(StatusCode::OK, "{}")
             }
+            ("POST", "/-/fault") => self.set_fault(body).await,
             _ => json(StatusCode::NOT_FOUND, NOT_FOUND),
         }
     }
+
+    async fn set_fault(&self, body: Incoming) -> Reply {
+        let wish = Limited::new(body, WISH_LIMIT_BYTES).collect().await;
+        let wish = wish.map_err(|error| error.to_string());
+        match wish.and_then(|wish| self.troubles.set(&wish.to_bytes())) {
+            Ok(()) => json(StatusCode::OK, "{}"),
+            Err(error) => {
+                let error = serde_json::json!({ "error": { "message": error } });
+                json(StatusCode::BAD_REQUEST, error.to_string())
+            }
+        }
+    }
+}
+
+/// A number from 0 to 1 of what was drawn.
+fn part(drawn: u64) -> f64 {
+    (drawn >> 11) as f64 / (1u64 << 53) as f64
 }
 
 const MODELS: &str = r#"{"object":"list","data":[{"id":"sim","object":"model","created":1767225600,"owned_by":"tidegate"}]}"#;
@@ -282,7 +316,10 @@ fn in_one_piece(
 ) -> Result<Response<Body>, Stop> {
     match fault {
         None => Ok(reply.map(whole)),
-        Some(Break::ErrorEvent) => Err(Stop::Failed(StatusCode::INTERNAL_SERVER_ERROR)),
+        Some(Break::ErrorEvent) => {
+            Err(Stop::Failed { status: StatusCode::INTERNAL_SERVER_ERROR, retry_after: None })
+        }
+        Some(Break::Overload) => Err(Stop::Overloaded),
         Some(Break::Cut | Break::Stall) => Ok(half(reply, sequence, fault, entry)),
     }
 }
@@ -296,7 +333,7 @@ fn half(
 ) -> Response<Body> {
     let (mut head, body) = reply.into_parts();
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    sequence.generation.output_tokens = 0;
+    (sequence.generation.output_tokens, sequence.generation.breaks_at) = (0, 0);
     let script = Script {
         content_type: "",
         headers: &[],
@@ -311,6 +348,14 @@ fn half(
 // === impl Stop ===
 
 impl Stop {
+    /// When to come back, in seconds, where that was said in particular.
+    fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::Failed { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     fn refusal(self, dialect: &dyn Dialect, id: String) -> Refusal {
         let (status, message) = match self {
             Self::Overloaded => {
@@ -318,7 +363,7 @@ impl Stop {
                 let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
                 (status, "every sequence of the simulator runs and its queue is full".to_owned())
             }
-            Self::Failed(status) => (status, "the simulator fails on purpose".to_owned()),
+            Self::Failed { status, .. } => (status, "the simulator fails on purpose".to_owned()),
             Self::Unreadable(message) => (StatusCode::BAD_REQUEST, message),
             Self::BodyLost => (
                 StatusCode::PAYLOAD_TOO_LARGE,

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{Options, Simulator};
 
+mod faults;
 mod forms;
 
 /// Tokens of an answer, and of the prompt `hello there`.

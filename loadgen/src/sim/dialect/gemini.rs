@@ -189,8 +189,8 @@ impl Form {
         let end = if self.events { "" } else { "]" };
         // What a function is given comes whole, with the last of its tokens.
         let holds = generation.tool.is_some();
-        let half = generation.output_tokens / 2;
-        let has_begun = if holds { half.min(generation.reasoning_tokens) > 0 } else { half > 0 };
+        let sent = generation.breaks_at;
+        let has_begun = if holds { sent.min(generation.reasoning_tokens) > 0 } else { sent > 0 };
         let (chunk, last) = (generation.fill(self.chunk, &[]), generation.fill(self.last, &[]));
         let answer = Answered::new(generation);
         let mut begun = false;

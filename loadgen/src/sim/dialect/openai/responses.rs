@@ -199,7 +199,7 @@ fn stream(generation: &Generation) -> Script {
         opening: events(0, &opening).into_bytes(),
         token: Box::new(token),
         ending: events(end, &ending).into_bytes(),
-        error: event("error", start + generation.output_tokens / 2, failed).into_bytes(),
+        error: event("error", start + generation.breaks_at, failed).into_bytes(),
     }
 }
 
