@@ -85,10 +85,9 @@ fn assert_abandoned(sidecar: Sidecar) -> Value {
 
 /// Failures that the breakers have counted.
 fn failures(sidecar: &Sidecar) -> u64 {
-    let states = sidecar.ask("/").text();
-    let states: Value = serde_json::from_str(&states).unwrap_or_default();
-    let breakers = states["breakers"]["a"].as_array().cloned().unwrap_or_default();
-    breakers.iter().filter_map(|breaker| breaker["bad"].as_u64()).sum()
+    let states = sidecar.ask("/policies").json();
+    let breakers = states["breakers"]["a"].as_array().expect("it has breakers");
+    breakers.iter().map(|breaker| breaker["bad"].as_u64().expect("a number")).sum()
 }
 
 #[test]
@@ -425,6 +424,7 @@ fn a_breaker_that_opens_between_attempts_sends_the_call_elsewhere() {
         assert_eq!((reply.status(), reply.text()), (200, "2".to_owned()));
     }
     assert_eq!((bad.requests().len(), good.requests().len()), (1, 3));
+    assert_eq!(failures(&sidecar), 1);
     for record in sidecar.finish() {
         assert_outcome(&record, "completed", None);
         assert_eq!(record["tidegate.upstream"], "b");
