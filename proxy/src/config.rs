@@ -255,6 +255,17 @@ impl RouteConfig {
 }
 
 impl Config {
+    /// The targets of all routes that lead to this upstream.
+    pub(crate) fn targets_at(&self, upstream: &str) -> impl Iterator<Item = &TargetConfig> {
+        self.routes.iter().flat_map(move |route| {
+            let leads_there = route.upstream == upstream;
+            route.fallback.iter().filter(move |target| match &target.upstream {
+                Some(name) => name == upstream,
+                None => leads_there,
+            })
+        })
+    }
+
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Self::of_file(path, Self::check_variables)

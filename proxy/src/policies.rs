@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::config::{Config, UpstreamConfig};
+use crate::config::{Config, TargetConfig, UpstreamConfig};
 use crate::export::catalog::{self, Family};
 use crate::export::metrics::{Registry, Source, Value};
 use crate::generation::Means;
@@ -42,10 +42,15 @@ pub(crate) struct UpstreamPolicies {
 
 impl UpstreamPolicies {
     /// Those that an upstream is configured with.
-    fn start(name: &Arc<str>, upstream: &UpstreamConfig, means: &Means) -> Self {
+    fn start(
+        name: &Arc<str>,
+        upstream: &UpstreamConfig,
+        targets: &[&TargetConfig],
+        means: &Means,
+    ) -> Self {
         let limits = upstream.limit.as_ref();
         Self {
-            breakers: breaker::of_upstream(name, upstream, Instant::now()),
+            breakers: breaker::of_upstream(name, upstream, targets, Instant::now()),
             limits: limits.map(|limit| Arc::new(Limits::new(name.clone(), limit))),
             addresses: Addresses::watch(name, upstream, &means.background, &means.resolver),
             ..Self::default()
@@ -70,7 +75,8 @@ impl Policies {
     pub(crate) fn with(mut self, config: &Config, means: &Means) -> Self {
         for (name, upstream) in &config.upstreams {
             let name: Arc<str> = name.as_str().into();
-            let begin = || UpstreamPolicies::start(&name, upstream, means);
+            let targets: Vec<_> = config.targets_at(&name).collect();
+            let begin = || UpstreamPolicies::start(&name, upstream, &targets, means);
             self.by_upstream.entry(name.clone()).or_insert_with(begin);
         }
         self

@@ -196,3 +196,23 @@ fn a_mixed_list_is_refused() {
         assert!(output.status.code() == Some(2) && told.contains(part), "{told}");
     }
 }
+
+#[test]
+fn a_model_that_nobody_has_asked_yet_is_not_shut_with_the_one_that_fails() {
+    let upstream = Upstream::new(|mut peer| {
+        while let Some(request) = peer.request() {
+            let status = if request.text().contains("small") { 200 } else { 429 };
+            peer.wire.send(answer_with(status, COMPLETION));
+        }
+    });
+    let own = format!("{}, breaker: {{ consecutive: 1 }}", url(&upstream));
+    let sidecar = start(&[("a", own)], "upstream: a, fallback: [{ model: small }]");
+    for _ in 0..3 {
+        let call = bare_post("/v1/chat/completions", r#"{"model":"big"}"#);
+        let reply = sidecar.call(call);
+        assert_eq!(
+            (reply.status(), reply.header("x-tidegate-fallback")),
+            (200, Some("a; model=small"))
+        );
+    }
+}

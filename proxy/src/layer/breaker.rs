@@ -32,7 +32,7 @@ use tower::{Layer, Service};
 
 use crate::attempt::Watch;
 use crate::call::{Call, Failure, Reply};
-use crate::config::UpstreamConfig;
+use crate::config::{TargetConfig, UpstreamConfig};
 use crate::error::{Error, Refusal};
 use crate::stack::LocalFuture;
 use crate::upstream::{Spec, Upstream, location};
@@ -87,18 +87,23 @@ struct Guard {
 pub(crate) fn of_upstream(
     name: &str,
     config: &UpstreamConfig,
+    targets: &[&TargetConfig],
     now: Instant,
 ) -> Option<Arc<Breakers>> {
     let breaker = config.breaker.clone()?;
     let spec = Spec::new(name, config).expect("the configuration was checked");
-    let model = config.model.as_deref();
+    let others = targets.iter().filter_map(|target| target.model.as_deref());
+    let models: Vec<_> = others.map(Some).chain([config.model.as_deref()]).collect();
     let region = fixed_region(&spec);
-    let locations = config.locations.iter().map(|location| Some(location.as_str()));
+    let others = targets.iter().filter_map(|target| target.location.as_ref());
+    let locations = config.locations.iter().chain(others).map(|location| Some(location.as_str()));
     let regions: Vec<_> = match spec.is_templated() {
         true => locations.collect(),
         false => vec![region.as_deref()],
     };
-    let known = regions.into_iter().map(|region| Key { region, model, account: 0 });
+    // What a call falls back to must not be shut with what it falls back from.
+    let of_region = |region| models.iter().map(move |&model| Key { region, model, account: 0 });
+    let known = regions.into_iter().flat_map(of_region);
     Some(Breakers::new(spec.name.clone(), breaker, &known.collect::<Vec<_>>(), now))
 }
 
