@@ -44,9 +44,10 @@ pub(crate) struct Args {
 /// What a demo may be about.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Chapter {
-    /// A model server fails in every way there is, while half of its users go through a plain
-    /// sidecar and half through one with retry, breaker, deadline and fallback. Exit code 1 says
-    /// that the policies did not help.
+    /// A model server fails, one way after the other (500, 429 with a wait, overload inside a 200,
+    /// cut streams, late first tokens, refused connections), before users behind a plain sidecar
+    /// and users behind one with breaker, retry, fallback and a limit to the first token. A table
+    /// compares them. Exit code 1: the policies did not at least halve the errors.
     Outage,
 }
 

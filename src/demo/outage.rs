@@ -20,9 +20,15 @@ use table::{Row, Side};
 
 mod table;
 
-/// The users' calls: streams, so that there is a first token to wait for.
-const MIX: &str =
-    "[{ call: anthropic/messages, model: claude-sonnet-4-5, stream: true, input_tokens: 50 }]\n";
+/// The users' calls: streams, so that there is a first token to wait for. The rest between two calls
+/// keeps those that fail at once from taking the machine from the others.
+const MIX: &str = "\
+- call: anthropic/messages
+  model: claude-sonnet-4-5
+  stream: true
+  input_tokens: 50
+  think: 30ms
+";
 
 /// The policies of one side, with waits that are short enough to watch.
 const POLICIES: &str = "\
@@ -150,7 +156,7 @@ impl Upstreams {
     async fn start(size: Size) -> anyhow::Result<Self> {
         let capacity = (2 * size.users.get()).to_string();
         let simulator = |name| {
-            let times = ["--ttft", "50ms", "--tpot", "4ms", "--output-tokens", "20"];
+            let times = ["--ttft", "40ms", "--tpot", "2ms", "--output-tokens", "16"];
             let place = ["sim", "--listen", "127.0.0.1:0", "--capacity", &capacity];
             Server::start(name, &[&place[..], &times].concat())
         };

@@ -26,7 +26,7 @@ fn what_was_sent_was_recorded_and_served() {
 #[test]
 fn the_policies_keep_an_outage_from_most_users() {
     let demo = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["demo", "--chapter", "outage", "--users", "6", "--duration", "700ms"])
+        .args(["demo", "--chapter", "outage", "--users", "6", "--duration", "1s"])
         .output()
         .expect("the demo runs");
     let said = String::from_utf8_lossy(&demo.stdout);

@@ -174,6 +174,13 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_that_was_none_shows_nothing() {
+        assert!(is_shown(&[row(0, 0), row(50, 3)]));
+        assert!(!is_shown(&[row(50, 3), row(50, 49)]));
+        assert!(!is_shown(&[row(0, 0), row(4, 0)]));
+    }
+
+    #[test]
     fn the_sentence_says_what_the_rows_do() {
         let good = sentence(&[row(0, 0), row(50, 3)]);
         assert!(good.starts_with("In 1 of 2 phases") && good.ends_with("3.0% at worst."), "{good}");
