@@ -524,13 +524,12 @@ impl Notes {
         }
     }
 
-    /// The attempt at hand is given up, and the call will be made again: what its answer said counts
-    /// for nothing any more.
-    pub(crate) fn again(&self) {
+    /// The attempt at hand came to this and is given up, and the call will be made again: what its
+    /// answer said counts for nothing any more.
+    pub(crate) fn again(&self, verdict: Verdict) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let now = Instant::now();
-        let verdict = state.verdict(self.opened).unwrap_or_else(Verdict::unknown);
         state.attempt.judge(verdict, now);
         state.attempt.end(false, now);
         state.observer().again();

@@ -435,3 +435,26 @@ fn what_an_open_breaker_keeps_out_goes_to_the_next_target() {
     assert_eq!(upstream.requests().len(), seen);
     assert_eq!(other.requests().len(), taken + 20);
 }
+
+#[test]
+fn an_attempt_that_is_given_up_unseen_counts_all_the_same() {
+    let slow = Upstream::new(|mut peer| {
+        peer.request();
+        peer.wire.send(format!("{STREAM_HEAD}{}", chunk(": ping\n\n")));
+        peer.closed();
+    });
+    let events = format!("{TOKEN}{FINISH}{DONE}");
+    let good = Upstream::answering(format!("{STREAM_HEAD}{}{LAST_CHUNK}", chunk(&events)));
+    let config = format!(
+        "upstreams:\n  a: {{ url: '{}', timeouts: {{ first_token: 100ms }}, breaker: {{ consecutive: 2 }} }}\n  b: {{ url: '{}' }}\nroutes: [{{ upstream: a, retry: {{ wait: 1ms }}, fallback: [{{ upstream: b }}] }}]",
+        slow.url(),
+        good.url()
+    );
+    let sidecar = Launch::new().config(&config).start();
+    let call = bare_post("/v1/chat/completions", r#"{"model":"gpt-4o","stream":true}"#);
+    assert_eq!(sidecar.call(&call).text(), events);
+    wait_until("the breaker is open", || sidecar.metric("tidegate_breaker_state") == 2.0);
+    let before = slow.connections();
+    assert_eq!(sidecar.call(&call).text(), events);
+    assert_eq!(slow.connections(), before);
+}

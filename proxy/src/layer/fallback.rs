@@ -137,7 +137,7 @@ where
         };
         spare = call.spare();
         drop(result);
-        notes.again();
+        notes.again(verdict);
         notes.moved(&target.upstream, at as u64 + 1);
         target.taken.fetch_add(1, Relaxed);
         let answer = target.stack.clone().oneshot(changes.made(call)).await;

@@ -95,7 +95,7 @@ where
             Err(Failure { error, unsent: Some(call) })
                 if Verdict::of_error(&error, true).again == Again::Unsent =>
             {
-                call.notes.again();
+                call.notes.again(Verdict::of_error(&error, true));
                 result = inner.clone().oneshot(call).await;
             }
             _ => break,
@@ -145,7 +145,7 @@ where
         drop(result);
         call = another.expect("it is there");
         policy.tally.made(reason);
-        notes.again();
+        notes.again(verdict);
         if !wait.is_zero() {
             sleep(wait).await;
             notes.waited(Wait::Retry, wait);
