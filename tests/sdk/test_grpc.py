@@ -72,6 +72,10 @@ class Servicer:
 
     def stream_generate_content(self, request, context):
         asked = request.contents[0].parts[0].text
+        # Before the first answer: a call that is over by the second is not carried on with. Where it
+        # is over already, nobody will call.
+        if asked == "forever" and not context.add_callback(self.cancelled.set):
+            self.cancelled.set()
         if asked == "compressed":
             context.set_compression(grpc.Compression.Gzip)
         yield answer(self.version, "Hm. " * 100, thought=True)
@@ -79,9 +83,6 @@ class Servicer:
         if asked == "break":
             context.abort(grpc.StatusCode.UNAVAILABLE, "The model is overloaded.")
         if asked == "forever":
-            # Where the call is over already, nobody will call.
-            if not context.add_callback(self.cancelled.set):
-                self.cancelled.set()
             self.cancelled.wait(PATIENCE_S)
             return
         end = {"finish_reason": "STOP"}
