@@ -38,6 +38,12 @@ impl<'a> Hold<'a> {
         (self.mine, self.all.load(Relaxed))
     }
 
+    /// Whether this is more than the limits allow.
+    pub(crate) fn is_too_much(&self, limits: &LimitsConfig) -> bool {
+        let (mine, all) = self.bytes();
+        mine > limits.held_body.as_u64() || all > limits.held_bodies.as_u64()
+    }
+
     /// Whether the limits leave room for more.
     pub(crate) fn may_hold_more(&self, limits: &LimitsConfig) -> bool {
         self.mine < limits.held_body.as_u64()

@@ -35,7 +35,7 @@ pub(crate) async fn read_ahead(
             0 => break,
             n => hold.more(n as u64),
         }
-        if !hold.may_hold_more(limits) {
+        if hold.is_too_much(limits) {
             notes.waited(Wait::Body, start.elapsed());
             return Ok(None);
         }

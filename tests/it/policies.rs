@@ -313,8 +313,8 @@ fn a_body_in_chunks_is_sent_whole_each_time() {
 }
 
 #[test]
-fn a_body_is_held_below_the_limit_and_not_beyond() {
-    for (length, attempts, status) in [(1023, 2, 200), (1025, 1, 503)] {
+fn a_body_is_held_up_to_the_limit_and_not_beyond() {
+    for (length, attempts, status) in [(1024, 2, 200), (1025, 1, 503)] {
         let upstream = fails_once(answer(COMPLETION));
         let sidecar = start(&upstream, STRICT, SOON, "limits: { held_body: 1KiB }");
         let rest = length - r#"{"model":"gpt-4o","x":""}"#.len();
