@@ -186,7 +186,7 @@ fn an_encoding_that_nobody_reads_is_not_held() {
         peer.wire.send(LAST_CHUNK);
         peer.closed();
     });
-    let sidecar = start(&upstream, STRICT, SOON, "");
+    let sidecar = start(&upstream, STRICT, "retry: { hold: 60s }", "");
     let mut caller = sidecar.connect();
     caller.send(stream_call());
     let mut reply = caller.head().expect("a head before the end");
