@@ -9,12 +9,13 @@ use tower::ServiceBuilder;
 
 use crate::call::{Failure, Reply};
 use crate::config::RouteConfig;
-use crate::layer::breaker::{Breaker, BreakerLayer};
-use crate::layer::fallback::{Fallback, FallbackLayer};
-use crate::layer::include_usage::{IncludeUsageLayer, WithUsage};
-use crate::layer::limit::{Limit, LimitLayer};
-use crate::layer::repeatable::{Repeatable, RepeatableLayer};
-use crate::layer::retry::{Policy, Retry, RetryConfig, RetryLayer};
+use crate::layer::breaker::BreakerLayer;
+use crate::layer::fallback::FallbackLayer;
+use crate::layer::include_usage::IncludeUsageLayer;
+use crate::layer::limit::LimitLayer;
+use crate::layer::repeatable::RepeatableLayer;
+use crate::layer::retry::{RetryConfig, RetryLayer, Terms};
+use crate::layer::{Before, before};
 use crate::policies::UpstreamPolicies;
 use crate::upstream::{Forward, Upstream};
 
@@ -22,10 +23,13 @@ use crate::upstream::{Forward, Upstream};
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>>>>;
 
 /// What stands between a route and its upstreams.
-pub(crate) type Stack = WithUsage<Repeatable<Fallback<Target>>>;
+pub(crate) type Stack = Before<IncludeUsageLayer, Before<RepeatableLayer, BeforeTargets>>;
+
+/// What chooses among the targets.
+type BeforeTargets = Before<FallbackLayer<Target>, Target>;
 
 /// What stands before one upstream.
-pub(crate) type Target = Retry<Breaker<Limit<Forward>>>;
+pub(crate) type Target = Before<RetryLayer, Before<BreakerLayer, Before<LimitLayer, Forward>>>;
 
 /// Addresses that one call is tried at, at most, where nothing was sent.
 const MAX_ADDRESSES: u32 = 3;
@@ -39,11 +43,11 @@ pub(crate) fn stack(
 ) -> Stack {
     ServiceBuilder::new()
         // Above the attempts, so that a body is read and changed once, whoever gets it.
-        .layer(include_usage)
+        .layer(before(include_usage))
         // Likewise; and below what changes it, so that the changed one is at hand.
-        .layer(repeatable)
+        .layer(before(repeatable))
         // Above the retries: each target has those that it is worth.
-        .layer(fallback)
+        .layer(before(fallback))
         .service(target)
 }
 
@@ -59,24 +63,25 @@ pub(crate) fn target(
     let addresses = u32::try_from(upstream.choices()).unwrap_or(u32::MAX);
     let retry = RetryLayer {
         addresses: addresses.min(MAX_ADDRESSES),
-        policy: policy(route, policies, place).map(Arc::new),
+        terms: terms(route, policies, place).map(Arc::new),
     };
+    let breaker = BreakerLayer::new(&upstream, policies.breakers.clone(), model);
     let limit = LimitLayer { limits: policies.limits.clone(), model: model.map(Rc::from) };
     ServiceBuilder::new()
         // Above the connection, so that every attempt may take another address.
-        .layer(retry)
+        .layer(before(retry))
         // Below the retries, so that each attempt is judged, and above the limit, so that nobody queues
         // for what is shut.
-        .layer(BreakerLayer::new(&upstream, policies.breakers.clone(), model))
+        .layer(before(breaker))
         // Every attempt takes a place of its own, and none while it waits for another.
-        .layer(limit)
+        .layer(before(limit))
         .service(Forward { upstream })
 }
 
 /// When calls of this route are made again; absent where answers need not even be looked at.
-fn policy(route: &RouteConfig, policies: &UpstreamPolicies, place: usize) -> Option<Policy> {
+fn terms(route: &RouteConfig, policies: &UpstreamPolicies, place: usize) -> Option<Terms> {
     let is_needed = route.retry.is_some() || !route.fallback.is_empty();
-    is_needed.then(|| Policy {
+    is_needed.then(|| Terms {
         config: route.retry.clone(),
         leads_on: place < route.fallback.len(),
         hold: hold(route),

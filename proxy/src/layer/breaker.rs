@@ -24,16 +24,15 @@ use std::borrow::Cow;
 use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower::{Layer, Service};
 
 use crate::attempt::Watch;
-use crate::call::{Call, Failure, Reply};
+use crate::call::{Call, Failure};
 use crate::config::{TargetConfig, UpstreamConfig};
 use crate::error::{Error, Refusal};
+use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::upstream::{Spec, Upstream, location};
 use crate::verdict::{Health, Verdict};
@@ -58,13 +57,6 @@ fn later(time: Instant, more: Duration) -> Instant {
 /// Lets calls through as the breakers of their upstream say; all, where it has none.
 #[derive(Clone, Debug)]
 pub(crate) struct BreakerLayer {
-    guard: Option<Rc<Guard>>,
-}
-
-/// See [`BreakerLayer`].
-#[derive(Clone, Debug)]
-pub(crate) struct Breaker<S> {
-    inner: S,
     guard: Option<Rc<Guard>>,
 }
 
@@ -138,35 +130,14 @@ impl BreakerLayer {
     }
 }
 
-impl<S> Layer<S> for BreakerLayer {
-    type Service = Breaker<S>;
-
-    fn layer(&self, inner: S) -> Breaker<S> {
-        Breaker { inner, guard: self.guard.clone() }
-    }
-}
-
-// === impl Breaker ===
-
-impl<S> Service<Call> for Breaker<S>
-where
-    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture>,
-{
-    type Response = Reply;
-    type Error = Failure;
-    type Future = LocalFuture;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, call: Call) -> LocalFuture {
-        let Some(guard) = &self.guard else { return self.inner.call(call) };
+impl<S: Below> Policy<S> for BreakerLayer {
+    fn call(&self, below: &mut S, call: Call) -> LocalFuture {
+        let Some(guard) = &self.guard else { return below.call(call) };
         let now = Instant::now();
         match guard.admit(&call, now) {
             Ok(lease) => {
                 call.notes.watch(Box::new(lease));
-                self.inner.call(call)
+                below.call(call)
             }
             Err(refused) => {
                 let error = error(&refused, guard.breakers.upstream(), now);

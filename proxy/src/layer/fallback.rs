@@ -6,15 +6,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tower::{Layer, Service, ServiceExt};
+use tower::ServiceExt;
 
 use crate::call::{Call, Failure, Reply};
 use crate::exchange::Notes;
+use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::verdict::{Again, Verdict};
 
@@ -42,7 +42,7 @@ pub struct TargetConfig {
 }
 
 /// The targets of one route beside its own upstream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FallbackLayer<S> {
     pub(crate) targets: Rc<[Target<S>]>,
     /// Calls that may be sent for one call, at all targets together.
@@ -61,57 +61,24 @@ pub(crate) struct Target<S> {
     pub(crate) taken: Arc<AtomicU64>,
 }
 
-/// See [`FallbackLayer`].
-#[derive(Debug)]
-pub(crate) struct Fallback<S> {
-    inner: S,
-    targets: Rc<[Target<S>]>,
-    attempts: u32,
-}
-
-impl<S: Clone> Clone for Fallback<S> {
-    fn clone(&self) -> Self {
-        let Self { inner, targets, attempts } = self;
-        Self { inner: inner.clone(), targets: targets.clone(), attempts: *attempts }
-    }
-}
-
-impl<S> Layer<S> for FallbackLayer<S> {
-    type Service = Fallback<S>;
-
-    fn layer(&self, inner: S) -> Fallback<S> {
-        Fallback { inner, targets: self.targets.clone(), attempts: self.attempts }
-    }
-}
-
-impl<S> Service<Call> for Fallback<S>
-where
-    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
-{
-    type Response = Reply;
-    type Error = Failure;
-    type Future = LocalFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, call: Call) -> LocalFuture {
+impl<S: Below> Policy<S> for FallbackLayer<S> {
+    fn call(&self, below: &mut S, call: Call) -> LocalFuture {
         match self.targets.is_empty() {
-            true => self.inner.call(call),
-            false => Box::pin(fall_back(self.clone(), call)),
+            true => below.call(call),
+            false => Box::pin(fall_back(self.clone(), below.clone(), call)),
         }
     }
 }
 
 /// Tries one target after the other, until an answer will do.
-async fn fall_back<S>(targets: Fallback<S>, call: Call) -> Result<Reply, Failure>
-where
-    S: Service<Call, Response = Reply, Error = Failure> + Clone,
-{
+async fn fall_back<S: Below>(
+    targets: FallbackLayer<S>,
+    below: S,
+    call: Call,
+) -> Result<Reply, Failure> {
     let notes = call.notes.clone();
     let mut spare = call.spare();
-    let mut result = targets.inner.clone().oneshot(call).await;
+    let mut result = below.oneshot(call).await;
     for (at, target) in targets.targets.iter().enumerate() {
         let verdict = verdict(&result, &notes);
         let is_over = notes.deadline().is_some_and(|due| Instant::now() >= due);

@@ -11,19 +11,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
-use tower::{Layer, Service, ServiceExt};
+use tower::ServiceExt;
 
-use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
+use crate::call::{Call, Reply, ReplyBody, RequestBody};
 use crate::config::{LimitsConfig, TimeoutsConfig};
 use crate::error::Error;
 use crate::head::{RequestHead, ResponseHead};
 use crate::hold::Hold;
+use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::whole;
 
@@ -50,13 +50,6 @@ pub enum IncludeUsage {
 /// Asks streams for their usage; absent where they are left as they are.
 #[derive(Clone, Debug)]
 pub(crate) struct IncludeUsageLayer {
-    adding: Option<Arc<Adding>>,
-}
-
-/// See [`IncludeUsageLayer`].
-#[derive(Clone, Debug)]
-pub(crate) struct WithUsage<S> {
-    inner: S,
     adding: Option<Arc<Adding>>,
 }
 
@@ -87,36 +80,17 @@ impl IncludeUsageLayer {
     }
 }
 
-impl<S> Layer<S> for IncludeUsageLayer {
-    type Service = WithUsage<S>;
-
-    fn layer(&self, inner: S) -> WithUsage<S> {
-        WithUsage { inner, adding: self.adding.clone() }
-    }
-}
-
-impl<S> Service<Call> for WithUsage<S>
-where
-    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
-{
-    type Response = Reply;
-    type Error = Failure;
-    type Future = LocalFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut call: Call) -> LocalFuture {
+impl<S: Below> Policy<S> for IncludeUsageLayer {
+    fn call(&self, below: &mut S, mut call: Call) -> LocalFuture {
         let Some(adding) = self.adding.clone().filter(|_| may_leave_usage_out(&call)) else {
-            return self.inner.call(call);
+            return below.call(call);
         };
-        let inner = self.inner.clone();
+        let below = below.clone();
         Box::pin(async move {
             // Held until the upstream has answered: until then all of it may be sent again.
             let mut hold = Hold::new(&adding.held);
             let is_added = adding.add(&mut call, &mut hold).await?;
-            let reply = inner.oneshot(call).await?;
+            let reply = below.oneshot(call).await?;
             Ok(if is_added { without_usage_chunk(reply) } else { reply })
         })
     }

@@ -10,16 +10,17 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use tower::{Layer, Service, ServiceExt};
+use tower::ServiceExt;
 
 use crate::attempt::Watch;
-use crate::call::{Call, Failure, Reply, RequestBody};
+use crate::call::{Call, Failure, RequestBody};
 use crate::error::Error;
 use crate::exchange::Wait;
+use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::verdict::{Again, Health, Verdict};
 
@@ -57,55 +58,29 @@ pub(crate) struct LimitLayer {
     pub(crate) model: Option<Rc<str>>,
 }
 
-/// See [`LimitLayer`].
-#[derive(Clone, Debug)]
-pub(crate) struct Limit<S> {
-    inner: S,
-    layer: LimitLayer,
-}
-
 /// A place that an attempt holds, and what is told of it.
 struct Holding {
     permit: Permit,
     request_bytes: u64,
 }
 
-impl<S> Layer<S> for LimitLayer {
-    type Service = Limit<S>;
-
-    fn layer(&self, inner: S) -> Limit<S> {
-        Limit { inner, layer: self.clone() }
-    }
-}
-
-impl<S> Service<Call> for Limit<S>
-where
-    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
-{
-    type Response = Reply;
-    type Error = Failure;
-    type Future = LocalFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, call: Call) -> LocalFuture {
-        let Some(limits) = &self.layer.limits else {
-            return self.inner.call(call);
+impl<S: Below> Policy<S> for LimitLayer {
+    fn call(&self, below: &mut S, call: Call) -> LocalFuture {
+        let Some(limits) = &self.limits else {
+            return below.call(call);
         };
-        match limits.enter(&call, self.layer.model.as_deref()) {
+        match limits.enter(&call, self.model.as_deref()) {
             Ok(Entry::Permit(permit)) => {
                 hold(permit, &call);
-                self.inner.call(call)
+                below.call(call)
             }
             Ok(Entry::Waiter(waiter)) => {
-                let (limits, inner) = (limits.clone(), self.inner.clone());
+                let (limits, below) = (limits.clone(), below.clone());
                 Box::pin(async move {
                     match limits.wait(waiter, &call).await? {
                         Ok(permit) => {
                             hold(permit, &call);
-                            inner.oneshot(call).await
+                            below.oneshot(call).await
                         }
                         Err(shed) => Err(limits.refuse(shed, call)),
                     }

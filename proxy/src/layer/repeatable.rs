@@ -5,15 +5,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tower::{Layer, Service, ServiceExt};
+use tower::ServiceExt;
 
-use crate::call::{Call, Failure, Reply, RequestBody};
+use crate::call::{Call, RequestBody};
 use crate::config::LimitsConfig;
 use crate::hold::Hold;
+use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::whole;
 
@@ -30,40 +30,14 @@ pub(crate) struct Keeping {
     pub(crate) held: Arc<AtomicU64>,
 }
 
-/// See [`RepeatableLayer`].
-#[derive(Clone, Debug)]
-pub(crate) struct Repeatable<S> {
-    inner: S,
-    keeping: Option<Arc<Keeping>>,
-}
-
-impl<S> Layer<S> for RepeatableLayer {
-    type Service = Repeatable<S>;
-
-    fn layer(&self, inner: S) -> Repeatable<S> {
-        Repeatable { inner, keeping: self.0.clone() }
-    }
-}
-
-impl<S> Service<Call> for Repeatable<S>
-where
-    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
-{
-    type Response = Reply;
-    type Error = Failure;
-    type Future = LocalFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut call: Call) -> LocalFuture {
+impl<S: Below> Policy<S> for RepeatableLayer {
+    fn call(&self, below: &mut S, mut call: Call) -> LocalFuture {
         let is_streamed = matches!(call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
         let may_keep = is_streamed && call.is_of_a_kind_to_repeat();
-        let Some(keeping) = self.keeping.clone().filter(|_| may_keep) else {
-            return self.inner.call(call);
+        let Some(keeping) = self.0.clone().filter(|_| may_keep) else {
+            return below.call(call);
         };
-        let inner = self.inner.clone();
+        let below = below.clone();
         Box::pin(async move {
             // Held until the upstream has answered: until then all of it may be sent again.
             let mut hold = Hold::new(&keeping.held);
@@ -72,7 +46,7 @@ where
                 let same = body.clone();
                 whole::replace(&mut call, &body, same).await?;
             }
-            inner.oneshot(call).await
+            below.oneshot(call).await
         })
     }
 }

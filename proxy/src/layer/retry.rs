@@ -5,16 +5,16 @@
 //! budget allows it and the time is there. The wait is what the provider asks for.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tower::{Layer, Service, ServiceExt};
+use tower::ServiceExt;
 
 use crate::call::{Call, Failure, Reply};
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::held_reply::hold;
+use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::verdict::{Again, Verdict};
 
@@ -32,12 +32,12 @@ pub(crate) struct RetryLayer {
     /// Where nothing was sent.
     pub(crate) addresses: u32,
     /// Absent where only calls that were never sent are tried again.
-    pub(crate) policy: Option<Arc<Policy>>,
+    pub(crate) terms: Option<Arc<Terms>>,
 }
 
 /// When calls of one route are made again at one upstream.
 #[derive(Debug)]
-pub(crate) struct Policy {
+pub(crate) struct Terms {
     /// Absent where answers are only held until it is known what they say.
     pub(crate) config: Option<RetryConfig>,
     /// Whether another target follows, so that nobody waits for the limit of this one.
@@ -47,56 +47,28 @@ pub(crate) struct Policy {
     pub(crate) tally: Arc<Tally>,
 }
 
-/// See [`RetryLayer`].
-#[derive(Clone, Debug)]
-pub(crate) struct Retry<S> {
-    inner: S,
-    layer: RetryLayer,
-}
-
-impl<S> Layer<S> for RetryLayer {
-    type Service = Retry<S>;
-
-    fn layer(&self, inner: S) -> Retry<S> {
-        Retry { inner, layer: self.clone() }
-    }
-}
-
-impl<S> Service<Call> for Retry<S>
-where
-    S: Service<Call, Response = Reply, Error = Failure, Future = LocalFuture> + Clone + 'static,
-{
-    type Response = Reply;
-    type Error = Failure;
-    type Future = LocalFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, call: Call) -> LocalFuture {
-        let inner = self.inner.clone();
-        match (&self.layer.policy, self.layer.addresses) {
-            (Some(policy), addresses) => Box::pin(repeat(policy.clone(), addresses, inner, call)),
-            (None, 1) => self.inner.call(call),
-            (None, addresses) => Box::pin(next_address(addresses, inner, call)),
+impl<S: Below> Policy<S> for RetryLayer {
+    fn call(&self, below: &mut S, call: Call) -> LocalFuture {
+        match (&self.terms, self.addresses) {
+            (None, 1) => below.call(call),
+            (None, addresses) => Box::pin(next_address(addresses, below.clone(), call)),
+            (Some(terms), addresses) => {
+                Box::pin(repeat(terms.clone(), addresses, below.clone(), call))
+            }
         }
     }
 }
 
 /// Tries one address after the other, until one can be reached.
-async fn next_address<S>(addresses: u32, inner: S, call: Call) -> Result<Reply, Failure>
-where
-    S: Service<Call, Response = Reply, Error = Failure> + Clone,
-{
-    let mut result = inner.clone().oneshot(call).await;
+async fn next_address<S: Below>(addresses: u32, below: S, call: Call) -> Result<Reply, Failure> {
+    let mut result = below.clone().oneshot(call).await;
     for _ in 1..addresses {
         match result {
             Err(Failure { error, unsent: Some(call) })
                 if Verdict::of_error(&error, true).again == Again::Unsent =>
             {
                 call.notes.again(Verdict::of_error(&error, true));
-                result = inner.clone().oneshot(call).await;
+                result = below.clone().oneshot(call).await;
             }
             _ => break,
         }
@@ -105,22 +77,19 @@ where
 }
 
 /// Makes the call until an answer will do, or there is a reason to leave it at that.
-async fn repeat<S>(
-    policy: Arc<Policy>,
+async fn repeat<S: Below>(
+    terms: Arc<Terms>,
     addresses: u32,
-    inner: S,
+    below: S,
     mut call: Call,
-) -> Result<Reply, Failure>
-where
-    S: Service<Call, Response = Reply, Error = Failure> + Clone,
-{
+) -> Result<Reply, Failure> {
     let notes = call.notes.clone();
-    policy.budget.first(Instant::now());
+    terms.budget.first(Instant::now());
     let mut tries = Tries::default();
     loop {
         let spare = call.spare();
-        let result = match inner.clone().oneshot(call).await {
-            Ok(reply) => Ok(hold(reply, &notes, policy.hold).await),
+        let result = match below.clone().oneshot(call).await {
+            Ok(reply) => Ok(hold(reply, &notes, terms.hold).await),
             Err(failure) => Err(failure),
         };
         let verdict = match &result {
@@ -137,14 +106,14 @@ where
             notes.was_sent();
         }
         let another = unsent.or(spare);
-        let wait = policy.wait(&verdict, &tries, addresses, another.as_ref(), &notes);
+        let wait = terms.wait(&verdict, &tries, addresses, another.as_ref(), &notes);
         let (Some((reason, wait)), true) = (wait, another.is_some()) else {
             notes.settle(verdict);
             return result.map_err(|error| Failure { error, unsent: another.filter(|_| !is_sent) });
         };
         drop(result);
         call = another.expect("it is there");
-        policy.tally.made(reason);
+        terms.tally.made(reason);
         notes.again(verdict);
         if !wait.is_zero() {
             sleep(wait).await;
@@ -179,7 +148,7 @@ impl Tries {
     }
 }
 
-impl Policy {
+impl Terms {
     /// How long to wait before the call is made again, and why it is; nothing where it is not.
     fn wait(
         &self,
