@@ -113,12 +113,13 @@ async fn repeat<S: Below>(
         };
         drop(result);
         call = another.expect("it is there");
-        terms.tally.made(reason);
         notes.again(verdict);
         if !wait.is_zero() {
             sleep(wait).await;
             notes.waited(Wait::Retry, wait);
         }
+        // A caller that leaves while it waits has no second attempt.
+        terms.tally.made(reason);
     }
 }
 
