@@ -53,6 +53,9 @@ pub(crate) struct Notes {
     tried: Cell<[u32; 3]>,
 }
 
+/// What is to be done once it is known what a call came to: a budget is charged, say.
+pub(crate) type Settlement = Box<dyn FnOnce(&Record)>;
+
 struct State {
     /// Taken when the record is closed.
     observer: Option<Observer>,
@@ -76,6 +79,8 @@ struct State {
     settled: Option<Verdict>,
     /// Attempts of which something was sent.
     sent_attempts: u32,
+    /// Who waits for the record.
+    settlements: Vec<Settlement>,
 }
 
 /// Moments from which waits and our own share are reckoned.
@@ -181,6 +186,7 @@ impl Exchange {
             attempt: Attempt::default(),
             settled: None,
             sent_attempts: 0,
+            settlements: Vec::new(),
         };
         activity.opened();
         let notes = Notes {
@@ -210,7 +216,8 @@ impl Drop for Exchange {
         } else if self.activity.is_cut() {
             self.notes.cut("drain_limit");
         }
-        self.notes.recorder.close(self.notes.close());
+        let record = self.notes.close();
+        self.notes.recorder.close_after(record, |record| self.notes.settle_all(record));
         self.activity.closed();
     }
 }
@@ -252,6 +259,18 @@ impl Notes {
         state.record.upstream = Some(route.upstream.clone());
         state.default_model = route.model.clone();
         state.count_in_flight(&self.recorder);
+    }
+
+    /// Has this see the record when the call is over, with what it cost, before it is exported.
+    /// It is called once, however the call ends, and must not look at these notes.
+    #[expect(dead_code, reason = "for the policies to come that settle by the record")]
+    pub(crate) fn when_closed(&self, settlement: Settlement) {
+        self.state.borrow_mut().settlements.push(settlement);
+    }
+
+    fn settle_all(&self, record: &Record) {
+        let settlements = std::mem::take(&mut self.state.borrow_mut().settlements);
+        settlements.into_iter().for_each(|settlement| settlement(record));
     }
 
     /// The status that the caller gets.

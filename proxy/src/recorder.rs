@@ -139,11 +139,17 @@ impl Recorder {
 
     /// Counts a call that has ended, and offers its record to the exporters. What other calls of
     /// the same long-running job have told, and what the call costs, is added to the record first.
-    pub fn close(&self, mut record: Record) {
+    pub fn close(&self, record: Record) {
+        self.close_after(record, |_| {});
+    }
+
+    /// The same, where somebody waits to see the record first.
+    pub(crate) fn close_after(&self, mut record: Record, see: impl FnOnce(&Record)) {
         if record.job.is_some() {
             self.jobs.see(&mut record, tokio::time::Instant::now());
         }
         self.prices.apply(&mut record);
+        see(&record);
         lock(&self.shard).add(&record);
         if let Some(lane) = &self.lane {
             lane.offer(record);
