@@ -26,7 +26,7 @@ use crate::verdict::{Again, Health, Verdict};
 
 mod adaptive;
 mod config;
-mod gate;
+mod door;
 mod map;
 mod metrics;
 mod queue;
@@ -36,8 +36,8 @@ pub use config::{AdaptiveConfig, LimitConfig};
 pub(crate) use metrics::LimitMetrics;
 
 use adaptive::Signal;
-use gate::{Entry, GateState, Permit, Reason, Shed, Waiter};
-use map::Gates;
+use door::{DoorState, Entry, Permit, Reason, Shed, Waiter};
+use map::Doors;
 use queue::Priority;
 
 /// The limits of one upstream, which all workers share.
@@ -45,7 +45,7 @@ use queue::Priority;
 pub(crate) struct Limits {
     upstream: Arc<str>,
     config: LimitConfig,
-    gates: Gates,
+    doors: Doors,
     queue_full: AtomicU64,
     queue_timeout: AtomicU64,
 }
@@ -97,16 +97,16 @@ impl Limits {
     pub(crate) fn new(upstream: Arc<str>, config: &LimitConfig) -> Self {
         Self {
             upstream,
-            gates: Gates::new(config),
+            doors: Doors::new(config),
             config: config.clone(),
             queue_full: AtomicU64::default(),
             queue_timeout: AtomicU64::default(),
         }
     }
 
-    /// What is going on at each model's gate; `""` is the one that all others share.
-    pub(crate) fn states(&self) -> BTreeMap<String, GateState> {
-        let states = self.gates.states().into_iter();
+    /// What is going on at each model's door; `""` is the one that all others share.
+    pub(crate) fn states(&self) -> BTreeMap<String, DoorState> {
+        let states = self.doors.states().into_iter();
         states.map(|(model, state)| (model.map_or_else(String::new, String::from), state)).collect()
     }
 
@@ -118,8 +118,8 @@ impl Limits {
     fn enter(&self, call: &Call, model: Option<&str>) -> Result<Entry, Shed> {
         let said = call.head.fields.get(&self.config.priority_header);
         let priority = said.map_or(Priority::default(), Priority::read);
-        let gate = call.notes.model(|asked| self.gates.gate(model.or(asked)));
-        gate.enter(priority, Instant::now())
+        let door = call.notes.model(|asked| self.doors.door(model.or(asked)));
+        door.enter(priority, Instant::now())
     }
 
     /// Waits for a place, as long as one may and the caller is there.

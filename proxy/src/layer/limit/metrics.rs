@@ -28,8 +28,8 @@ impl LimitMetrics {
 
 impl Source for LimitMetrics {
     fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
-        let Limits { upstream, gates, queue_full, queue_timeout, .. } = &*self.limits;
-        for (model, state) in gates.states() {
+        let Limits { upstream, doors, queue_full, queue_timeout, .. } = &*self.limits;
+        for (model, state) in doors.states() {
             let labels = || vec![self.label(model.as_deref()), upstream.to_string()];
             show(&catalog::LIMIT, labels(), Value::Gauge(state.limit.into()));
             show(&catalog::LIMIT_IN_USE, labels(), Value::Gauge(state.in_use.into()));

@@ -4,7 +4,7 @@
 //! ageing counts as one priority more urgent, so none waits for ever. A queue that is full lets the
 //! newest of the least urgent go for one that is more urgent.
 //!
-//! No lock and no clock: `gate.rs` has those.
+//! No lock and no clock: `door.rs` has those.
 
 use std::collections::VecDeque;
 use std::task::Waker;

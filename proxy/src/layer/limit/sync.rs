@@ -1,4 +1,4 @@
-//! The locks of gates: the standard library's, or those by which a test tries all the ways in which
+//! The locks of doors: the standard library's, or those by which a test tries all the ways in which
 //! threads can meet.
 
 #[cfg(not(feature = "shuttle"))]

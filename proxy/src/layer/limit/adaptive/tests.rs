@@ -11,7 +11,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use super::super::config::LimitConfig;
-use super::super::gate::{Entry, Gate, Permit};
+use super::super::door::{Door, Entry, Permit};
 use super::super::queue::Priority;
 use super::*;
 
@@ -51,43 +51,43 @@ impl Server {
     }
 }
 
-async fn enter(gate: &Arc<Gate>) -> Permit {
-    match gate.enter(Priority::Normal, Instant::now()).expect("there is room to wait") {
+async fn enter(door: &Arc<Door>) -> Permit {
+    match door.enter(Priority::Normal, Instant::now()).expect("there is room to wait") {
         Entry::Permit(permit) => permit,
         Entry::Waiter(waiter) => waiter.await.expect("nobody is sent away"),
     }
 }
 
-fn adaptive_gate() -> Arc<Gate> {
+fn adaptive_door() -> Arc<Door> {
     let config = LimitConfig {
         adaptive: Some(AdaptiveConfig::default()),
         queue: 10_000,
         ..LimitConfig::default()
     };
-    Arc::new(Gate::new(&config))
+    Arc::new(Door::new(&config))
 }
 
 /// Calls a server without pause; the limit once a second.
 struct Run {
-    gate: Arc<Gate>,
+    door: Arc<Door>,
     server: Rc<Server>,
 }
 
 impl Run {
     fn start(scene: Scene) -> Self {
         let server = Rc::new(Server { scene, slots: Semaphore::new(scene.sequences) });
-        let gate = adaptive_gate();
+        let door = adaptive_door();
         for seed in 0..scene.callers {
-            let (gate, server) = (gate.clone(), server.clone());
+            let (door, server) = (door.clone(), server.clone());
             let mut random = SmallRng::seed_from_u64(seed as u64);
             spawn_local(async move {
                 loop {
-                    let permit = enter(&gate).await;
+                    let permit = enter(&door).await;
                     server.serve(permit, &mut random).await;
                 }
             });
         }
-        Self { gate, server }
+        Self { door, server }
     }
 
     /// The limit, second by second.
@@ -95,7 +95,7 @@ impl Run {
         let mut limits = Vec::new();
         for _ in 0..seconds {
             sleep(Duration::from_secs(1)).await;
-            limits.push(f64::from(self.gate.state().limit));
+            limits.push(f64::from(self.door.state().limit));
         }
         limits
     }

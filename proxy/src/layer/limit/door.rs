@@ -18,7 +18,7 @@ use super::sync::{Mutex, MutexGuard};
 
 /// The calls to one upstream, or to one of its models.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct Door {
     state: Mutex<State>,
     /// Whether the limit looks for itself.
     is_adaptive: bool,
@@ -48,7 +48,7 @@ pub(crate) enum Entry {
 /// A place inside, held until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    gate: Arc<Gate>,
+    door: Arc<Door>,
     since: Instant,
     epoch: u32,
     /// When a stream's first token came.
@@ -58,7 +58,7 @@ pub(crate) struct Permit {
 /// A place in the queue, left when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    gate: Arc<Gate>,
+    door: Arc<Door>,
     ticket: Ticket,
     priority: Priority,
     /// Whether it has heard what became of it.
@@ -80,9 +80,9 @@ pub(crate) enum Reason {
     QueueTimeout,
 }
 
-/// What is going on at a gate.
+/// What is going on at a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct GateState {
+pub(crate) struct DoorState {
     /// Calls that may be inside.
     pub(crate) limit: u32,
     /// Calls that are.
@@ -95,9 +95,9 @@ pub(crate) struct GateState {
 /// its readers do not believe in more than a minute.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-// === impl Gate ===
+// === impl Door ===
 
-impl Gate {
+impl Door {
     pub(crate) fn new(config: &LimitConfig) -> Self {
         let adaptive = config.adaptive.as_ref().map(Adaptive::new);
         let state = State {
@@ -126,8 +126,8 @@ impl Gate {
             Ok((ticket, displaced)) => {
                 drop(state);
                 wake(displaced);
-                let gate = self.clone();
-                Ok(Entry::Waiter(Waiter { gate, ticket, priority, is_decided: false }))
+                let door = self.clone();
+                Ok(Entry::Waiter(Waiter { door, ticket, priority, is_decided: false }))
             }
             Err(Full) => Err(state.shed(Reason::QueueFull, now)),
         }
@@ -139,10 +139,10 @@ impl Gate {
     }
 
     /// What is going on.
-    pub(crate) fn state(&self) -> GateState {
+    pub(crate) fn state(&self) -> DoorState {
         let state = self.lock();
         let queue = state.queue.len() as u32;
-        GateState { limit: state.limit, in_use: state.in_use, queue }
+        DoorState { limit: state.limit, in_use: state.in_use, queue }
     }
 
     /// Nothing that panics is done under the lock; and a count that is off by one is better than a
@@ -214,37 +214,37 @@ fn wake(waker: Option<Waker>) {
 // === impl Permit ===
 
 impl Permit {
-    fn new(gate: Arc<Gate>, since: Instant, epoch: u32) -> Self {
-        Self { gate, since, epoch, first_token: None }
+    fn new(door: Arc<Door>, since: Instant, epoch: u32) -> Self {
+        Self { door, since, epoch, first_token: None }
     }
 
     /// What the call tells of its upstream. Costs nothing where the limit is fixed.
     pub(crate) fn tell(&mut self, signal: Signal, now: Instant) {
-        if !self.gate.is_adaptive {
+        if !self.door.is_adaptive {
             return;
         }
         if let Signal::FirstToken { .. } = signal {
             self.first_token = Some(now);
         }
-        let mut state = self.gate.lock();
+        let mut state = self.door.lock();
         if let Some(adaptive) = &mut state.adaptive {
             adaptive.tell(signal, self.epoch, now);
             state.limit = adaptive.limit();
         }
-        self.gate.admit(state);
+        self.door.admit(state);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let now = Instant::now();
-        let mut state = self.gate.lock();
+        let mut state = self.door.lock();
         state.moved = Some(now);
         state.held.add(now.saturating_duration_since(self.since).as_secs_f64());
         if let (Some(at), Some(adaptive)) = (self.first_token, &mut state.adaptive) {
             adaptive.streamed(now.saturating_duration_since(at));
         }
-        self.gate.leave(state);
+        self.door.leave(state);
     }
 }
 
@@ -254,7 +254,7 @@ impl Waiter {
     /// Its time is up; it may have been let in at the last moment.
     pub(crate) fn give_up(mut self, now: Instant) -> Result<Permit, Shed> {
         self.is_decided = true;
-        let mut state = self.gate.lock();
+        let mut state = self.door.lock();
         let (fate, waker) = state.queue.leave(self.ticket, self.priority);
         let result = match fate {
             Some(Fate::Admitted) => Ok(state.came_in()),
@@ -264,7 +264,7 @@ impl Waiter {
         drop(state);
         // A waker's owner may do anything when it goes, so it goes without the lock.
         drop(waker);
-        result.map(|epoch| Permit::new(self.gate.clone(), now, epoch))
+        result.map(|epoch| Permit::new(self.door.clone(), now, epoch))
     }
 }
 
@@ -272,7 +272,7 @@ impl Future for Waiter {
     type Output = Result<Permit, Shed>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.gate.lock();
+        let mut state = self.door.lock();
         let result = match state.queue.poll(self.ticket, self.priority, cx.waker()) {
             Ok(Fate::Admitted) => Ok(state.came_in()),
             Ok(Fate::Displaced) => Err(state.shed(Reason::QueueFull, Instant::now())),
@@ -284,7 +284,7 @@ impl Future for Waiter {
         };
         drop(state);
         self.is_decided = true;
-        let permit = |epoch| Permit::new(self.gate.clone(), Instant::now(), epoch);
+        let permit = |epoch| Permit::new(self.door.clone(), Instant::now(), epoch);
         Poll::Ready(result.map(permit))
     }
 }
@@ -294,10 +294,10 @@ impl Drop for Waiter {
         if self.is_decided {
             return;
         }
-        let mut state = self.gate.lock();
+        let mut state = self.door.lock();
         let (fate, waker) = state.queue.leave(self.ticket, self.priority);
         match fate {
-            Some(Fate::Admitted) => self.gate.leave(state),
+            Some(Fate::Admitted) => self.door.leave(state),
             Some(Fate::Displaced) | None => drop(state),
         }
         drop(waker);

@@ -7,26 +7,26 @@ use super::super::config::AdaptiveConfig;
 use super::*;
 use crate::config::Span;
 
-fn gate(concurrency: u32, queue: u32) -> Arc<Gate> {
+fn door(concurrency: u32, queue: u32) -> Arc<Door> {
     let concurrency = NonZeroU32::new(concurrency);
-    Arc::new(Gate::new(&LimitConfig { concurrency, queue, ..LimitConfig::default() }))
+    Arc::new(Door::new(&LimitConfig { concurrency, queue, ..LimitConfig::default() }))
 }
 
-fn enter(gate: &Arc<Gate>, priority: Priority) -> Result<Entry, Shed> {
-    gate.enter(priority, Instant::now())
+fn enter(door: &Arc<Door>, priority: Priority) -> Result<Entry, Shed> {
+    door.enter(priority, Instant::now())
 }
 
 /// A place at once, as a test expects it.
-fn permit(gate: &Arc<Gate>) -> Permit {
-    match enter(gate, Priority::Normal) {
+fn permit(door: &Arc<Door>) -> Permit {
+    match enter(door, Priority::Normal) {
         Ok(Entry::Permit(permit)) => permit,
         other => panic!("there is room: {other:?}"),
     }
 }
 
 /// A place in the queue, as a test expects it.
-fn waiter(gate: &Arc<Gate>, priority: Priority) -> Waiter {
-    match enter(gate, priority) {
+fn waiter(door: &Arc<Door>, priority: Priority) -> Waiter {
+    match enter(door, priority) {
         Ok(Entry::Waiter(waiter)) => waiter,
         other => panic!("there is a queue: {other:?}"),
     }
@@ -39,25 +39,25 @@ async fn look(waiter: &mut Waiter) -> Option<Result<Permit, Shed>> {
 
 #[tokio::test(start_paused = true)]
 async fn a_place_that_comes_free_goes_to_the_next_and_to_no_newcomer() {
-    let gate = gate(1, 8);
-    let inside = permit(&gate);
-    let mut low = waiter(&gate, Priority::Low);
-    let mut high = waiter(&gate, Priority::High);
+    let door = door(1, 8);
+    let inside = permit(&door);
+    let mut low = waiter(&door, Priority::Low);
+    let mut high = waiter(&door, Priority::High);
     assert!(look(&mut high).await.is_none() && look(&mut low).await.is_none());
 
     drop(inside);
-    let _newcomer = waiter(&gate, Priority::High);
+    let _newcomer = waiter(&door, Priority::High);
     assert!(look(&mut low).await.is_none());
     let inside = look(&mut high).await.expect("it is next").expect("it is let in");
-    assert_eq!(gate.state(), GateState { limit: 1, in_use: 1, queue: 2 });
+    assert_eq!(door.state(), DoorState { limit: 1, in_use: 1, queue: 2 });
     drop(inside);
 }
 
 #[tokio::test]
 async fn a_place_that_was_given_to_one_who_leaves_goes_on_to_the_next() {
-    let gate = gate(1, 8);
-    let inside = permit(&gate);
-    let (first, mut second) = (waiter(&gate, Priority::Normal), waiter(&gate, Priority::Normal));
+    let door = door(1, 8);
+    let inside = permit(&door);
+    let (first, mut second) = (waiter(&door, Priority::Normal), waiter(&door, Priority::Normal));
     drop(inside);
     drop(first);
     assert!(matches!(look(&mut second).await, Some(Ok(_))));
@@ -65,67 +65,67 @@ async fn a_place_that_was_given_to_one_who_leaves_goes_on_to_the_next() {
 
 #[tokio::test]
 async fn one_who_leaves_the_queue_frees_its_place_in_it() {
-    let gate = gate(1, 1);
-    let _inside = permit(&gate);
-    let waiting = waiter(&gate, Priority::Normal);
-    assert!(enter(&gate, Priority::Normal).is_err());
+    let door = door(1, 1);
+    let _inside = permit(&door);
+    let waiting = waiter(&door, Priority::Normal);
+    assert!(enter(&door, Priority::Normal).is_err());
     drop(waiting);
-    let _waiting = waiter(&gate, Priority::Normal);
+    let _waiting = waiter(&door, Priority::Normal);
 }
 
 #[tokio::test]
 async fn one_who_makes_room_for_a_more_urgent_one_hears_of_it() {
-    let gate = gate(1, 1);
-    let _inside = permit(&gate);
-    let mut low = waiter(&gate, Priority::Low);
+    let door = door(1, 1);
+    let _inside = permit(&door);
+    let mut low = waiter(&door, Priority::Low);
     let waiting = tokio::spawn(async move { (&mut low).await.map(drop) });
     tokio::task::yield_now().await;
-    let _high = waiter(&gate, Priority::High);
+    let _high = waiter(&door, Priority::High);
     let shed = waiting.await.expect("no panic").expect_err("it had to go");
     assert_eq!(shed.reason, Reason::QueueFull);
 }
 
 #[tokio::test]
 async fn one_who_gives_up_when_it_was_let_in_is_in() {
-    let gate = gate(1, 2);
-    let inside = permit(&gate);
-    let (first, second) = (waiter(&gate, Priority::Normal), waiter(&gate, Priority::Normal));
+    let door = door(1, 2);
+    let inside = permit(&door);
+    let (first, second) = (waiter(&door, Priority::Normal), waiter(&door, Priority::Normal));
     drop(inside);
     let inside = first.give_up(Instant::now()).expect("it was let in");
     let shed = second.give_up(Instant::now()).expect_err("it was not");
     assert_eq!(shed.reason, Reason::QueueTimeout);
     drop(inside);
-    assert_eq!(gate.state(), GateState { limit: 1, in_use: 0, queue: 0 });
+    assert_eq!(door.state(), DoorState { limit: 1, in_use: 0, queue: 0 });
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_sent_away_is_told_when_there_will_be_room() {
-    let gate = gate(4, 6);
-    let shed = |gate: &Arc<Gate>| enter(gate, Priority::Normal).expect_err("all is full");
-    let held: Vec<_> = (0..4).map(|_| permit(&gate)).collect();
-    let _waiting: Vec<_> = (0..6).map(|_| waiter(&gate, Priority::Normal)).collect();
-    assert_eq!(shed(&gate).retry_after, Duration::from_secs(1), "nothing is known yet");
+    let door = door(4, 6);
+    let shed = |door: &Arc<Door>| enter(door, Priority::Normal).expect_err("all is full");
+    let held: Vec<_> = (0..4).map(|_| permit(&door)).collect();
+    let _waiting: Vec<_> = (0..6).map(|_| waiter(&door, Priority::Normal)).collect();
+    assert_eq!(shed(&door).retry_after, Duration::from_secs(1), "nothing is known yet");
 
     // Four places of eight seconds each come free every two seconds, and six wait before it.
     sleep(Duration::from_secs(8)).await;
     drop(held);
-    let _next = [waiter(&gate, Priority::Normal), waiter(&gate, Priority::Normal)];
-    let _last = [waiter(&gate, Priority::Normal), waiter(&gate, Priority::Normal)];
-    assert_eq!(shed(&gate).retry_after, Duration::from_secs(14));
+    let _next = [waiter(&door, Priority::Normal), waiter(&door, Priority::Normal)];
+    let _last = [waiter(&door, Priority::Normal), waiter(&door, Priority::Normal)];
+    assert_eq!(shed(&door).retry_after, Duration::from_secs(14));
     // Where none comes free for long, the past says little.
     sleep(Duration::from_secs(4)).await;
-    assert_eq!(shed(&gate).retry_after, Duration::from_secs(28));
+    assert_eq!(shed(&door).retry_after, Duration::from_secs(28));
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(shed(&gate).retry_after, Duration::from_secs(60));
+    assert_eq!(shed(&door).retry_after, Duration::from_secs(60));
 }
 
 #[test]
 fn callers_of_many_threads_are_never_more_than_the_limit_and_all_get_their_turn() {
-    let gate = gate(8, 1000);
+    let door = door(8, 1000);
     let (inside, most, served) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let call = async || {
         for _ in 0..20 {
-            let permit = match enter(&gate, Priority::Normal).expect("there is room to wait") {
+            let permit = match enter(&door, Priority::Normal).expect("there is room to wait") {
                 Entry::Permit(permit) => permit,
                 Entry::Waiter(waiter) => waiter.await.expect("nobody is sent away"),
             };
@@ -146,7 +146,7 @@ fn callers_of_many_threads_are_never_more_than_the_limit_and_all_get_their_turn(
     });
     assert_eq!(served.load(SeqCst), 4 * 25 * 20);
     assert!(most.load(SeqCst) <= 8, "{most:?} were inside");
-    assert_eq!(gate.state(), GateState { limit: 8, in_use: 0, queue: 0 });
+    assert_eq!(door.state(), DoorState { limit: 8, in_use: 0, queue: 0 });
 }
 
 /// So many at once, in one task.
@@ -167,14 +167,14 @@ async fn futures(count: usize, make: &impl AsyncFn()) {
 async fn a_limit_that_grows_lets_those_in_who_wait() {
     let adaptive = AdaptiveConfig { min: NonZeroU32::MIN, ..AdaptiveConfig::default() };
     let config = LimitConfig { adaptive: Some(adaptive), ..LimitConfig::default() };
-    let gate = Arc::new(Gate::new(&config));
-    let mut inside = permit(&gate);
-    let mut waiting = waiter(&gate, Priority::Normal);
+    let door = Arc::new(Door::new(&config));
+    let mut inside = permit(&door);
+    let mut waiting = waiter(&door, Priority::Normal);
     for _ in 0..3 {
         let signal = Signal::FirstToken { after: Duration::from_millis(10), request_bytes: 1 };
         inside.tell(signal, Instant::now());
     }
-    assert_eq!(gate.state().limit, 2);
+    assert_eq!(door.state().limit, 2);
     assert!(matches!(look(&mut waiting).await, Some(Ok(_))));
 }
 
@@ -185,11 +185,11 @@ fn ageing_is_as_configured() {
         priority_ageing: Span(Duration::from_millis(1)),
         ..LimitConfig::default()
     };
-    let (gate, start) = (Arc::new(Gate::new(&config)), Instant::now());
-    let inside = gate.enter(Priority::Normal, start).expect("there is room");
-    let low = gate.enter(Priority::Low, start).expect("there is a queue");
+    let (door, start) = (Arc::new(Door::new(&config)), Instant::now());
+    let inside = door.enter(Priority::Normal, start).expect("there is room");
+    let low = door.enter(Priority::Low, start).expect("there is a queue");
     let late = start + Duration::from_millis(3);
-    let high = gate.enter(Priority::High, late).expect("there is a queue");
+    let high = door.enter(Priority::High, late).expect("there is a queue");
     drop(inside);
     let (Entry::Waiter(low), Entry::Waiter(high)) = (low, high) else { panic!("both wait") };
     assert!(high.give_up(late).is_err() && low.give_up(late).is_ok());

@@ -14,9 +14,9 @@ use super::*;
 const SCHEDULES: usize = 5_000;
 const LIMIT: u32 = 2;
 
-fn gate(queue: u32) -> Arc<Gate> {
+fn door(queue: u32) -> Arc<Door> {
     let concurrency = NonZeroU32::new(LIMIT);
-    Arc::new(Gate::new(&LimitConfig { concurrency, queue, ..LimitConfig::default() }))
+    Arc::new(Door::new(&LimitConfig { concurrency, queue, ..LimitConfig::default() }))
 }
 
 /// Counts who is inside.
@@ -28,8 +28,8 @@ fn stay(inside: &AtomicU32, permit: Permit) {
 }
 
 /// One that waits for its turn.
-fn patient(gate: &Arc<Gate>, inside: &AtomicU32, priority: Priority) {
-    match gate.enter(priority, Instant::now()) {
+fn patient(door: &Arc<Door>, inside: &AtomicU32, priority: Priority) {
+    match door.enter(priority, Instant::now()) {
         Ok(Entry::Permit(permit)) => stay(inside, permit),
         Ok(Entry::Waiter(waiter)) => {
             if let Ok(permit) = future::block_on(waiter) {
@@ -41,8 +41,8 @@ fn patient(gate: &Arc<Gate>, inside: &AtomicU32, priority: Priority) {
 }
 
 /// One that looks once, and leaves.
-fn impatient(gate: &Arc<Gate>, inside: &AtomicU32, gives_up: bool) {
-    let mut waiter = match gate.enter(Priority::Normal, Instant::now()) {
+fn impatient(door: &Arc<Door>, inside: &AtomicU32, gives_up: bool) {
+    let mut waiter = match door.enter(Priority::Normal, Instant::now()) {
         Ok(Entry::Waiter(waiter)) => waiter,
         Ok(Entry::Permit(permit)) => return stay(inside, permit),
         Err(_) => return,
@@ -61,17 +61,17 @@ fn impatient(gate: &Arc<Gate>, inside: &AtomicU32, gives_up: bool) {
 }
 
 /// Runs all at once; who waits for ever is a deadlock, which the scheduler tells.
-fn meet(queue: u32, callers: Vec<fn(&Arc<Gate>, &AtomicU32)>) {
+fn meet(queue: u32, callers: Vec<fn(&Arc<Door>, &AtomicU32)>) {
     let meeting = move || {
-        let (gate, inside) = (gate(queue), Arc::new(AtomicU32::new(0)));
+        let (door, inside) = (door(queue), Arc::new(AtomicU32::new(0)));
         let threads = callers.iter().map(|&caller| {
-            let (gate, inside) = (gate.clone(), inside.clone());
-            thread::spawn(move || caller(&gate, &inside))
+            let (door, inside) = (door.clone(), inside.clone());
+            thread::spawn(move || caller(&door, &inside))
         });
         let threads: Vec<_> = threads.collect();
         threads.into_iter().for_each(|thread| thread.join().expect("no thread panics"));
-        assert_eq!(gate.state(), GateState { limit: LIMIT, in_use: 0, queue: 0 });
-        assert!(gate.lock().queue.is_forgotten(), "somebody's fate was never heard");
+        assert_eq!(door.state(), DoorState { limit: LIMIT, in_use: 0, queue: 0 });
+        assert!(door.lock().queue.is_forgotten(), "somebody's fate was never heard");
     };
     shuttle::check_random(meeting.clone(), SCHEDULES);
     shuttle::check_pct(meeting, SCHEDULES, 3);
@@ -79,22 +79,22 @@ fn meet(queue: u32, callers: Vec<fn(&Arc<Gate>, &AtomicU32)>) {
 
 #[test]
 fn a_place_given_to_one_who_leaves_at_that_moment_is_not_lost() {
-    let patient = |gate: &_, inside: &_| patient(gate, inside, Priority::Normal);
-    let leaves = |gate: &_, inside: &_| impatient(gate, inside, false);
+    let patient = |door: &_, inside: &_| patient(door, inside, Priority::Normal);
+    let leaves = |door: &_, inside: &_| impatient(door, inside, false);
     meet(8, vec![patient, patient, patient, leaves, leaves, patient]);
 }
 
 #[test]
 fn a_place_given_to_one_whose_time_is_up_at_that_moment_is_not_lost() {
-    let patient = |gate: &_, inside: &_| patient(gate, inside, Priority::Normal);
-    let gives_up = |gate: &_, inside: &_| impatient(gate, inside, true);
+    let patient = |door: &_, inside: &_| patient(door, inside, Priority::Normal);
+    let gives_up = |door: &_, inside: &_| impatient(door, inside, true);
     meet(8, vec![patient, patient, gives_up, gives_up, patient, patient]);
 }
 
 #[test]
 fn one_that_is_displaced_when_it_leaves_or_is_let_in_takes_no_place_with_it() {
-    let low = |gate: &_, inside: &_| patient(gate, inside, Priority::Low);
-    let high = |gate: &_, inside: &_| patient(gate, inside, Priority::High);
-    let leaves = |gate: &_, inside: &_| impatient(gate, inside, false);
+    let low = |door: &_, inside: &_| patient(door, inside, Priority::Low);
+    let high = |door: &_, inside: &_| patient(door, inside, Priority::High);
+    let leaves = |door: &_, inside: &_| impatient(door, inside, false);
     meet(1, vec![low, low, high, leaves, low, high]);
 }
