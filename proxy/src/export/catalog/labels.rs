@@ -1,0 +1,81 @@
+//! What tells series apart.
+
+use tidegate_wire::Outcome;
+
+use super::Label;
+use crate::export::metrics::Labels;
+use crate::export::names;
+
+pub(super) static MODEL: Label = Label::same("model", |labels, _| labels.model.to_string());
+pub(super) static PROVIDER: Label =
+    Label::same("provider", |labels, _| labels.provider.to_string());
+pub(super) static OPERATION: Label =
+    Label::same("operation", |labels, _| labels.operation.to_string());
+pub(super) static REGION: Label = Label::same("region", |labels, _| labels.region.to_string());
+pub(super) static ROUTE: Label = Label::same("route", |labels, _| labels.route.to_string());
+pub(super) static UPSTREAM: Label =
+    Label::same("upstream", |labels, _| labels.upstream.to_string());
+pub(super) static TO: Label = Label::same("to", |_, part| part.to_owned());
+pub(super) static BY: Label = Label::same("by", |_, part| part.to_owned());
+pub(super) static STREAM: Label = Label::same("stream", |labels, _| text(labels.stream));
+pub(super) static STATUS: Label = Label::same("status", |labels, _| text(labels.status));
+pub(super) static OUTCOME: Label =
+    Label::same("outcome", |labels, _| text(labels.outcome.map(Outcome::as_str)));
+pub(super) static ERROR_ORIGIN: Label = Label::same("error_origin", |labels, _| {
+    text(labels.error_origin.map(tidegate_wire::ErrorOrigin::as_str))
+});
+pub(super) static TYPE: Label = Label::same("type", |_, part| part.into());
+pub(super) static INPUT_SIZE: Label = Label::same("input_size", |_, part| part.into());
+pub(super) static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into());
+// These families are not read off series of calls: the registry names their values itself.
+pub(super) static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
+pub(super) static RESULT: Label = Label::same("result", |_, part| part.into());
+pub(super) static REASON: Label = Label::same("reason", |_, part| part.into());
+pub(super) static STATE: Label = Label::same("state", |_, part| part.into());
+pub(super) static WARNING: Label = Label::same("warning", |_, part| part.into());
+pub(super) static BUILD_VERSION: Label = Label::same("version", |_, part| part.into());
+pub(super) static BUILD_REVISION: Label = Label::same("revision", |_, part| part.into());
+
+pub(super) static GEN_AI_OPERATION: Label = Label {
+    name: "gen_ai.operation.name",
+    prometheus: "gen_ai_operation_name",
+    value: OPERATION.value,
+};
+pub(super) static GEN_AI_PROVIDER: Label =
+    Label { name: names::PROVIDER, prometheus: "gen_ai_provider_name", value: PROVIDER.value };
+// Of these two, the conventions that are followed show one or both.
+pub(super) static GEN_AI_SYSTEM: Label = Label {
+    name: names::SYSTEM,
+    prometheus: "gen_ai_system",
+    value: |labels, _| names::system(&labels.provider).to_owned(),
+};
+pub(super) static GEN_AI_MODEL: Label =
+    Label { name: "gen_ai.request.model", prometheus: "gen_ai_request_model", value: MODEL.value };
+pub(super) static GEN_AI_TOKEN_TYPE: Label =
+    Label { name: "gen_ai.token.type", prometheus: "gen_ai_token_type", value: TYPE.value };
+pub(super) static ERROR_TYPE: Label =
+    Label { name: "error.type", prometheus: "error_type", value: |labels, _| error_type(labels) };
+
+impl Label {
+    const fn same(name: &'static str, value: fn(&Labels, &'static str) -> String) -> Self {
+        Self { name, prometheus: name, value }
+    }
+}
+
+pub(super) fn is_model_call(labels: &Labels) -> bool {
+    !labels.operation.is_empty()
+}
+
+/// The status where it is an error, else the outcome where it is none; nothing on success. The
+/// provider's own words stay in the records: they are not ours to bound.
+fn error_type(labels: &Labels) -> String {
+    match (labels.outcome, labels.status) {
+        (None | Some(Outcome::Completed), _) => String::new(),
+        (Some(_), Some(status)) if status >= 400 => status.to_string(),
+        (Some(outcome), _) => outcome.as_str().into(),
+    }
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
