@@ -10,6 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_credential::CredentialConfig;
+use tidegate_settings::nearest;
 use tidegate_wire::Dialect;
 
 use crate::export::names::Conventions;
@@ -23,18 +24,15 @@ pub use crate::upstream::{
     BalanceConfig, DnsConfig, EjectConfig, HealthConfig, Metrics, SteerConfig,
 };
 
+#[cfg(test)]
 mod mistake;
-mod place;
-mod quantity;
 mod schema;
 mod show;
 mod warnings;
 
-pub use mistake::ConfigError;
-pub(crate) use mistake::{parse_yaml, within_file};
-pub use quantity::{Ratio, Size, Span};
+pub use tidegate_settings::{ConfigError, Ratio, Size, Span};
+pub(crate) use tidegate_settings::{parse_yaml, within_file};
 
-use mistake::nearest;
 use schema::Address;
 
 /// The whole configuration.

@@ -1,31 +1,15 @@
 //! The JSON Schema of the configuration, made of the structs that read it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::Config;
 
-/// The schema of a whole configuration. It keeps to draft 7, which every editor knows.
+/// The schema of a whole configuration.
 pub(super) fn whole() -> Value {
-    let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<Config>();
-    schema.insert("title".to_owned(), "Configuration of Tidegate".into());
-    sorted(schema.to_value())
-}
-
-/// The same value, in which the order of keys does not depend on how the program was built.
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Object(entries) => {
-            let entries: BTreeMap<_, _> = entries.into_iter().collect();
-            entries.into_iter().map(|(key, value)| (key, sorted(value))).collect()
-        }
-        Value::Array(values) => values.into_iter().map(sorted).collect(),
-        value => value,
-    }
+    tidegate_settings::schema::<Config>("Configuration of Tidegate")
 }
 
 /// An address as a user writes it, for `#[schemars(with = "Address")]`.

@@ -120,12 +120,12 @@ impl JsonSchema for Size {
 
 impl Ratio {
     /// So many hundredths.
-    pub(crate) const fn percent(percent: u8) -> Self {
+    pub const fn percent(percent: u8) -> Self {
         Self(percent as f64 / 100.0)
     }
 
     /// The share, from 0 to 1.
-    pub(crate) fn share(self) -> f64 {
+    pub fn share(self) -> f64 {
         self.0
     }
 }

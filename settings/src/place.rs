@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_saphyr::Spanned;
 
 /// Line and column (from 1) of this key, or of as much of the way to it as there is.
-pub(super) fn of(text: &str, key: &[String]) -> Option<(u64, u64)> {
+pub(crate) fn of(text: &str, key: &[String]) -> Option<(u64, u64)> {
     let whole: Node = serde_saphyr::from_str(text).ok()?;
     let (mut node, mut at) = (&whole, None);
     for step in key {
