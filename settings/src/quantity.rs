@@ -1,8 +1,11 @@
 //! Lengths of time and sizes, written with their units.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
+use jiff::fmt::StdFmtWrite;
+use jiff::fmt::friendly::SpanPrinter;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -20,12 +23,18 @@ pub struct Size(u64);
 
 // === impl Span ===
 
+impl Span {
+    /// Reads a length of time above zero.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let read = Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()?;
+        (!read.is_zero()).then_some(Self(read))
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let read = text.parse::<jiff::SignedDuration>().ok();
-        let span = read.and_then(|read| Duration::try_from(read).ok()).map(Self);
-        span.filter(|span| !span.0.is_zero()).ok_or_else(|| {
+        Self::read(&text).ok_or_else(|| {
             serde::de::Error::custom(format!(
                 "`{text}` is not a duration above zero; write a number with its unit, such as 1.5s or 20ms"
             ))
@@ -35,9 +44,14 @@ impl<'de> Deserialize<'de> for Span {
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        jiff::fmt::serde::unsigned_duration::friendly::compact::required::serialize(
-            &self.0, serializer,
-        )
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: SpanPrinter = SpanPrinter::new();
+        SHOWN.print_unsigned_duration(&self.0, StdFmtWrite(f)).map_err(|_| fmt::Error)
     }
 }
 
@@ -124,6 +138,12 @@ impl Ratio {
         Self(percent as f64 / 100.0)
     }
 
+    /// Reads a number with a percent sign, from 0% to 100%.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let percent: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;
+        (0.0..=100.0).contains(&percent).then_some(Self(percent / 100.0))
+    }
+
     /// The share, from 0 to 1.
     pub fn share(self) -> f64 {
         self.0
@@ -133,9 +153,7 @@ impl Ratio {
 impl<'de> Deserialize<'de> for Ratio {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let percent = text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok());
-        let ratio = percent.filter(|percent: &f64| (0.0..=100.0).contains(percent));
-        ratio.map(|percent| Self(percent / 100.0)).ok_or_else(|| {
+        Self::read(&text).ok_or_else(|| {
             serde::de::Error::custom(format!(
                 "`{text}` is not a ratio from 0% to 100%; write a number with a percent sign, such as 20%"
             ))
@@ -145,9 +163,14 @@ impl<'de> Deserialize<'de> for Ratio {
 
 impl Serialize for Ratio {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // To a billionth: what was written in hundredths reads as such.
-        let percent = (self.0 * 1e11).round() / 1e9;
-        serializer.collect_str(&format_args!("{percent}%"))
+        write!(f, "{}%", (self.0 * 1e11).round() / 1e9)
     }
 }
 
