@@ -10,6 +10,8 @@ pub mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod jobs;
+#[doc(hidden)]
+pub mod measure;
 pub mod recorder;
 
 mod activity;

@@ -11,12 +11,13 @@ use tidegate_wire::{Dialect, HeadView, Shape, glob};
 use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
 use crate::generation::Generation;
 use crate::head::RequestHead;
+use crate::layer::Below;
 use crate::layer::fallback::{FallbackLayer, Target};
 use crate::layer::include_usage::IncludeUsageLayer;
 use crate::layer::repeatable::{Keeping, RepeatableLayer};
 use crate::policies::Policies;
 use crate::stack::{self, Stack, stack, target};
-use crate::upstream::{Signing, Spec, Upstream};
+use crate::upstream::{Forward, Signing, Spec, Upstream};
 
 /// The routes of one worker.
 #[derive(Debug)]
@@ -144,6 +145,12 @@ impl Routes {
         Pick::Nowhere
     }
 
+    /// The stack of the first one, before other ends than connections.
+    pub(crate) fn first_stack<S: Below>(&self, end: impl Fn(Rc<Upstream>) -> S) -> Stack<S> {
+        let config = &self.generation.config.routes[0];
+        Route::stack(&self.generation, config, &self.upstreams, end)
+    }
+
     /// What this worker alone knows of its policies, by policy and upstream.
     pub(crate) fn state(&self) -> Value {
         let connections = self.upstreams.iter().map(|(name, upstream)| (name, upstream.state()));
@@ -171,6 +178,29 @@ fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) ->
 
 impl Route {
     fn new(generation: &Generation, config: &RouteConfig, upstreams: &Upstreams) -> Self {
+        let Config { timeouts, bypass, .. } = &generation.config;
+        let upstream = &upstreams[&config.upstream];
+        let own_timeout = config.timeout.filter(|_| !bypass);
+        let asks_for_model = |name| generation.policies.of(name).asks_for_model();
+        Self {
+            name: config.name.as_deref().unwrap_or(&config.upstream).into(),
+            upstream: upstream.spec.name.clone(),
+            model: upstream.spec.model.clone(),
+            strip_prefix: config.strip_prefix.clone(),
+            timeout: own_timeout.or(timeouts.total).map(|limit| limit.0),
+            stack: Self::stack(generation, config, upstreams, |upstream| Forward { upstream }),
+            asks_for_model: !bypass && config.leads_to().any(asks_for_model),
+            matches: Match::new(&config.matches),
+        }
+    }
+
+    /// Its policies, before what sends a call to an upstream.
+    fn stack<S: Below>(
+        generation: &Generation,
+        config: &RouteConfig,
+        upstreams: &Upstreams,
+        end: impl Fn(Rc<Upstream>) -> S,
+    ) -> Stack<S> {
         let Config { timeouts, limits, bypass, .. } = &generation.config;
         // Without policies a call goes as if none had ever been written.
         let (none, plain) = (Policies::default(), config.without_policies());
@@ -179,23 +209,14 @@ impl Route {
             false => (&generation.policies, config),
         };
         let held = &generation.held.policies;
-        let include_usage = IncludeUsageLayer::new(config.include_usage, timeouts, limits, held);
         let upstream = &upstreams[&config.upstream];
-        Self {
-            name: config.name.as_deref().unwrap_or(&config.upstream).into(),
-            upstream: upstream.spec.name.clone(),
-            model: upstream.spec.model.clone(),
-            strip_prefix: config.strip_prefix.clone(),
-            timeout: config.timeout.or(timeouts.total).map(|limit| limit.0),
-            stack: stack(
-                target(upstream.clone(), &policies.of(&config.upstream), config, 0),
-                include_usage,
-                repeatable(generation, config),
-                fallback(config, upstreams, policies),
-            ),
-            asks_for_model: config.leads_to().any(|name| policies.of(name).asks_for_model()),
-            matches: Match::new(&config.matches),
-        }
+        let own = policies.of(&config.upstream);
+        stack(
+            target(upstream, end(upstream.clone()), &own, config, 0),
+            IncludeUsageLayer::new(config.include_usage, timeouts, limits, held),
+            repeatable(generation, config),
+            fallback(config, upstreams, policies, end),
+        )
     }
 }
 
@@ -212,21 +233,22 @@ fn repeatable(generation: &Generation, route: &RouteConfig) -> RepeatableLayer {
 }
 
 /// The targets beside the route's own upstream.
-fn fallback(
+fn fallback<S: Below>(
     route: &RouteConfig,
     upstreams: &Upstreams,
     policies: &Policies,
-) -> FallbackLayer<stack::Target> {
+    end: impl Fn(Rc<Upstream>) -> S,
+) -> FallbackLayer<stack::Target<S>> {
     let own = &upstreams[&route.upstream];
     let targets = route.fallback.iter().zip(1..).map(|(config, place)| {
         let name = config.upstream.as_ref().unwrap_or(&route.upstream);
-        let (upstream, policies) = (upstreams[name].clone(), policies.of(name));
+        let (upstream, policies) = (&upstreams[name], policies.of(name));
         Target {
             config: config.clone(),
             upstream: upstream.spec.name.clone(),
             trusts_caller: upstream.has_credential() || upstream.spec.has_hosts_of(&own.spec),
             taken: policies.taken.clone(),
-            stack: target(upstream, &policies, route, place),
+            stack: target(upstream, end(upstream.clone()), &policies, route, place),
         }
     });
     let attempts = route.retry.clone().unwrap_or_default().attempts.get();

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tokio::time::{Instant, timeout};
-use tower::Service;
 
 use crate::activity::Activity;
 use crate::ahead::Ahead;
@@ -19,6 +18,7 @@ use crate::exchange::{Exchange, Notes, Wait};
 use crate::generation::Generation;
 use crate::head::RequestHead;
 use crate::hold::Hold;
+use crate::layer::Below;
 use crate::recorder::Recorder;
 use crate::route::{self, Pick, Route, Routes};
 
@@ -98,7 +98,8 @@ impl Worker {
     ) -> Result<Reply, Error> {
         let notes = exchange.notes();
         let is_grpc = request.head.version == http::Version::HTTP_2 && notes.is_grpc();
-        let mut reply = match self.now().forward(request, notes).await {
+        let through = |route: &Route| route.stack.clone();
+        let mut reply = match self.now().forward(request, notes, through).await {
             Ok(reply) => reply,
             Err(Error::CallerLeft) => return Err(Error::CallerLeft),
             Err(error) => {
@@ -131,7 +132,13 @@ impl Snapshot {
         }
     }
 
-    async fn forward(&self, mut request: Request, notes: &Rc<Notes>) -> Result<Reply, Error> {
+    /// An upstream's answer, through the stack of the call's route.
+    pub(crate) async fn forward<S: Below>(
+        &self,
+        mut request: Request,
+        notes: &Rc<Notes>,
+        through: impl FnOnce(&Route) -> S,
+    ) -> Result<Reply, Error> {
         if matches!(request.body, RequestBody::Empty) {
             notes.request_ended();
         }
@@ -148,7 +155,7 @@ impl Snapshot {
         }
         notes.must_be_over(route.timeout, deadline::of_caller(&head.fields));
         let call = Call { head, body, notes: notes.clone() };
-        let reply = route.stack.clone().call(call);
+        let reply = through(route).call(call);
         let reply = match route.timeout {
             None => reply.await,
             Some(limit) => match timeout(limit, reply).await {

@@ -15,7 +15,7 @@ use crate::layer::include_usage::IncludeUsageLayer;
 use crate::layer::limit::LimitLayer;
 use crate::layer::repeatable::RepeatableLayer;
 use crate::layer::retry::{RetryConfig, RetryLayer, Terms};
-use crate::layer::{Before, before};
+use crate::layer::{Before, Below, before};
 use crate::policies::UpstreamPolicies;
 use crate::upstream::{Forward, Upstream};
 
@@ -23,24 +23,26 @@ use crate::upstream::{Forward, Upstream};
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>>>>;
 
 /// What stands between a route and its upstreams.
-pub(crate) type Stack = Before<IncludeUsageLayer, Before<RepeatableLayer, BeforeTargets>>;
+pub(crate) type Stack<S = Forward> =
+    Before<IncludeUsageLayer, Before<RepeatableLayer, BeforeTargets<S>>>;
 
 /// What chooses among the targets.
-type BeforeTargets = Before<FallbackLayer<Target>, Target>;
+type BeforeTargets<S> = Before<FallbackLayer<Target<S>>, Target<S>>;
 
 /// What stands before one upstream.
-pub(crate) type Target = Before<RetryLayer, Before<BreakerLayer, Before<LimitLayer, Forward>>>;
+pub(crate) type Target<S = Forward> =
+    Before<RetryLayer, Before<BreakerLayer, Before<LimitLayer, S>>>;
 
 /// Addresses that one call is tried at, at most, where nothing was sent.
 const MAX_ADDRESSES: u32 = 3;
 
 /// The stack of one route.
-pub(crate) fn stack(
-    target: Target,
+pub(crate) fn stack<S: Below>(
+    target: Target<S>,
     include_usage: IncludeUsageLayer,
     repeatable: RepeatableLayer,
-    fallback: FallbackLayer<Target>,
-) -> Stack {
+    fallback: FallbackLayer<Target<S>>,
+) -> Stack<S> {
     ServiceBuilder::new()
         // Above the attempts, so that a body is read and changed once, whoever gets it.
         .layer(before(include_usage))
@@ -52,12 +54,14 @@ pub(crate) fn stack(
 }
 
 /// The stack before one upstream, for one route, at this place among its targets: its own is at 0.
-pub(crate) fn target(
-    upstream: Rc<Upstream>,
+/// `end` sends a call there.
+pub(crate) fn target<S: Below>(
+    upstream: &Upstream,
+    end: S,
     policies: &UpstreamPolicies,
     route: &RouteConfig,
     place: usize,
-) -> Target {
+) -> Target<S> {
     let config = place.checked_sub(1).map(|place| &route.fallback[place]);
     let model = config.and_then(|config| config.model.as_deref());
     let addresses = u32::try_from(upstream.choices()).unwrap_or(u32::MAX);
@@ -65,7 +69,7 @@ pub(crate) fn target(
         addresses: addresses.min(MAX_ADDRESSES),
         terms: terms(route, policies, place).map(Arc::new),
     };
-    let breaker = BreakerLayer::new(&upstream, policies.breakers.clone(), model);
+    let breaker = BreakerLayer::new(upstream, policies.breakers.clone(), model);
     let limit = LimitLayer { limits: policies.limits.clone(), model: model.map(Rc::from) };
     ServiceBuilder::new()
         // Above the connection, so that every attempt may take another address.
@@ -75,7 +79,7 @@ pub(crate) fn target(
         .layer(before(breaker))
         // Every attempt takes a place of its own, and none while it waits for another.
         .layer(before(limit))
-        .service(Forward { upstream })
+        .service(end)
 }
 
 /// When calls of this route are made again; absent where answers need not even be looked at.

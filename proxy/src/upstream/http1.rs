@@ -35,24 +35,24 @@ const SWITCHING: u16 = 101;
 /// The body of an answer, on its connection.
 #[derive(Debug)]
 pub(crate) struct Http1Reply {
-    framed: Framed,
+    pub(super) framed: Framed,
     /// Where the request is still going up.
-    upload: Option<Upload>,
+    pub(super) upload: Option<Upload>,
     /// Taken when the connection goes back.
-    timer: Option<Timer>,
-    pool: Rc<Pool>,
-    reusable: bool,
-    notes: Rc<Notes>,
-    limits: Limits,
+    pub(super) timer: Option<Timer>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) reusable: bool,
+    pub(super) notes: Rc<Notes>,
+    pub(super) limits: Limits,
 }
 
-type Upload = Pump<CallerBody>;
+pub(super) type Upload = Pump<CallerBody>;
 
 /// The caller's body as a source of pieces, noted as it goes by.
 #[derive(Debug)]
-struct CallerBody {
-    body: RequestBody,
-    notes: Rc<Notes>,
+pub(super) struct CallerBody {
+    pub(super) body: RequestBody,
+    pub(super) notes: Rc<Notes>,
 }
 
 /// A call that waits for its answer.

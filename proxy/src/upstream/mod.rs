@@ -1,6 +1,7 @@
 //! The servers behind us: where they are, and the connections to them, which are ours to govern.
 
 mod address;
+pub(crate) mod at_hand;
 mod balance;
 pub(crate) mod connect;
 mod health;
