@@ -7,7 +7,6 @@
 mod anthropic;
 mod bedrock;
 mod google;
-mod kept;
 mod mend;
 mod message;
 mod openai;
@@ -22,11 +21,11 @@ use serde_json::Value;
 
 use crate::Headers;
 use crate::frame::{Framing, Pieces};
+use crate::kept::Kept;
 
-pub use kept::Budget;
+pub use crate::kept::Budget;
 pub use message::{Message, Messages, Part};
 
-use kept::Kept;
 use message::Choices;
 
 /// Bytes of a request or of a response that are kept, and that they may decode to.
@@ -129,7 +128,7 @@ struct Decoded {
 
 impl Body {
     fn new(budget: &Budget) -> Self {
-        Self { kept: Kept::new(budget), content_type: None, encoding: Encoding::Identity }
+        Self { kept: Kept::new(MAX_BODY, budget), content_type: None, encoding: Encoding::Identity }
     }
 
     fn announce(&mut self, headers: &dyn Headers) {

@@ -3,6 +3,7 @@
 //! No socket, no clock, no task: the caller says what came and when, and gets a [`Record`].
 //! Sidecar and load generator stand at both ends of a call with the same [`Observer`].
 
+pub mod capture;
 pub mod content;
 pub mod frame;
 pub mod json;
@@ -18,6 +19,7 @@ mod hints;
 mod host;
 mod http_body;
 mod job;
+mod kept;
 mod nested;
 mod observer;
 mod outcome;

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::MAX_BODY;
-
 /// What all kept bodies together may take. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<AtomicUsize>);
 
 /// Bytes of one body, up to a bound of its own and that of all.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     bytes: Vec<u8>,
+    limit: usize,
     is_truncated: bool,
     budget: Budget,
 }
@@ -43,16 +42,17 @@ impl Budget {
 // === impl Kept ===
 
 impl Kept {
-    pub(super) fn new(budget: &Budget) -> Self {
-        Self { bytes: Vec::new(), is_truncated: false, budget: budget.clone() }
+    /// At most so many bytes of one body.
+    pub(crate) fn new(limit: usize, budget: &Budget) -> Self {
+        Self { bytes: Vec::new(), limit, is_truncated: false, budget: budget.clone() }
     }
 
     /// Keeps as much of this as there is room for, and nothing once something was left out.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.is_truncated {
             return;
         }
-        let room = MAX_BODY - self.bytes.len();
+        let room = self.limit - self.bytes.len();
         let fits = &bytes[..bytes.len().min(room)];
         self.is_truncated = fits.len() < bytes.len();
         if self.budget.take(fits.len()) {
@@ -63,21 +63,21 @@ impl Kept {
     }
 
     /// Says that something was not kept.
-    pub(super) fn leave_out(&mut self) {
+    pub(crate) fn leave_out(&mut self) {
         self.is_truncated = true;
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.budget.give_back(self.bytes.len());
         self.bytes = Vec::new();
         self.is_truncated = false;
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(super) fn is_truncated(&self) -> bool {
+    pub(crate) fn is_truncated(&self) -> bool {
         self.is_truncated
     }
 }
