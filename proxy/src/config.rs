@@ -13,6 +13,7 @@ use tidegate_credential::CredentialConfig;
 use tidegate_settings::nearest;
 use tidegate_wire::Dialect;
 
+pub use crate::export::capture::CaptureConfig;
 use crate::export::names::Conventions;
 use crate::export::otlp::{self, Otlp, OtlpConfig};
 pub use crate::layer::breaker::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
@@ -68,6 +69,8 @@ pub struct Config {
     pub semantic_conventions: Conventions,
     /// Whether spans carry what was said: prompts, answers, tools.
     pub capture_content: bool,
+    /// A file in which calls are captured, to be made again as a load test.
+    pub capture: CaptureConfig,
     /// A table of prices in place of the one that is built in; beside this file, unless it says where.
     pub prices: Option<PathBuf>,
 }
@@ -233,6 +236,7 @@ impl Default for Config {
             otlp: OtlpConfig::default(),
             semantic_conventions: Conventions::default(),
             capture_content: false,
+            capture: CaptureConfig::default(),
             prices: None,
         }
     }
@@ -348,6 +352,7 @@ impl Config {
                 keep(&mut self.semantic_conventions, &running.semantic_conventions),
             ),
             ("capture_content", keep(&mut self.capture_content, &running.capture_content)),
+            ("capture", keep(&mut self.capture, &running.capture)),
         ];
         kept.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -411,6 +416,9 @@ impl Config {
                     .map_err(|message| ConfigError::at(&key, message))?;
             }
         }
+        self.capture
+            .check()
+            .map_err(|message| ConfigError::at(&["capture", "headers"], message))?;
         Otlp::settle(&self.otlp, |_| None).map_err(|error| {
             let key = match error {
                 otlp::Error::Endpoint { .. } => &["otlp", "endpoint"][..],

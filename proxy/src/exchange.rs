@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
+use tidegate_wire::capture::Captured;
 use tidegate_wire::content::Content;
 use tidegate_wire::{Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Record, Shape};
 use tokio::time::Instant;
@@ -26,6 +27,9 @@ pub(crate) use times::Wait;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
 const MAX_PATH: usize = 1024;
+
+/// The warning that a request was too large to be captured.
+const NOT_CAPTURED: &str = "request_too_large_to_capture";
 
 /// Owns the record of one call. Dropping it is the only way out.
 #[derive(Debug)]
@@ -69,6 +73,8 @@ struct State {
     default_model: Option<String>,
     /// What is said, where the user has switched on that it is kept.
     content: Option<Box<Content>>,
+    /// What is captured of the request, likewise.
+    captured: Option<Box<Captured>>,
     /// The attempt at hand.
     attempt: Attempt,
     /// What the last one came to.
@@ -101,8 +107,14 @@ impl Exchange {
         let content = recorder.content();
         let content =
             content.and_then(|budget| Content::of(head.target.path(), &head.fields, budget));
+        // What asks no model is no load.
+        let asks = shape.operation.is_some();
+        let captured = asks.then(|| recorder.capture(head, trace_id)).flatten();
         let exchange = Self::with(record, shape, recorder, activity);
-        exchange.notes.state.borrow_mut().content = content.map(Box::new);
+        let mut state = exchange.notes.state.borrow_mut();
+        state.content = content.map(Box::new);
+        state.captured = captured.map(Box::new);
+        drop(state);
         exchange
     }
 
@@ -132,6 +144,7 @@ impl Exchange {
             has_model: false,
             default_model: None,
             content: None,
+            captured: None,
             attempt: Attempt::default(),
             settled: None,
             sent_attempts: 0,
@@ -246,6 +259,10 @@ impl Notes {
         self.end_attempt(state);
         let mut record = std::mem::take(&mut state.record);
         record.content = state.content.take().map(|content| Arc::new(*content));
+        record.captured = state.captured.take().map(|captured| Arc::new(*captured));
+        if record.captured.as_ref().is_some_and(|captured| captured.is_left_out()) {
+            record.warnings.push(NOT_CAPTURED.into());
+        }
         record.request_bytes = Some(state.request_passed);
         record.response_bytes = Some(state.response_bytes);
         record.sent_s = self.stamps.sent.get().map(|at| (at - self.opened).as_secs_f64());

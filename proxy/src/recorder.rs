@@ -11,24 +11,29 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use tidegate_wire::capture::Captured;
 use tidegate_wire::content::Budget;
-use tidegate_wire::{Prices, Record};
+use tidegate_wire::{Prices, Record, TraceId};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::export::Exporter;
+use crate::export::capture::CaptureConfig;
 use crate::export::metrics::{InFlight, Registry, Shard, lock};
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, Pusher};
 use crate::export::spans::{self, SpanPusher, Traces};
+use crate::head::RequestHead;
 use crate::jobs::{JobLimits, Jobs};
 
 /// Records of all workers that may wait for the exporters.
 const QUEUE: usize = 8_192;
 /// Bytes of captured content, of all calls that are open or wait for the exporters.
 const CONTENT_BYTES: usize = 16 << 20;
+/// Bytes of captured requests, likewise.
+const CAPTURE_BYTES: usize = 32 << 20;
 /// How often the exporters are fed while there is traffic: seldom enough to wake for many calls at
 /// once, often enough not to stand in their way for long.
 const DRAIN: Duration = Duration::from_millis(5);
@@ -56,6 +61,8 @@ pub struct Options {
     pub traces: Option<Traces>,
     /// Whether what is said in calls is kept for their spans.
     pub captures_content: bool,
+    /// Which requests are kept to be captured by an exporter.
+    pub capture: Option<CaptureConfig>,
     /// Whose names labels have.
     pub conventions: Conventions,
     /// What calls cost.
@@ -69,6 +76,7 @@ pub struct Recorders {
     queue: Option<Arc<Queue>>,
     drained: Option<mpsc::Receiver<()>>,
     content: Option<Budget>,
+    capture: Option<Arc<Capturing>>,
     background: Background,
 }
 
@@ -80,6 +88,14 @@ pub struct Recorder {
     prices: Arc<Prices>,
     lane: Option<Lane>,
     content: Option<Budget>,
+    capture: Option<Arc<Capturing>>,
+}
+
+/// Which requests are kept, and what all of them may take.
+#[derive(Debug)]
+struct Capturing {
+    config: CaptureConfig,
+    budget: Budget,
 }
 
 /// One worker's way into the queue.
@@ -103,7 +119,14 @@ struct Queue {
     reopen: AtomicBool,
     stop: AtomicBool,
     thread: OnceLock<Thread>,
-    dropped: Vec<Arc<AtomicU64>>,
+    losses: Vec<Loss>,
+}
+
+/// What one exporter lost.
+#[derive(Debug)]
+struct Loss {
+    records: Arc<AtomicU64>,
+    takes: fn(&Record) -> bool,
 }
 
 /// The exporters' thread, which may block as it likes.
@@ -137,6 +160,18 @@ impl Recorder {
         self.content.as_ref()
     }
 
+    /// What is kept of this request, where it is captured.
+    pub(crate) fn capture(&self, head: &RequestHead, trace: TraceId) -> Option<Captured> {
+        let Capturing { config, budget } = &**self.capture.as_ref()?;
+        let drawn = u64::from_be_bytes(*trace.0.last_chunk().expect("sixteen bytes"));
+        // To 53 bits, which is what a share has.
+        let is_drawn = (drawn >> 11) as f64 / ((1_u64 << 53) as f64) < config.sample.share();
+        let target = std::str::from_utf8(head.target.as_bytes()).ok().filter(|_| is_drawn)?;
+        let target = tidegate_credential::without_credentials(target).into_owned();
+        let limit = usize::try_from(config.max_body.as_u64()).unwrap_or(usize::MAX);
+        Some(Captured::new(target, &head.fields, &config.headers, limit, budget))
+    }
+
     /// Counts a call that has ended, and offers its record to the exporters. What other calls of
     /// the same long-running job have told, and what the call costs, is added to the record first.
     pub fn close(&self, record: Record) {
@@ -163,9 +198,12 @@ impl Lane {
     fn offer(&self, record: Record) {
         let queue = &self.queue;
         let length = queue.length.fetch_add(1, Ordering::SeqCst) + 1;
-        if length > QUEUE || !self.push(record) {
+        let refused = if length > QUEUE { Some(record) } else { self.push(record) };
+        if let Some(record) = refused {
             queue.length.fetch_sub(1, Ordering::SeqCst);
-            queue.dropped.iter().for_each(|dropped| _ = dropped.fetch_add(1, Ordering::Relaxed));
+            for loss in queue.losses.iter().filter(|loss| (loss.takes)(&record)) {
+                loss.records.fetch_add(1, Ordering::Relaxed);
+            }
             return;
         }
         // Waking costs a system call: only who finds the thread asleep pays it, and who sees the
@@ -175,12 +213,13 @@ impl Lane {
         }
     }
 
-    fn push(&self, record: Record) -> bool {
+    /// Gives the record back where the queue has closed.
+    fn push(&self, record: Record) -> Option<Record> {
         match lock(&self.waiting).as_mut() {
             Some(waiting) => waiting.push(record),
-            None => return false,
+            None => return Some(record),
         }
-        true
+        None
     }
 }
 
@@ -192,6 +231,14 @@ impl Queue {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
+    }
+}
+
+// === impl Loss ===
+
+impl Loss {
+    fn of(exporter: &dyn Exporter, registry: &Registry) -> Self {
+        Self { records: registry.dropped(exporter.name()), takes: exporter.takes() }
     }
 }
 
@@ -240,8 +287,8 @@ impl Drain {
         if records.is_empty() {
             return;
         }
-        for (exporter, dropped) in self.exporters.iter_mut().zip(&self.queue.dropped) {
-            dropped.fetch_add(exporter.export(records), Ordering::Relaxed);
+        for (exporter, loss) in self.exporters.iter_mut().zip(&self.queue.losses) {
+            loss.records.fetch_add(exporter.export(records), Ordering::Relaxed);
         }
         self.queue.length.fetch_sub(records.len(), Ordering::SeqCst);
     }
@@ -279,7 +326,9 @@ impl Recorders {
             }
         };
         let content = options.captures_content.then(|| Budget::new(CONTENT_BYTES));
-        Ok(Self { registry, prices: options.prices, queue, drained, content, background })
+        let budget = Budget::new(CAPTURE_BYTES);
+        let capture = options.capture.map(|config| Arc::new(Capturing { config, budget }));
+        Ok(Self { registry, prices: options.prices, queue, drained, content, capture, background })
     }
 
     /// A recorder for one more worker.
@@ -295,6 +344,7 @@ impl Recorders {
             prices: self.prices.clone(),
             lane,
             content: self.content.clone(),
+            capture: self.capture.clone(),
         }
     }
 
@@ -344,7 +394,7 @@ impl Queue {
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             thread: OnceLock::new(),
-            dropped: exporters.iter().map(|exporter| registry.dropped(exporter.name())).collect(),
+            losses: exporters.iter().map(|exporter| Loss::of(&**exporter, registry)).collect(),
         });
         let drain = Drain { queue: queue.clone(), exporters };
         let (done, drained) = mpsc::sync_channel(1);

@@ -19,6 +19,7 @@ use crate::admin::{Admin, Inside, Readiness, serve_admin, serve_health};
 use crate::config::Config;
 use crate::credentials;
 use crate::export::Exporter;
+use crate::export::capture::{Capture, CaptureConfig};
 use crate::export::catalog::{self, Family};
 use crate::export::jsonl::JsonLines;
 use crate::export::metrics::{Source, Value};
@@ -58,6 +59,14 @@ pub enum StartError {
     /// The records file cannot be written.
     #[error("cannot write records to {}", path.display())]
     Records {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file of the capture cannot be written.
+    #[error("cannot capture to {}; name another file under capture.file", path.display())]
+    Capture {
         /// The file.
         path: PathBuf,
         /// The system's reason.
@@ -275,10 +284,9 @@ fn workers(config: &Config) -> usize {
 }
 
 fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartError> {
-    let exporters = match &config.records {
-        Some(path) => vec![records(path)?],
-        None => Vec::new(),
-    };
+    let records = config.records.as_deref().map(records).transpose()?;
+    let capture = config.capture.file.as_deref().map(|file| capture(file, &config.capture));
+    let exporters = records.into_iter().chain(capture.transpose()?).collect();
     let (models, regions) = config.labels();
     let variable = |name: &str| std::env::var(name).ok();
     let conventions = config.semantic_conventions.settle(variable);
@@ -291,6 +299,7 @@ fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartErr
             idle: config.timeouts.job_idle.0,
         },
         exporters,
+        capture: config.capture.file.is_some().then(|| config.capture.clone()),
         otlp: Otlp::settle(&config.otlp, variable)?,
         captures_content: traces.is_some()
             && spans::captures_content(config.capture_content, variable),
@@ -345,6 +354,13 @@ fn records(path: &Path) -> Result<Box<dyn Exporter>, StartError> {
     match JsonLines::open(path) {
         Ok(lines) => Ok(Box::new(lines)),
         Err(source) => Err(StartError::Records { path: path.to_owned(), source }),
+    }
+}
+
+fn capture(path: &Path, config: &CaptureConfig) -> Result<Box<dyn Exporter>, StartError> {
+    match Capture::open(path, config) {
+        Ok(capture) => Ok(Box::new(capture)),
+        Err(source) => Err(StartError::Capture { path: path.to_owned(), source }),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::capture::Captured;
 use crate::content::Content;
 use crate::{ErrorOrigin, Outcome};
 
@@ -297,6 +298,9 @@ pub struct Record {
     /// What was said, where the user has switched that on. No key: for spans alone.
     #[serde(skip)]
     pub content: Option<Arc<Content>>,
+    /// What was asked, where it is captured. No key: for the capture alone.
+    #[serde(skip)]
+    pub captured: Option<Arc<Captured>>,
 }
 
 impl Record {

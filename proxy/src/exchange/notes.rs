@@ -174,6 +174,9 @@ impl State {
         if let Some(content) = &mut self.content {
             content.request(payload);
         }
+        if let Some(captured) = &mut self.captured {
+            captured.body(payload);
+        }
     }
 
     /// Counts the call in flight, for its model as soon as that is known.

@@ -3,20 +3,23 @@
 //! A file is rotated before it outgrows its limit. What could not be written is lost and counted,
 //! exactly; a line is there whole or not at all.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tidegate_wire::Record;
 use tracing::{info, warn};
 
 use super::Exporter;
+use super::rotating::{Rotating, Torn, count_lines, whole_lines, write};
 
 /// A file is rotated before it holds more bytes.
 const FILE_BYTES: u64 = 64 << 20;
-/// How many rotated files are kept: `FILE.1` is the younger one.
+/// How many rotated files are kept.
 const KEPT: u32 = 2;
+/// Whoever may read the folder may read the records.
+const FILE_MODE: u32 = 0o644;
 /// Lines are written when so many bytes are together, and at the end of each batch.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -24,7 +27,6 @@ const BUFFER_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct JsonLines {
     target: Target,
-    limit_bytes: u64,
     /// Whole lines that are not written yet.
     buffer: Vec<u8>,
     /// Whether the last write failed: said once, not for every batch.
@@ -34,25 +36,7 @@ pub struct JsonLines {
 #[derive(Debug)]
 enum Target {
     Stdout(File),
-    /// `open` is absent while the file cannot be opened.
-    File {
-        path: PathBuf,
-        open: Option<Open>,
-    },
-}
-
-#[derive(Debug)]
-struct Open {
-    file: File,
-    bytes: u64,
-    /// Pipes and devices have no size, and are not rotated.
-    regular: bool,
-}
-
-/// How much of a buffer was written, and why not all.
-struct Torn {
-    written: usize,
-    error: io::Error,
+    File(Rotating),
 }
 
 // === impl JsonLines ===
@@ -64,14 +48,14 @@ impl JsonLines {
             // A descriptor of our own: nothing else must hold back or split a line.
             Target::Stdout(File::from(io::stdout().as_fd().try_clone_to_owned()?))
         } else {
-            Target::File { path: path.into(), open: Some(Open::append(path)?) }
+            Target::File(Rotating::open(path, FILE_BYTES, KEPT, FILE_MODE)?)
         };
-        Ok(Self { target, limit_bytes: FILE_BYTES, buffer: Vec::new(), failing: false })
+        Ok(Self { target, buffer: Vec::new(), failing: false })
     }
 
     /// Writes what the buffer holds. Says how many lines were lost.
     fn flush(&mut self) -> u64 {
-        let result = self.target.write(&self.buffer, self.limit_bytes);
+        let result = self.target.write(&self.buffer);
         let lost = match &result {
             Ok(()) => 0,
             Err(torn) => count_lines(&self.buffer[whole_lines(&self.buffer[..torn.written])..]),
@@ -113,8 +97,8 @@ impl Exporter for JsonLines {
     }
 
     fn reopen(&mut self) {
-        if let Target::File { open, .. } = &mut self.target {
-            *open = None;
+        if let Target::File(file) = &mut self.target {
+            file.reopen();
         }
     }
 }
@@ -122,22 +106,11 @@ impl Exporter for JsonLines {
 // === impl Target ===
 
 impl Target {
-    fn write(&mut self, lines: &[u8], limit_bytes: u64) -> Result<(), Torn> {
-        let (path, open) = match self {
-            Self::Stdout(file) => return write(file, lines),
-            Self::File { path, open } => (path, open),
-        };
-        let nothing_written = |error| Torn { written: 0, error };
-        if open.is_none() {
-            *open = Some(Open::append(path).map_err(nothing_written)?);
+    fn write(&mut self, lines: &[u8]) -> Result<(), Torn> {
+        match self {
+            Self::Stdout(file) => write(file, lines),
+            Self::File(file) => file.write(lines),
         }
-        if open.as_ref().is_some_and(|open| open.is_full(lines.len(), limit_bytes)) {
-            rotate(path).map_err(nothing_written)?;
-            // The old file is closed even where the new one cannot be opened: it has its new name.
-            *open = None;
-            *open = Some(Open::append(path).map_err(nothing_written)?);
-        }
-        open.as_mut().expect("it has just been opened").write(lines)
     }
 }
 
@@ -145,80 +118,15 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stdout(_) => f.write_str("standard output"),
-            Self::File { path, .. } => path.display().fmt(f),
+            Self::File(file) => file.path.display().fmt(f),
         }
     }
-}
-
-// === impl Open ===
-
-impl Open {
-    fn append(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
-        let metadata = file.metadata()?;
-        Ok(Self { file, bytes: metadata.len(), regular: metadata.is_file() })
-    }
-
-    fn is_full(&self, more: usize, limit_bytes: u64) -> bool {
-        self.regular && self.bytes > 0 && self.bytes + more as u64 > limit_bytes
-    }
-
-    fn write(&mut self, lines: &[u8]) -> Result<(), Torn> {
-        let result = write(&mut self.file, lines);
-        let written = match &result {
-            Ok(()) => lines.len(),
-            Err(torn) => whole_lines(&lines[..torn.written]),
-        };
-        self.bytes += written as u64;
-        if self.regular && result.is_err() {
-            // A disk that is full takes half a line: cut it off, so that the next one is readable.
-            _ = self.file.set_len(self.bytes);
-        }
-        result
-    }
-}
-
-/// Moves each file to the next older name; the oldest is overwritten.
-fn rotate(path: &Path) -> io::Result<()> {
-    for age in (1..KEPT).rev() {
-        match std::fs::rename(aged(path, age), aged(path, age + 1)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    std::fs::rename(path, aged(path, 1))
-}
-
-fn aged(path: &Path, age: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{age}"));
-    name.into()
-}
-
-/// `write_all` that says how far it came.
-fn write(to: &mut impl Write, lines: &[u8]) -> Result<(), Torn> {
-    let mut written = 0;
-    while written < lines.len() {
-        match to.write(&lines[written..]) {
-            Ok(0) => return Err(Torn { written, error: io::ErrorKind::WriteZero.into() }),
-            Ok(bytes) => written += bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Torn { written, error }),
-        }
-    }
-    Ok(())
-}
-
-fn whole_lines(bytes: &[u8]) -> usize {
-    memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)
-}
-
-fn count_lines(bytes: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// A directory that goes with its test.
@@ -269,7 +177,9 @@ mod tests {
         let directory = Directory::new("rotate");
         let path = directory.file("records");
         let mut lines = JsonLines::open(&path).expect("the file opens");
-        lines.limit_bytes = 300;
+        if let Target::File(file) = &mut lines.target {
+            file.limit_bytes = 300;
+        }
         for record in records(10) {
             assert_eq!(lines.export(&[record]), 0);
         }
@@ -313,28 +223,5 @@ mod tests {
     fn a_full_device_loses_all_that_it_is_given() {
         let mut lines = JsonLines::open(Path::new("/dev/full")).expect("it opens");
         assert_eq!(lines.export(&records(1_000)), 1_000);
-    }
-
-    #[test]
-    fn a_torn_write_counts_the_lines_that_were_not_whole() {
-        struct Narrow(usize);
-
-        impl Write for Narrow {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                let taken = bytes.len().min(self.0);
-                self.0 -= taken;
-                Ok(taken)
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-
-        let lines = b"{1}\n{2}\n{3}\n";
-        let torn = write(&mut Narrow(6), lines).expect_err("there is no room");
-        assert_eq!(torn.written, 6);
-        assert_eq!(whole_lines(&lines[..6]), 4);
-        assert_eq!(count_lines(&lines[4..]), 2);
     }
 }

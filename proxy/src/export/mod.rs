@@ -3,6 +3,7 @@
 //! Metrics are counted by the workers themselves and read by [`prometheus`] and [`otlp`] alike.
 //! Exporters of records implement [`Exporter`]; the recorder's thread runs them, off the data path.
 
+pub mod capture;
 pub mod catalog;
 pub mod jsonl;
 pub mod metrics;
@@ -10,6 +11,8 @@ pub mod names;
 pub mod otlp;
 pub mod prometheus;
 pub mod spans;
+
+mod rotating;
 
 use tidegate_wire::Record;
 
@@ -23,6 +26,11 @@ pub trait Exporter: Send {
 
     /// Takes these records, to the last one before it returns. Says how many of them were lost.
     fn export(&mut self, records: &[Record]) -> u64;
+
+    /// Whether a record is one that it takes: another that is dropped is no loss to it.
+    fn takes(&self) -> fn(&Record) -> bool {
+        |_| true
+    }
 
     /// Takes up its destination anew: an operator has moved the file away.
     fn reopen(&mut self) {}

@@ -169,9 +169,9 @@ impl Sidecar {
         search.output("the log of a sidecar", self.log().as_bytes());
         let answers = self.answers.lock().expect("nobody panics with it");
         search.output("the admin address of a sidecar", &answers);
-        for name in ["records.jsonl", "records.jsonl.1"] {
+        for name in ["records.jsonl", "records.jsonl.1", "capture.jsonl"] {
             if let Ok(records) = fs::read(self.folder.file(name)) {
-                search.output("the records of a sidecar", &records);
+                search.output("the records and the capture of a sidecar", &records);
             }
         }
     }
@@ -263,6 +263,12 @@ impl Sidecar {
     pub(crate) fn signal(&self, name: &str) {
         let kill = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(kill.expect("kill is there").success());
+    }
+
+    /// Kills it on the spot.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is our child");
     }
 
     /// Waits for its end.

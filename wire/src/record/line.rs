@@ -302,6 +302,7 @@ mod tests {
             sent_s: None,
             moments: Vec::new(),
             content: None,
+            captured: None,
         }
     }
 
