@@ -254,11 +254,15 @@ impl Registry {
 
 impl<F: Fn() -> Option<Freshness> + Send + Sync> Source for Watched<F> {
     fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
-        let Some(Freshness { age, failures, .. }) = (self.freshness)() else { return };
+        let Some(Freshness { age, expires_in, failures }) = (self.freshness)() else { return };
         let labels = || vec![self.upstream.to_string()];
-        if let Some(age) = age {
-            let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-            show(&catalog::CREDENTIAL_AGE, labels(), Value::Gauge(age));
+        for (family, time) in
+            [(&catalog::CREDENTIAL_AGE, age), (&catalog::CREDENTIAL_EXPIRES_IN, expires_in)]
+        {
+            if let Some(time) = time {
+                let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+                show(family, labels(), Value::Gauge(seconds));
+            }
         }
         show(&catalog::CREDENTIAL_FAILURES, labels(), Value::Counter(failures));
     }

@@ -100,8 +100,8 @@ mod tests {
     fn busy_registry() -> Registry {
         let registry = Registry::new([], []);
         registry.dropped("jsonl");
-        let freshness =
-            Freshness { age: Some(Duration::from_secs(7)), expires_in: None, failures: 2 };
+        let (age, expires_in) = (Some(Duration::from_secs(7)), Some(Duration::from_secs(60)));
+        let freshness = Freshness { age, expires_in, failures: 2 };
         registry.watch_credential("pool".into(), move || Some(freshness));
         registry.watch(Breakers::new("pool".into(), BreakerConfig::default(), &[], Instant::now()));
         registry.watch(pool());

@@ -102,6 +102,17 @@ pub static CREDENTIAL_AGE: Family = Family {
     read: |_, _, _| {},
 };
 
+/// How long the credentials last.
+pub static CREDENTIAL_EXPIRES_IN: Family = Family {
+    name: "tidegate.credential.expires_in",
+    prometheus: "tidegate_credential_expires_in_seconds",
+    unit: "s",
+    help: "Time until the credential in use expires, for upstreams whose credential does.",
+    kind: Kind::Gauge,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
+
 /// Credentials that could not be fetched.
 pub static CREDENTIAL_FAILURES: Family = Family {
     name: "tidegate.credential.failures",
