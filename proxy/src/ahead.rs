@@ -3,6 +3,8 @@
 
 use std::task::{Context, Poll, ready};
 
+use http_body::Body as _;
+
 use crate::call::RequestBody;
 use crate::error::Error;
 use crate::http1::framing::Decoder;
@@ -85,6 +87,15 @@ impl Ahead {
             }
             (RequestBody::Http2(body), _) => body.poll_ahead(cx).map_err(|_| Error::CallerLeft),
             _ => Poll::Ready(Ok(false)),
+        }
+    }
+
+    /// Whether the end of the body was shown.
+    pub(crate) fn is_over(&self, body: &RequestBody) -> bool {
+        match (body, &self.decoder) {
+            (RequestBody::Http1(_), Some(decoder)) => decoder.is_done(),
+            (RequestBody::Http2(body), _) => body.incoming.is_end_stream(),
+            _ => true,
         }
     }
 

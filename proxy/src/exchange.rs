@@ -15,6 +15,7 @@ use crate::attempt::Attempt;
 use crate::error::Error;
 use crate::export::metrics::InFlight;
 use crate::head::{Fields, RequestHead};
+use crate::hold::Hold;
 use crate::recorder::Recorder;
 use crate::trace;
 use crate::verdict::Verdict;
@@ -49,6 +50,8 @@ pub(crate) struct Notes {
     /// Who looks for the caller once the request body was read, perhaps by another task.
     awaits_request: RefCell<Option<Waker>>,
     stamps: times::Stamps,
+    /// What is held of the request body, until it is answered.
+    hold: RefCell<Option<Hold>>,
     /// The last addresses of an upstream that it went to; 0 is none.
     tried: Cell<[u32; 3]>,
 }
@@ -160,6 +163,7 @@ impl Exchange {
             request_read: Cell::new(false),
             awaits_request: RefCell::default(),
             stamps: times::Stamps::default(),
+            hold: RefCell::default(),
             tried: Cell::default(),
         };
         Self { notes: Rc::new(notes), activity }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use crate::config::LimitsConfig;
+use crate::config::{Config, LimitsConfig};
 
 /// The bytes that all calls hold, of all workers.
 #[derive(Clone, Debug, Default)]
@@ -14,17 +15,58 @@ pub(crate) struct Held {
     pub(crate) signed: Arc<AtomicU64>,
 }
 
+/// How much may be held of bodies for policies, and how long one may stand still meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeping {
+    /// Of one body, and of all.
+    limits: (u64, u64),
+    pub(crate) body_idle: Duration,
+    held: Arc<AtomicU64>,
+}
+
 /// What one call holds, counted among what all hold for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Hold<'a> {
-    all: &'a AtomicU64,
+pub(crate) struct Hold {
+    all: Arc<AtomicU64>,
     mine: u64,
 }
 
-impl<'a> Hold<'a> {
+// === impl Keeping ===
+
+impl Keeping {
+    pub(crate) fn new(config: &Config, held: &Held) -> Self {
+        let LimitsConfig { held_body, held_bodies, .. } = &config.limits;
+        Self {
+            limits: (held_body.as_u64(), held_bodies.as_u64()),
+            body_idle: config.timeouts.request_body_idle.0,
+            held: held.policies.clone(),
+        }
+    }
+
     /// Nothing yet.
-    pub(crate) fn new(all: &'a AtomicU64) -> Self {
-        Self { all, mine: 0 }
+    pub(crate) fn hold(&self) -> Hold {
+        Hold::new(&self.held)
+    }
+
+    /// Whether a call holds more than it may.
+    pub(crate) fn is_too_much(&self, hold: &Hold) -> bool {
+        let (mine, all) = hold.bytes();
+        mine > self.limits.0 || all > self.limits.1
+    }
+
+    /// Whether a call may hold more.
+    pub(crate) fn has_room(&self, hold: &Hold) -> bool {
+        let (mine, all) = hold.bytes();
+        mine < self.limits.0 && all < self.limits.1
+    }
+}
+
+// === impl Hold ===
+
+impl Hold {
+    /// Nothing yet.
+    pub(crate) fn new(all: &Arc<AtomicU64>) -> Self {
+        Self { all: all.clone(), mine: 0 }
     }
 
     /// So many bytes more.
@@ -33,25 +75,18 @@ impl<'a> Hold<'a> {
         self.all.fetch_add(bytes, Relaxed);
     }
 
+    /// So many bytes from the front of the body: others may hold the same.
+    pub(crate) fn reach(&mut self, bytes: u64) {
+        self.more(bytes.saturating_sub(self.mine));
+    }
+
     /// What this call holds, and what all do.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         (self.mine, self.all.load(Relaxed))
     }
-
-    /// Whether this is more than the limits allow.
-    pub(crate) fn is_too_much(&self, limits: &LimitsConfig) -> bool {
-        let (mine, all) = self.bytes();
-        mine > limits.held_body.as_u64() || all > limits.held_bodies.as_u64()
-    }
-
-    /// Whether the limits leave room for more.
-    pub(crate) fn may_hold_more(&self, limits: &LimitsConfig) -> bool {
-        self.mine < limits.held_body.as_u64()
-            && self.all.load(Relaxed) < limits.held_bodies.as_u64()
-    }
 }
 
-impl Drop for Hold<'_> {
+impl Drop for Hold {
     fn drop(&mut self) {
         self.all.fetch_sub(self.mine, Relaxed);
     }

@@ -11,10 +11,11 @@ use tidegate_wire::{Dialect, HeadView, Shape, glob};
 use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
 use crate::generation::Generation;
 use crate::head::RequestHead;
+use crate::hold::Keeping;
 use crate::layer::Below;
 use crate::layer::fallback::{FallbackLayer, Target};
-use crate::layer::include_usage::IncludeUsageLayer;
-use crate::layer::repeatable::{Keeping, RepeatableLayer};
+use crate::layer::include_usage::{IncludeUsage, IncludeUsageLayer};
+use crate::layer::repeatable::RepeatableLayer;
 use crate::policies::Policies;
 use crate::stack::{self, Stack, stack, target};
 use crate::upstream::{Forward, Signing, Spec, Upstream};
@@ -201,35 +202,35 @@ impl Route {
         upstreams: &Upstreams,
         end: impl Fn(Rc<Upstream>) -> S,
     ) -> Stack<S> {
-        let Config { timeouts, limits, bypass, .. } = &generation.config;
+        let Config { bypass, .. } = &generation.config;
         // Without policies a call goes as if none had ever been written.
         let (none, plain) = (Policies::default(), config.without_policies());
         let (policies, config) = match bypass {
             true => (&none, &plain),
             false => (&generation.policies, config),
         };
-        let held = &generation.held.policies;
         let upstream = &upstreams[&config.upstream];
         let own = policies.of(&config.upstream);
+        let keeping = Arc::new(Keeping::new(&generation.config, &generation.held));
         stack(
             target(upstream, end(upstream.clone()), &own, config, 0),
-            IncludeUsageLayer::new(config.include_usage, timeouts, limits, held),
-            repeatable(generation, config),
+            include_usage(config, &keeping),
+            repeatable(config, &keeping),
             fallback(config, upstreams, policies, end),
         )
     }
 }
 
+/// Asks for the usage where the route says so.
+fn include_usage(route: &RouteConfig, keeping: &Arc<Keeping>) -> IncludeUsageLayer {
+    let is_asked = route.include_usage == IncludeUsage::Add;
+    IncludeUsageLayer(is_asked.then(|| keeping.clone()))
+}
+
 /// Keeps bodies at hand where calls may be made again.
-fn repeatable(generation: &Generation, route: &RouteConfig) -> RepeatableLayer {
+fn repeatable(route: &RouteConfig, keeping: &Arc<Keeping>) -> RepeatableLayer {
     let is_needed = route.retry.is_some() || !route.fallback.is_empty();
-    RepeatableLayer(is_needed.then(|| {
-        Arc::new(Keeping {
-            limits: generation.config.limits.clone(),
-            body_idle: generation.config.timeouts.request_body_idle.0,
-            held: generation.held.policies.clone(),
-        })
-    }))
+    RepeatableLayer(is_needed.then(|| keeping.clone()))
 }
 
 /// The targets beside the route's own upstream.

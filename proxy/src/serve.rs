@@ -4,20 +4,19 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use tokio::time::{Instant, timeout};
 
 use crate::activity::Activity;
 use crate::ahead::Ahead;
 use crate::call::{Call, Reply, RequestBody};
-use crate::config::{LimitsConfig, TimeoutsConfig};
+use crate::config::TimeoutsConfig;
 use crate::deadline;
 use crate::error::Error;
 use crate::exchange::{Exchange, Notes, Wait};
 use crate::generation::Generation;
 use crate::head::RequestHead;
-use crate::hold::Hold;
+use crate::hold::Keeping;
 use crate::layer::Below;
 use crate::recorder::Recorder;
 use crate::route::{self, Pick, Route, Routes};
@@ -37,10 +36,8 @@ pub(crate) struct Worker {
 pub(crate) struct Snapshot {
     pub(crate) routes: Routes,
     pub(crate) timeouts: TimeoutsConfig,
-    pub(crate) limits: LimitsConfig,
     recorder: Recorder,
-    /// Bytes of all held bodies, of all workers.
-    held: Arc<AtomicU64>,
+    keeping: Keeping,
 }
 
 /// A request as it came.
@@ -50,6 +47,16 @@ pub(crate) struct Request {
     pub(crate) body: RequestBody,
     /// Whether the caller holds the body back until it hears `100 Continue`.
     pub(crate) expects_continue: bool,
+}
+
+/// What was read ahead of a body is held until its upstream has answered, at the latest: until then
+/// all of it may be sent again.
+struct Holding<'a>(&'a Notes);
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
 }
 
 // === impl Worker ===
@@ -126,9 +133,8 @@ impl Snapshot {
         Self {
             routes,
             timeouts: generation.config.timeouts.clone(),
-            limits: generation.config.limits.clone(),
             recorder: recorder.with_prices(generation.prices.clone()),
-            held: generation.held.policies.clone(),
+            keeping: Keeping::new(&generation.config, &generation.held),
         }
     }
 
@@ -145,9 +151,8 @@ impl Snapshot {
         if notes.observer(|observer| observer.shape().has_lost_path) {
             return Err(Error::SdkLostPath);
         }
-        // What was read ahead is held until its upstream has answered, at the latest.
-        let mut hold = Hold::new(&self.held);
-        let route = self.route(&mut request, &mut hold, notes).await?;
+        let _until_answered = Holding(notes);
+        let route = self.route(&mut request, notes).await?;
         notes.routed(route);
         let Request { mut head, body, .. } = request;
         if let Some(prefix) = &route.strip_prefix {
@@ -173,12 +178,7 @@ impl Snapshot {
     }
 
     /// The route, for which the body is read as far as the model where a route asks for it.
-    async fn route(
-        &self,
-        request: &mut Request,
-        hold: &mut Hold<'_>,
-        notes: &Notes,
-    ) -> Result<&Route, Error> {
+    async fn route(&self, request: &mut Request, notes: &Notes) -> Result<&Route, Error> {
         let mut ahead = Ahead::new(&request.body, request.expects_continue);
         // What came with the head is looked at now: it may say the model of a call that gets no
         // further, and costs no wait.
@@ -193,7 +193,7 @@ impl Snapshot {
             Pick::Route(_) | Pick::AsksForModel => {}
         }
         let start = Instant::now();
-        self.read_model(ahead, &mut request.body, hold, notes).await?;
+        self.read_model(ahead, &mut request.body, notes).await?;
         notes.waited(Wait::Body, start.elapsed());
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
         match self.routes.pick(&request.head, dialect, Some(model.as_deref())) {
@@ -207,18 +207,17 @@ impl Snapshot {
         &self,
         mut ahead: Ahead,
         body: &mut RequestBody,
-        hold: &mut Hold<'_>,
         notes: &Notes,
     ) -> Result<(), Error> {
-        let limit = self.timeouts.request_body_idle.0;
-        while notes.observer(|observer| observer.awaits_model()) && hold.may_hold_more(&self.limits)
-        {
+        let limit = self.keeping.body_idle;
+        let has_room = || notes.hold(&self.keeping, |hold| self.keeping.has_room(hold));
+        while notes.observer(|observer| observer.awaits_model()) && has_room() {
             let read = poll_fn(|cx| ahead.poll(cx, body, |payload| notes.request_ahead(payload)));
             match timeout(limit, read).await {
                 Err(_) => return Err(Error::BodyTimeout { limit_s: limit.as_secs() }),
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(0)) => break,
-                Ok(Ok(n)) => hold.more(n as u64),
+                Ok(Ok(n)) => notes.hold(&self.keeping, |hold| hold.more(n as u64)),
             }
         }
         Ok(())

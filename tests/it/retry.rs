@@ -200,6 +200,24 @@ fn a_body_too_large_to_be_held_is_sent_once() {
 }
 
 #[test]
+fn a_body_that_was_read_as_far_as_its_model_is_held_once() {
+    let upstream = answering_in_turn(vec![answer_with(503, "{}"), answer(COMPLETION)]);
+    let config = format!(
+        "upstreams: {{ a: {{ url: '{}' }} }}\nroutes: [{{ match: {{ model: '*' }}, upstream: a, include_usage: add, {SOON} }}]\nlimits: {{ held_bodies: 1MiB }}",
+        upstream.url()
+    );
+    let sidecar = Launch::new().config(&config).start();
+    // Twice as much would be too much.
+    let body = format!(r#"{{"a":"{}","model":"m"}}"#, "x".repeat(900 << 10));
+    for _ in 0..2 {
+        assert_eq!(sidecar.call(post("/v1/chat/completions", &body)).status(), 200);
+    }
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 3);
+    assert!(requests.iter().all(|request| request.body == body.as_bytes()));
+}
+
+#[test]
 fn in_an_outage_an_upstream_gets_little_more_than_it_gets_anyway() {
     let upstream = answering_in_turn(vec![answer_with(503, "{}")]);
     let sidecar = with_retry(&upstream, SOON);

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{Notes, State};
 use crate::head::ResponseHead;
+use crate::hold::{Hold, Keeping};
 use crate::recorder::Recorder;
 use crate::route::Route;
 
@@ -92,6 +93,16 @@ impl Notes {
         state.request_replaced = true;
         drop(state);
         self.request_ended();
+    }
+
+    /// Counts what is held of the request body, whoever holds it.
+    pub(crate) fn hold<R>(&self, keeping: &Keeping, count: impl FnOnce(&mut Hold) -> R) -> R {
+        count(self.hold.borrow_mut().get_or_insert_with(|| keeping.hold()))
+    }
+
+    /// Nothing of the request body is needed any more.
+    pub(crate) fn let_go(&self) {
+        self.hold.take();
     }
 
     /// The request body was read whole.

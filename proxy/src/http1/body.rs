@@ -32,6 +32,25 @@ impl Framed {
         Self { conn, decoder: Decoder::new(framing) }
     }
 
+    /// How many bytes are to come, where the framing is nothing but that.
+    pub(crate) fn length(&self) -> Option<usize> {
+        usize::try_from(self.decoder.length()?).ok()
+    }
+
+    /// The payload of a body that its connection has read ahead to its end.
+    pub(crate) fn taken(mut self) -> Bytes {
+        if let Some(length) = self.length() {
+            return self.conn.take(length);
+        }
+        let mut payload = BytesMut::new();
+        let decode =
+            |ahead: &[u8]| self.decoder.advance(ahead, |run| payload.extend_from_slice(run));
+        // An error was seen when it was read ahead.
+        let taken = self.conn.peek(decode).unwrap_or_default();
+        self.conn.consume(taken);
+        payload.freeze()
+    }
+
     /// Whether all of it was read.
     pub(crate) fn is_done(&self) -> bool {
         self.decoder.is_done()

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -79,6 +80,11 @@ impl Conn {
     /// Takes so many bytes from what was read ahead.
     pub(crate) fn consume(&self, n: usize) {
         self.ahead.borrow_mut().consume(n);
+    }
+
+    /// Takes so many bytes out of what was read ahead.
+    pub(crate) fn take(&self, n: usize) -> Bytes {
+        self.ahead.borrow_mut().split_off(n)
     }
 
     /// Reads more into what was read ahead; 0 is the end.
@@ -189,6 +195,17 @@ impl Ahead {
         }
     }
 
+    /// The same, without a copy where nothing follows them.
+    fn split_off(&mut self, n: usize) -> Bytes {
+        if n < self.rest().len() {
+            let taken = Bytes::copy_from_slice(&self.rest()[..n]);
+            self.consume(n);
+            return taken;
+        }
+        let Self { bytes, used } = std::mem::take(self);
+        Bytes::from(bytes).slice(used..)
+    }
+
     fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -207,6 +224,17 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_taken_out_leaves_what_follows() {
+        let mut ahead = Ahead::default();
+        ahead.append(b"abcdefg");
+        ahead.consume(2);
+        assert_eq!(ahead.split_off(3), "cde");
+        assert_eq!(ahead.rest(), b"fg");
+        assert_eq!(ahead.split_off(2), "fg");
+        assert_eq!(ahead.rest(), b"");
+    }
 
     #[test]
     fn bytes_put_back_are_read_again_first() {

@@ -76,6 +76,14 @@ impl Decoder {
         Self { state, extra: 0, trailers: Vec::new() }
     }
 
+    /// How many bytes are to come, where nothing but that says where the body ends.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self.state {
+            State::Length(length) => Some(length),
+            _ => None,
+        }
+    }
+
     /// Whether the body has come to its end.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done

@@ -10,19 +10,15 @@
 //! its record says so.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use tower::ServiceExt;
 
-use crate::call::{Call, Reply, ReplyBody, RequestBody};
-use crate::config::{LimitsConfig, TimeoutsConfig};
-use crate::error::Error;
+use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
 use crate::head::{RequestHead, ResponseHead};
-use crate::hold::Hold;
+use crate::hold::Keeping;
 use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::whole;
@@ -49,51 +45,36 @@ pub enum IncludeUsage {
 
 /// Asks streams for their usage; absent where they are left as they are.
 #[derive(Clone, Debug)]
-pub(crate) struct IncludeUsageLayer {
-    adding: Option<Arc<Adding>>,
-}
-
-/// How much may be held of a body, and for how long it may stand still.
-#[derive(Debug)]
-struct Adding {
-    limits: LimitsConfig,
-    body_idle: Duration,
-    /// Bytes that all calls hold.
-    held: Arc<AtomicU64>,
-}
-
-impl IncludeUsageLayer {
-    pub(crate) fn new(
-        include_usage: IncludeUsage,
-        timeouts: &TimeoutsConfig,
-        limits: &LimitsConfig,
-        held: &Arc<AtomicU64>,
-    ) -> Self {
-        let adding = (include_usage == IncludeUsage::Add).then(|| {
-            Arc::new(Adding {
-                limits: limits.clone(),
-                body_idle: timeouts.request_body_idle.0,
-                held: held.clone(),
-            })
-        });
-        Self { adding }
-    }
-}
+pub(crate) struct IncludeUsageLayer(pub(crate) Option<Arc<Keeping>>);
 
 impl<S: Below> Policy<S> for IncludeUsageLayer {
     fn call(&self, below: &mut S, mut call: Call) -> LocalFuture {
-        let Some(adding) = self.adding.clone().filter(|_| may_leave_usage_out(&call)) else {
+        let Some(keeping) = self.0.as_ref().filter(|_| may_leave_usage_out(&call)) else {
             return below.call(call);
         };
-        let below = below.clone();
-        Box::pin(async move {
-            // Held until the upstream has answered: until then all of it may be sent again.
-            let mut hold = Hold::new(&adding.held);
-            let is_added = adding.add(&mut call, &mut hold).await?;
-            let reply = below.oneshot(call).await?;
-            Ok(if is_added { without_usage_chunk(reply) } else { reply })
-        })
+        let is_open = !is_sealed(&call.head);
+        if is_open && !whole::has_come(&call, keeping) {
+            return Box::pin(read_and_ask(keeping.clone(), below.clone(), call));
+        }
+        let is_added = ask(&mut call, is_open);
+        let reply = below.call(call);
+        match is_added {
+            true => Box::pin(async { reply.await.map(without_usage_chunk) }),
+            false => reply,
+        }
     }
+}
+
+/// Asks for the usage once the body has come.
+async fn read_and_ask<S: Below>(
+    keeping: Arc<Keeping>,
+    below: S,
+    mut call: Call,
+) -> Result<Reply, Failure> {
+    let is_whole = whole::read_ahead(&mut call, &keeping).await?;
+    let is_added = ask(&mut call, is_whole);
+    let reply = below.oneshot(call).await?;
+    Ok(if is_added { without_usage_chunk(reply) } else { reply })
 }
 
 /// Whether this is a call of the interface whose streams leave the usage out.
@@ -106,26 +87,21 @@ fn may_leave_usage_out(call: &Call) -> bool {
 
 // === the request ===
 
-impl Adding {
-    /// Asks for the usage, if the call is for a stream and says nothing of it.
-    async fn add(&self, call: &mut Call, hold: &mut Hold<'_>) -> Result<bool, Error> {
-        let whole = match is_sealed(&call.head) {
-            true => None,
-            false => whole::read_ahead(call, hold, &self.limits, self.body_idle).await?,
-        };
-        let Some(whole) = whole else {
-            call.notes.record(|record| record.warnings.push(NOT_ADDED.into()));
-            return Ok(false);
-        };
-        let Some(asking) = asking(&whole) else { return Ok(false) };
-        whole::replace(call, &whole, asking).await?;
-        // In an answer that is encoded nobody could find the chunk.
-        let fields = &call.head.fields;
-        if fields.get("accept-encoding").is_some() {
-            call.head.fields = fields.with("accept-encoding", b"identity");
-        }
-        Ok(true)
+/// Asks for the usage, if the call is for a stream and says nothing of it; its body can be changed
+/// where it is there whole.
+fn ask(call: &mut Call, is_whole: bool) -> bool {
+    if !is_whole {
+        call.notes.record(|record| record.warnings.push(NOT_ADDED.into()));
+        return false;
     }
+    let Some(asking) = whole::look(call, asking) else { return false };
+    whole::replace(call, asking);
+    // In an answer that is encoded nobody could find the chunk.
+    let fields = &call.head.fields;
+    if fields.get("accept-encoding").is_some() {
+        call.head.fields = fields.with("accept-encoding", b"identity");
+    }
+    true
 }
 
 /// Whether the body cannot be changed without anybody noticing: it is encoded, or something else

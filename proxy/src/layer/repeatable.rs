@@ -4,15 +4,12 @@
 //! is sent once.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use serde::Deserialize;
 use tower::ServiceExt;
 
 use crate::call::{Call, RequestBody};
-use crate::config::LimitsConfig;
-use crate::hold::Hold;
+use crate::hold::Keeping;
 use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::whole;
@@ -21,30 +18,21 @@ use crate::whole;
 #[derive(Clone, Debug)]
 pub(crate) struct RepeatableLayer(pub(crate) Option<Arc<Keeping>>);
 
-/// How much may be held of a body, and for how long it may stand still.
-#[derive(Debug)]
-pub(crate) struct Keeping {
-    pub(crate) limits: LimitsConfig,
-    pub(crate) body_idle: Duration,
-    /// Bytes that all calls hold.
-    pub(crate) held: Arc<AtomicU64>,
-}
-
 impl<S: Below> Policy<S> for RepeatableLayer {
     fn call(&self, below: &mut S, mut call: Call) -> LocalFuture {
         let is_streamed = matches!(call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
         let may_keep = is_streamed && call.is_of_a_kind_to_repeat();
-        let Some(keeping) = self.0.clone().filter(|_| may_keep) else {
+        let Some(keeping) = self.0.as_ref().filter(|_| may_keep) else {
             return below.call(call);
         };
-        let below = below.clone();
+        if whole::has_come(&call, keeping) {
+            whole::take(&mut call);
+            return below.call(call);
+        }
+        let (keeping, below) = (keeping.clone(), below.clone());
         Box::pin(async move {
-            // Held until the upstream has answered: until then all of it may be sent again.
-            let mut hold = Hold::new(&keeping.held);
-            let Keeping { limits, body_idle, .. } = &*keeping;
-            if let Some(body) = whole::read_ahead(&mut call, &mut hold, limits, *body_idle).await? {
-                let same = body.clone();
-                whole::replace(&mut call, &body, same).await?;
+            if whole::read_ahead(&mut call, &keeping).await? {
+                whole::take(&mut call);
             }
             below.oneshot(call).await
         })

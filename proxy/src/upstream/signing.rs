@@ -73,7 +73,7 @@ impl Signing {
     }
 
     /// What a call holds, for as long as it is sent.
-    pub(crate) fn hold(&self) -> Hold<'_> {
+    pub(crate) fn hold(&self) -> Hold {
         Hold::new(&self.held)
     }
 
@@ -82,7 +82,7 @@ impl Signing {
         &self,
         call: &mut Call,
         origin: &Origin,
-        hold: &mut Hold<'_>,
+        hold: &mut Hold,
     ) -> Result<RequestHead, Error> {
         let body = match self.credential.needs_body() {
             true => self.whole_body(call, hold).await?,
@@ -125,7 +125,7 @@ impl Signing {
     }
 
     /// Takes the whole body off its caller, as it is without framing.
-    async fn whole_body(&self, call: &mut Call, hold: &mut Hold<'_>) -> Result<Bytes, Error> {
+    async fn whole_body(&self, call: &mut Call, hold: &mut Hold) -> Result<Bytes, Error> {
         let body = match &call.body {
             RequestBody::Empty => return Ok(Bytes::new()),
             RequestBody::Full(bytes) => {
@@ -147,7 +147,7 @@ impl Signing {
         Ok(body)
     }
 
-    async fn read(&self, call: &mut Call, hold: &mut Hold<'_>) -> Result<Bytes, Error> {
+    async fn read(&self, call: &mut Call, hold: &mut Hold) -> Result<Bytes, Error> {
         let start = Instant::now();
         let length = call.head.fields.get("content-length");
         let length = length.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
@@ -175,7 +175,7 @@ impl Signing {
     }
 
     /// Holds so many bytes more, if there is room for them.
-    fn more(&self, hold: &mut Hold<'_>, bytes: usize) -> Result<(), Error> {
+    fn more(&self, hold: &mut Hold, bytes: usize) -> Result<(), Error> {
         hold.more(bytes as u64);
         let ((mine, all), (one_limit, all_limit)) = (hold.bytes(), self.limits);
         if mine > one_limit {
