@@ -28,8 +28,16 @@ pub(crate) trait Watch {
 #[derive(Default)]
 pub(crate) struct Attempt {
     began: Option<Instant>,
-    watchers: Vec<Box<dyn Watch>>,
+    /// The last who came.
+    watching: Option<Box<Watching<dyn Watch>>>,
     verdict: Option<Verdict>,
+}
+
+/// Someone who waits to hear how it goes, and who came before: a list, for there are few, and each
+/// costs no more than its place.
+struct Watching<W: ?Sized> {
+    before: Option<Box<Watching<dyn Watch>>>,
+    watcher: W,
 }
 
 impl Attempt {
@@ -44,32 +52,41 @@ impl Attempt {
     }
 
     /// Holds this until it is over.
-    pub(crate) fn watch(&mut self, watcher: Box<dyn Watch>) {
-        self.watchers.push(watcher);
+    pub(crate) fn watch(&mut self, watcher: impl Watch + 'static) {
+        let before = self.watching.take();
+        self.watching = Some(Box::new(Watching { before, watcher }));
     }
 
     /// Whether somebody waits to hear how it goes.
     pub(crate) fn awaits_verdict(&self) -> bool {
-        self.verdict.is_none() && !self.watchers.is_empty()
+        self.verdict.is_none() && self.watching.is_some()
     }
 
     /// How it goes; only the first word counts.
     pub(crate) fn judge(&mut self, verdict: Verdict, now: Instant) {
         if self.verdict.is_none() {
-            self.watchers.iter_mut().for_each(|watcher| watcher.judged(&verdict, now));
+            self.tell(|watcher| watcher.judged(&verdict, now));
             self.verdict = Some(verdict);
         }
     }
 
     /// It is over before its end, and everything it held is free.
     pub(crate) fn leave(&mut self, now: Instant) {
-        self.watchers.iter_mut().for_each(|watcher| watcher.left(now));
+        self.tell(|watcher| watcher.left(now));
         *self = Self::default();
     }
 
     /// It is over, and everything it held is free.
     pub(crate) fn end(&mut self, broke: bool, now: Instant) {
-        self.watchers.iter_mut().for_each(|watcher| watcher.ended(broke, now));
+        self.tell(|watcher| watcher.ended(broke, now));
         *self = Self::default();
+    }
+
+    fn tell(&mut self, tell: impl Fn(&mut dyn Watch)) {
+        let mut next = self.watching.as_deref_mut();
+        while let Some(watching) = next {
+            tell(&mut watching.watcher);
+            next = watching.before.as_deref_mut();
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! block of bytes and the places in it, not a map.
 
 use std::fmt;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -13,7 +14,8 @@ use tidegate_wire::Headers as WireHeaders;
 #[derive(Clone, Default)]
 pub(crate) struct Fields {
     block: Bytes,
-    places: Vec<Place>,
+    /// Shared: a call that may be made again keeps a copy of its head.
+    places: Rc<[Place]>,
 }
 
 /// Where one field stands in the block. A head has at most 64 KiB, so 32 bits are plenty.
@@ -67,8 +69,8 @@ impl Fields {
             let start = if part.is_empty() { 0 } else { part.as_ptr() as usize - base };
             (start as u32, (start + part.len()) as u32)
         };
-        let mut places = Vec::with_capacity(fields.len());
-        places.extend(fields.map(|(name, value)| Place { name: span(name), value: span(value) }));
+        let place = |(name, value)| Place { name: span(name), value: span(value) };
+        let places = fields.map(place).collect();
         Self { block, places }
     }
 
@@ -84,7 +86,7 @@ impl Fields {
             let end = block.len() as u32;
             places.push(Place { name: (start, middle), value: (middle, end) });
         }
-        Self { block: block.into(), places }
+        Self { block: block.into(), places: places.into() }
     }
 
     /// A header map of the fields for which `keep` holds, for HTTP/2.

@@ -26,7 +26,7 @@ impl Notes {
     }
 
     /// Holds this until the attempt at hand is over, and tells it how that goes.
-    pub(crate) fn watch(&self, watcher: Box<dyn Watch>) {
+    pub(crate) fn watch(&self, watcher: impl Watch + 'static) {
         self.state.borrow_mut().attempt.watch(watcher);
     }
 

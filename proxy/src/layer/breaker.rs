@@ -136,7 +136,7 @@ impl<S: Below> Policy<S> for BreakerLayer {
         let now = Instant::now();
         match guard.admit(&call, now) {
             Ok(lease) => {
-                call.notes.watch(Box::new(lease));
+                call.notes.watch(lease);
                 below.call(call)
             }
             Err(refused) => {

@@ -169,7 +169,7 @@ fn hold(permit: Permit, call: &Call) {
     let length = call.head.fields.get("content-length");
     let length = length.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
     let holding = Holding { permit, request_bytes: length.unwrap_or_default() };
-    call.notes.watch(Box::new(holding));
+    call.notes.watch(holding);
 }
 
 // === impl Holding ===

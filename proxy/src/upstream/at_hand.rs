@@ -32,7 +32,7 @@ impl AtHand {
     async fn send(&self, call: Call) -> Result<Reply, Failure> {
         let (pool, serving) = self.upstream.server(&call)?;
         if let Some(serving) = serving {
-            call.notes.watch(Box::new(serving));
+            call.notes.watch(serving);
         }
         let Call { head, body, notes } = call;
         notes.attempt(&pool.origin);

@@ -189,7 +189,7 @@ impl Upstream {
     async fn send(&self, call: Call) -> Result<Reply, Failure> {
         let (pool, serving) = self.server(&call)?;
         if let Some(serving) = serving {
-            call.notes.watch(Box::new(serving));
+            call.notes.watch(serving);
         }
         match &self.signing {
             None => self.carry(pool, call).await,
