@@ -1,5 +1,5 @@
-//! Reads the body of a request ahead of its way to the upstream; every byte of it stays where the
-//! upload will find it.
+//! Reads a body ahead of its way, a request's to the upstream or an answer's to the caller; every
+//! byte of it stays where it will be found then.
 
 use std::task::{Context, Poll, ready};
 
@@ -7,27 +7,38 @@ use http_body::Body as _;
 
 use crate::call::RequestBody;
 use crate::error::Error;
-use crate::http1::framing::Decoder;
+use crate::http1::body::Framed;
+use crate::http1::framing::{Decoder, FramingError};
 
-/// How far a body was read ahead.
+/// How far the body of a request was read ahead.
 #[derive(Debug)]
 pub(crate) struct Ahead {
-    /// Follows the framing of HTTP/1.1.
-    decoder: Option<Decoder>,
-    /// Bytes on an HTTP/1.1 connection, or frames of an HTTP/2 stream, that were shown.
-    looked_at: usize,
+    /// Where it is on an HTTP/1.1 connection.
+    framed: Option<FramedAhead>,
+    /// Frames of an HTTP/2 stream that were shown.
+    frames: usize,
     /// Whether the caller holds the body back until it hears `100 Continue`.
     expects_continue: bool,
 }
 
+/// How far a body on an HTTP/1.1 connection was read ahead.
+#[derive(Debug)]
+pub(crate) struct FramedAhead {
+    decoder: Decoder,
+    /// Bytes that were shown, framing included.
+    looked_at: usize,
+}
+
+// === impl Ahead ===
+
 impl Ahead {
     /// At the front of the body, whether or not others have read ahead before.
     pub(crate) fn new(body: &RequestBody, expects_continue: bool) -> Self {
-        let decoder = match body {
-            RequestBody::Http1(framed) => Some(framed.decoder().clone()),
+        let framed = match body {
+            RequestBody::Http1(framed) => Some(FramedAhead::new(framed)),
             RequestBody::Empty | RequestBody::Http2(_) | RequestBody::Full(_) => None,
         };
-        Self { decoder, looked_at: 0, expects_continue }
+        Self { framed, frames: 0, expects_continue }
     }
 
     /// Shows what has come already; how many bytes that is, framing included.
@@ -36,17 +47,13 @@ impl Ahead {
         body: &RequestBody,
         mut show: impl FnMut(&[u8]),
     ) -> Result<usize, Error> {
-        match (body, &mut self.decoder) {
-            (RequestBody::Http1(framed), Some(decoder)) => {
-                let from = self.looked_at;
-                let taken = framed.conn.peek(|ahead| decoder.advance(&ahead[from..], show));
-                let taken = taken.map_err(|error| Error::Body(error.into()))?;
-                self.looked_at += taken;
-                Ok(taken)
+        match (body, &mut self.framed) {
+            (RequestBody::Http1(framed), Some(ahead)) => {
+                ahead.look(framed, show).map_err(|error| Error::Body(error.into()))
             }
             (RequestBody::Http2(body), _) => {
-                let fresh = body.ahead.iter().skip(self.looked_at);
-                self.looked_at = body.ahead.len();
+                let fresh = body.ahead.iter().skip(self.frames);
+                self.frames = body.ahead.len();
                 let data = fresh.filter_map(|frame| frame.data_ref());
                 Ok(data.inspect(|data| show(data)).map(|data| data.len()).sum())
             }
@@ -75,9 +82,9 @@ impl Ahead {
         cx: &mut Context<'_>,
         body: &mut RequestBody,
     ) -> Poll<Result<bool, Error>> {
-        match (body, &self.decoder) {
-            (RequestBody::Http1(framed), Some(decoder)) if !decoder.is_done() => {
-                if std::mem::take(&mut self.expects_continue) && self.looked_at == 0 {
+        match (body, &self.framed) {
+            (RequestBody::Http1(framed), Some(ahead)) if !ahead.is_over() => {
+                if std::mem::take(&mut self.expects_continue) && ahead.looked_at == 0 {
                     let _ = framed.conn.poll_write(cx, b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
                 match ready!(framed.conn.poll_fill(cx)) {
@@ -92,8 +99,8 @@ impl Ahead {
 
     /// Whether the end of the body was shown.
     pub(crate) fn is_over(&self, body: &RequestBody) -> bool {
-        match (body, &self.decoder) {
-            (RequestBody::Http1(_), Some(decoder)) => decoder.is_done(),
+        match (body, &self.framed) {
+            (RequestBody::Http1(_), Some(ahead)) => ahead.is_over(),
             (RequestBody::Http2(body), _) => body.incoming.is_end_stream(),
             _ => true,
         }
@@ -103,7 +110,43 @@ impl Ahead {
     pub(crate) fn has_trailers(&self, body: &RequestBody) -> bool {
         match body {
             RequestBody::Http2(body) => body.ahead.iter().any(|frame| frame.is_trailers()),
-            _ => self.decoder.as_ref().is_some_and(|decoder| !decoder.trailers().is_empty()),
+            _ => self.framed.as_ref().is_some_and(|ahead| !ahead.decoder.trailers().is_empty()),
         }
+    }
+}
+
+// === impl FramedAhead ===
+
+impl FramedAhead {
+    /// At the front of what has not been passed on.
+    pub(crate) fn new(framed: &Framed) -> Self {
+        Self { decoder: framed.decoder().clone(), looked_at: 0 }
+    }
+
+    /// Shows the payload of what has come; how many bytes that is, framing included.
+    pub(crate) fn look(
+        &mut self,
+        framed: &Framed,
+        show: impl FnMut(&[u8]),
+    ) -> Result<usize, FramingError> {
+        let from = self.looked_at;
+        let taken = framed.conn.peek(|ahead| self.decoder.advance(&ahead[from..], show))?;
+        self.looked_at += taken;
+        Ok(taken)
+    }
+
+    /// Bytes that were shown, framing included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.looked_at
+    }
+
+    /// Whether the end was shown.
+    pub(crate) fn is_over(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// No more comes; whether that is the end.
+    pub(crate) fn close(&mut self) -> bool {
+        self.decoder.close()
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::call::{Reply, ReplyBody};
 use crate::error::Error;
 use crate::exchange::Notes;
+use crate::upstream::Http1Reply;
 use crate::verdict::Verdict;
 
 /// Bytes of an answer that are held, at most.
@@ -21,7 +22,7 @@ const MAX_HELD: usize = 64 << 10;
 /// How long the body of an answer that is an error by its status is waited for.
 const ERROR_BODY: Duration = Duration::from_secs(2);
 
-/// The body of an answer, with what was read of it already.
+/// The body of an answer that is read off no connection of its own, with what was read of it already.
 #[derive(Debug)]
 pub(crate) struct HeldReply {
     ahead: VecDeque<Frame<Bytes>>,
@@ -47,17 +48,46 @@ pub(crate) async fn hold(reply: Reply, notes: &Notes, limit: Duration) -> (Reply
         return (reply, verdict);
     }
     let start = Instant::now();
-    let Reply { head, body } = reply;
-    let mut held = HeldReply { ahead: VecDeque::new(), rest: Rest::Body(body) };
     let due = start + if is_error { ERROR_BODY.min(limit) } else { limit };
+    let Reply { head, body } = reply;
     // Too late: what has come must do.
-    let _ = timeout_at(due, held.read_ahead(notes, is_error)).await;
-    notes.held_back(start.elapsed());
-    let verdict = match &held.rest {
-        Rest::Error(error) if !is_error => Verdict::of_broken(error),
-        _ => notes.verdict().unwrap_or_else(|| Verdict::good(None)),
+    let (body, broken) = match body {
+        ReplyBody::Http1(mut body) => {
+            let _ = timeout_at(due, read_ahead(&mut body, notes, is_error)).await;
+            let broken = body.broken().map(Verdict::of_broken);
+            (ReplyBody::Http1(body), broken)
+        }
+        body => {
+            let mut held = HeldReply { ahead: VecDeque::new(), rest: Rest::Body(body) };
+            let _ = timeout_at(due, held.read_ahead(notes, is_error)).await;
+            let broken = match &held.rest {
+                Rest::Error(error) => Some(Verdict::of_broken(error)),
+                Rest::Body(_) | Rest::End => None,
+            };
+            (ReplyBody::Held(Box::new(held)), broken)
+        }
     };
-    (Reply { head, body: ReplyBody::Held(Box::new(held)) }, verdict)
+    notes.held_back(start.elapsed());
+    let said = || notes.verdict().unwrap_or_else(|| Verdict::good(None));
+    let verdict = broken.filter(|_| !is_error).unwrap_or_else(said);
+    (Reply { head, body }, verdict)
+}
+
+/// Reads on until it is known what the answer says; it stays on its connection, as it stands there.
+async fn read_ahead(body: &mut Http1Reply, notes: &Notes, is_error: bool) {
+    let mut ahead = body.start();
+    while poll_fn(|cx| body.poll_ahead(cx, &mut ahead)).await {
+        if is_enough(notes, is_error, ahead.bytes()) {
+            return;
+        }
+    }
+}
+
+/// Whether an answer of which so much has come need not be held any longer.
+fn is_enough(notes: &Notes, is_error: bool, bytes: usize) -> bool {
+    let progress = notes.observer(|observer| observer.progress());
+    let is_known = !matches!(progress, Progress::None | Progress::Begun);
+    is_known && !is_error || bytes >= MAX_HELD
 }
 
 impl HeldReply {
@@ -76,9 +106,7 @@ impl HeldReply {
                 Some(Err(error)) => self.rest = Rest::Error(error),
                 None => self.rest = Rest::End,
             }
-            let progress = notes.observer(|observer| observer.progress());
-            let is_known = !matches!(progress, Progress::None | Progress::Begun);
-            if is_known && !is_error || held >= MAX_HELD {
+            if is_enough(notes, is_error, held) {
                 return;
             }
         }

@@ -46,6 +46,7 @@ fn a_call_that_failed_is_made_again() {
         assert_eq!(reply.header("x-tidegate-attempts"), Some("2"));
         let [first, second] = &upstream.requests()[..] else { panic!("two requests") };
         assert_eq!((&first.line, &first.body), (&second.line, &second.body));
+        assert_eq!(upstream.connections(), 1, "what was given up leaves its connection");
         let record = &sidecar.finish()[0];
         assert_outcome(record, "completed", None);
         assert_eq!(record["tidegate.attempts"], 2);
@@ -106,6 +107,35 @@ fn a_stream_that_fails_before_it_means_anything_is_made_again_unseen() {
         assert_eq!(record["tidegate.attempts"], 2);
         assert_eq!(record["gen_ai.response.id"], "c1");
     }
+}
+
+#[test]
+fn a_stream_whose_beginning_was_held_passes_as_it_stands() {
+    let role = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+    let begin = format!("{:X};ext=\"1\"\r\n{role}\r\n{}", role.len(), chunk(TOKEN));
+    let end = format!("{}{}0\r\nX-Done: yes\r\n\r\n", chunk(TOKEN), chunk(DONE));
+    let sent = format!("{begin}{end}");
+    let (last, go) = (end.clone(), Gate::default());
+    let open = go.clone();
+    let upstream = Upstream::new(move |mut peer| {
+        peer.request();
+        peer.wire.send(format!("{STREAM_HEAD}{begin}"));
+        go.pass();
+        peer.wire.send(&end);
+        peer.closed();
+    });
+    let sidecar = with_retry(&upstream, SOON);
+    let mut caller = sidecar.connect();
+    caller.send(stream_call());
+    assert_eq!(caller.head().expect("a head").status(), 200);
+    caller.wait_for(TOKEN.as_bytes());
+    open.open();
+    let body = caller.through(last.as_bytes()).expect("all of it");
+    assert_eq!(String::from_utf8_lossy(&body), sent);
+    let record = &sidecar.finish()[0];
+    assert_outcome(record, "completed", None);
+    let payload = role.len() + 2 * TOKEN.len() + DONE.len();
+    assert_eq!(record["tidegate.response.bytes"], payload);
 }
 
 #[test]

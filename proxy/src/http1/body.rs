@@ -51,6 +51,12 @@ impl Framed {
         payload.freeze()
     }
 
+    /// Passes over what its connection has read ahead of it.
+    pub(crate) fn skip(&mut self) {
+        let taken = self.conn.peek(|ahead| self.decoder.advance(ahead, |_| {}));
+        self.conn.consume(taken.unwrap_or_default());
+    }
+
     /// Whether all of it was read.
     pub(crate) fn is_done(&self) -> bool {
         self.decoder.is_done()

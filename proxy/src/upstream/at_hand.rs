@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tower::Service;
 
 use super::Upstream;
-use super::http1::{CallerBody, Http1Reply};
+use super::http1::{CallerBody, Http1Reply, ReadAhead};
 use crate::call::{Call, Failure, Reply, ReplyBody};
 use crate::error::Error;
 use crate::http1::body::Framed;
@@ -52,6 +52,7 @@ impl AtHand {
             reusable: false,
             notes,
             limits: self.upstream.limits,
+            ahead: ReadAhead::default(),
         };
         Ok(Reply { head: parsed.head, body: ReplyBody::Http1(Box::new(reply)) })
     }

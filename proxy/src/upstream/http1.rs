@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::connect::Speak;
 use super::pool::{Idle, Pool};
 use super::{Connection, Limits};
+use crate::ahead::FramedAhead;
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
 use crate::error::{Error, IDLE_TIMEOUT};
 use crate::exchange::Notes;
@@ -44,6 +45,18 @@ pub(crate) struct Http1Reply {
     pub(super) reusable: bool,
     pub(super) notes: Rc<Notes>,
     pub(super) limits: Limits,
+    pub(super) ahead: ReadAhead,
+}
+
+/// What was read of an answer ahead of its way.
+#[derive(Debug, Default)]
+pub(super) struct ReadAhead {
+    /// Payload that was noted, and is yet to be passed on.
+    noted: usize,
+    /// Whether the end has come.
+    is_over: bool,
+    /// Why no more comes, to be told where it is missing.
+    broken: Option<Error>,
 }
 
 pub(super) type Upload = Pump<CallerBody>;
@@ -117,6 +130,7 @@ pub(crate) async fn send(
         reusable: parsed.keep_alive,
         notes: awaiting.notes,
         limits,
+        ahead: ReadAhead::default(),
     };
     Ok(Reply { head: parsed.head, body: ReplyBody::Http1(Box::new(reply)) })
 }
@@ -380,38 +394,116 @@ impl Http1Reply {
         mut payload: impl FnMut(&[u8]),
     ) -> Poll<Result<usize, Error>> {
         self.poll_upload(cx)?;
-        let notes = &self.notes;
+        if self.ahead.broken.is_some() && self.framed.conn.peek(<[u8]>::is_empty) {
+            let broken = self.ahead.broken.take();
+            return Poll::Ready(Err(broken.unwrap_or(Error::Body(BodyError::Cut))));
+        }
+        let (notes, noted) = (&self.notes, &mut self.ahead.noted);
         let mut now = None;
         let polled = self.framed.poll_raw(cx, buf, |run| {
-            notes.response_chunk(run, *now.get_or_insert_with(Instant::now));
+            let fresh = &run[run.len().min(*noted)..];
+            *noted -= run.len() - fresh.len();
+            if !fresh.is_empty() {
+                notes.response_chunk(fresh, *now.get_or_insert_with(Instant::now));
+            }
             payload(run);
         });
         match polled {
             Poll::Ready(Ok(n)) => {
                 if self.framed.is_done() {
                     self.release();
-                } else if let Some(timer) = &mut self.timer {
-                    let due = now.unwrap_or_else(Instant::now) + self.limits.idle;
-                    timer.set(self.notes.due(due, self.limits.first_token));
+                } else {
+                    self.came(now.unwrap_or_else(Instant::now));
                 }
                 Poll::Ready(Ok(n))
             }
-            Poll::Ready(Err(error)) => {
-                self.notes.broken(match error {
-                    BodyError::Framing(_) => "upstream_protocol",
-                    BodyError::Cut | BodyError::Io(_) => "upstream_closed",
-                });
-                Poll::Ready(Err(Error::Body(error)))
-            }
-            Poll::Pending => {
-                if let Some(timer) = &mut self.timer {
-                    ready!(timer.poll(cx));
-                    let late = self.notes.late(&self.pool.origin.host, self.limits.first_token);
-                    self.notes.broken(late.map_or(IDLE_TIMEOUT, |late| late.kind()));
-                }
-                Poll::Ready(Err(Error::Body(BodyError::Cut)))
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.broke(error))),
+            Poll::Pending => self.poll_late(cx).map(Err),
+        }
+    }
+
+    /// Reads on ahead of its way: what comes is noted, and stays where it will be found; false where
+    /// no more comes.
+    pub(crate) fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        ahead: &mut FramedAhead,
+    ) -> Poll<bool> {
+        let read = ready!(self.poll_more(cx, ahead));
+        self.ahead.is_over = ahead.is_over();
+        match read {
+            Ok(n) => Poll::Ready(n > 0),
+            Err(error) => {
+                self.ahead.broken = Some(error);
+                Poll::Ready(false)
             }
         }
+    }
+
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        ahead: &mut FramedAhead,
+    ) -> Poll<Result<usize, Error>> {
+        self.poll_upload(cx)?;
+        loop {
+            let (notes, noted) = (&self.notes, &mut self.ahead.noted);
+            let now = Instant::now();
+            let shown = ahead.look(&self.framed, |run| {
+                notes.response_chunk(run, now);
+                *noted += run.len();
+            });
+            match shown {
+                Ok(0) if !ahead.is_over() => {}
+                Ok(n) => {
+                    self.came(now);
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) => return Poll::Ready(Err(self.broke(error.into()))),
+            }
+            match self.framed.conn.poll_fill(cx) {
+                Poll::Ready(Ok(0)) if ahead.close() => return Poll::Ready(Ok(0)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.broke(BodyError::Cut))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broke(error.into()))),
+                Poll::Pending => return self.poll_late(cx).map(Err),
+            }
+        }
+    }
+
+    /// How far it is read ahead: nothing yet.
+    pub(crate) fn start(&self) -> FramedAhead {
+        FramedAhead::new(&self.framed)
+    }
+
+    /// Why no more of it comes, where it broke off while it was read ahead.
+    pub(crate) fn broken(&self) -> Option<&Error> {
+        self.ahead.broken.as_ref()
+    }
+
+    /// Something came: from now on silence counts anew.
+    fn came(&mut self, now: Instant) {
+        if let Some(timer) = &mut self.timer {
+            timer.set(self.notes.due(now + self.limits.idle, self.limits.first_token));
+        }
+    }
+
+    fn broke(&self, error: BodyError) -> Error {
+        self.notes.broken(match error {
+            BodyError::Framing(_) => "upstream_protocol",
+            BodyError::Cut | BodyError::Io(_) => "upstream_closed",
+        });
+        Error::Body(error)
+    }
+
+    /// Resolves when nothing has come for too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.poll(cx));
+            let late = self.notes.late(&self.pool.origin.host, self.limits.first_token);
+            self.notes.broken(late.map_or(IDLE_TIMEOUT, |late| late.kind()));
+        }
+        Poll::Ready(Error::Body(BodyError::Cut))
     }
 
     /// Moves on a request that is still going up.
@@ -435,6 +527,16 @@ impl Http1Reply {
             && self.upload.is_none()
         {
             self.pool.put(self.framed.conn.clone(), timer);
+        }
+    }
+}
+
+/// An answer that is given up, and whose end has come, leaves a connection that others can use.
+impl Drop for Http1Reply {
+    fn drop(&mut self) {
+        if self.ahead.is_over && !self.framed.is_done() {
+            self.framed.skip();
+            self.release();
         }
     }
 }
