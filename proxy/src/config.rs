@@ -22,7 +22,8 @@ pub use crate::layer::include_usage::IncludeUsage;
 pub use crate::layer::limit::{AdaptiveConfig, LimitConfig};
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 pub use crate::upstream::{
-    BalanceConfig, DnsConfig, EjectConfig, HealthConfig, Metrics, SteerConfig,
+    BalanceConfig, DnsConfig, DrainConfig, EjectConfig, HealthConfig, Metrics, OnDisconnect,
+    SteerConfig,
 };
 
 #[cfg(test)]
@@ -104,6 +105,8 @@ pub struct UpstreamConfig {
     pub limit: Option<LimitConfig>,
     /// How calls are spread over its addresses.
     pub balance: BalanceConfig,
+    /// What becomes of a call whose caller leaves before the end.
+    pub on_disconnect: OnDisconnect,
     /// How long it may take, where that is not as for all.
     pub timeouts: UpstreamTimeoutsConfig,
 }
@@ -216,6 +219,8 @@ pub struct LimitsConfig {
     pub http2_connections: NonZeroU32,
     /// Long-running jobs whose submit and polls are tied together, at a time.
     pub jobs: NonZeroU32,
+    /// Calls that go on though their callers have left, at a time.
+    pub drains: NonZeroU32,
 }
 
 // === impl Config ===
@@ -520,6 +525,7 @@ impl Default for LimitsConfig {
             idle_connections: NonZeroU32::new(1024).expect("not zero"),
             http2_connections: NonZeroU32::new(64).expect("not zero"),
             jobs: NonZeroU32::new(4096).expect("not zero"),
+            drains: NonZeroU32::new(256).expect("not zero"),
         }
     }
 }

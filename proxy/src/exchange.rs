@@ -14,6 +14,7 @@ use crate::activity::Activity;
 use crate::attempt::Attempt;
 use crate::error::Error;
 use crate::export::metrics::InFlight;
+use crate::going_on::Left;
 use crate::head::{Fields, RequestHead};
 use crate::hold::Hold;
 use crate::recorder::Recorder;
@@ -37,6 +38,8 @@ const NOT_CAPTURED: &str = "request_too_large_to_capture";
 pub(crate) struct Exchange {
     notes: Rc<Notes>,
     activity: Arc<Activity>,
+    /// Whether the sidecar's own end waits for it.
+    is_waited_for: Cell<bool>,
 }
 
 /// What is known of a call so far; shared by all who carry it.
@@ -54,6 +57,8 @@ pub(crate) struct Notes {
     hold: RefCell<Option<Hold>>,
     /// The last addresses of an upstream that it went to; 0 is none.
     tried: Cell<[u32; 3]>,
+    /// Who wants the call to go on without its caller.
+    pub(crate) left: Left,
 }
 
 /// What is to be done once it is known what a call came to: a budget is charged, say.
@@ -165,13 +170,31 @@ impl Exchange {
             stamps: times::Stamps::default(),
             hold: RefCell::default(),
             tried: Cell::default(),
+            left: Left::default(),
         };
-        Self { notes: Rc::new(notes), activity }
+        Self { notes: Rc::new(notes), activity, is_waited_for: Cell::new(true) }
     }
 
     /// What is known of the call so far.
     pub(crate) fn notes(&self) -> &Rc<Notes> {
         &self.notes
+    }
+
+    /// Whether the worker lets go of its calls, this one among them.
+    pub(crate) fn is_cut(&self) -> bool {
+        std::thread::panicking() || self.activity.is_cut()
+    }
+
+    /// The call goes on without its caller, and nobody waits for its end.
+    pub(crate) fn caller_left(&self) {
+        self.notes.observer(Observer::caller_left);
+        self.let_go();
+    }
+
+    fn let_go(&self) {
+        if self.is_waited_for.replace(false) {
+            self.activity.closed();
+        }
     }
 }
 
@@ -184,7 +207,7 @@ impl Drop for Exchange {
         }
         let record = self.notes.close();
         self.notes.recorder.close_after(record, |record| self.notes.settle_all(record));
-        self.activity.closed();
+        self.let_go();
     }
 }
 
@@ -196,6 +219,11 @@ impl Notes {
         if self.ending.get() == Ending::CallerLeft {
             self.ending.set(ending);
         }
+    }
+
+    /// Whether it ended so.
+    pub(crate) fn has_ended(&self, ending: Ending) -> bool {
+        self.ending.get() == ending
     }
 
     /// The answer was handed over whole.
@@ -211,6 +239,9 @@ impl Notes {
         }
         let was_tried = self.record(|record| record.attempts.is_some());
         self.ended(if was_tried { Ending::NoAnswer } else { Ending::Refused });
+        if self.left.has_left() {
+            return;
+        }
         self.record(|record| {
             record.status = Some(error.status());
             record.error_type = Some(error.kind().to_owned());
@@ -222,7 +253,9 @@ impl Notes {
     /// Notes why an answer that had begun was broken off.
     pub(crate) fn broken(&self, kind: &'static str) {
         self.ended(Ending::Broken);
-        self.record(|record| record.error_type = Some(kind.to_owned()));
+        if !self.left.has_left() {
+            self.record(|record| record.error_type = Some(kind.to_owned()));
+        }
     }
 
     /// Nothing passed for so long that neither side is believed to be there.
@@ -245,7 +278,7 @@ impl Notes {
 
     /// Tidegate itself let go of a call that was still open.
     fn cut(&self, kind: &'static str) {
-        if self.ending.get() != Ending::CallerLeft {
+        if self.ending.get() != Ending::CallerLeft || self.left.has_left() {
             return;
         }
         let is_answered = self.stamps.answered.get().is_some();

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Config, ConfigError};
 use crate::credentials::{self, Credentials};
+use crate::going_on::AllPlaces;
 use crate::hold::Held;
 use crate::policies::Policies;
 use crate::states::States;
@@ -46,6 +47,8 @@ pub(crate) struct Means {
     pub(crate) background: Handle,
     /// How names are resolved.
     pub(crate) resolver: Arc<dyn Resolver>,
+    /// For calls that go on though their callers have left.
+    pub(crate) places: AllPlaces,
 }
 
 /// Why a configuration that reads well cannot be used.
@@ -82,6 +85,7 @@ impl Generation {
     ) -> Result<Self, Error> {
         let prices = crate::prices(config.prices.as_deref())?;
         let credentials = credentials.next(&config)?;
+        means.places.allow(config.limits.drains.get() as usize);
         let policies = kept.with(&config, &means);
         let mut states = States::default();
         for (upstream, credential) in credentials.all() {

@@ -24,6 +24,7 @@ mod error;
 mod exchange;
 mod executor;
 mod generation;
+mod going_on;
 mod head;
 mod held_reply;
 mod hold;

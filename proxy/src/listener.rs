@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::http1::conn::{Conn, Stream};
@@ -64,10 +64,7 @@ pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, permits: A
         match listener.accept().await {
             Ok((tcp, _)) => {
                 let worker = worker.clone();
-                tokio::task::spawn_local(async move {
-                    serve(tcp, worker).await;
-                    drop(permit);
-                });
+                tokio::task::spawn_local(serve(tcp, worker, permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -78,7 +75,7 @@ pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, permits: A
 }
 
 /// Serves one connection by the protocol that its first bytes speak.
-async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
+async fn serve(tcp: TcpStream, worker: Rc<Worker>, permit: OwnedSemaphorePermit) {
     // Without this a first token waits for the caller's delayed acknowledgement: 40 ms.
     if tcp.set_nodelay(true).is_err() {
         return;
@@ -91,9 +88,13 @@ async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
     let limit = worker.now().timeouts.request_head.0;
     let speaks_http2 = timeout(limit, speaks_http2(&tcp)).await;
     match speaks_http2 {
-        Ok(Ok(true)) => inbound::http2::serve(tcp, worker).await,
+        Ok(Ok(true)) => {
+            inbound::http2::serve(tcp, worker).await;
+            drop(permit);
+        }
         Ok(Ok(false)) | Err(_) => {
-            inbound::http1::serve(Rc::new(Conn::new(Stream::Tcp(tcp))), worker).await;
+            let conn = Conn::new(Stream::Tcp(tcp)).with_permit(permit);
+            inbound::http1::serve(Rc::new(conn), worker).await;
         }
         Ok(Err(_)) => {}
     }

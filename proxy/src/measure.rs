@@ -13,6 +13,7 @@ use crate::call::{ReplyBody, RequestBody};
 use crate::config::Config;
 use crate::error::Error;
 use crate::generation::{Generation, Means};
+use crate::going_on::AllPlaces;
 use crate::http1::body::Framed;
 use crate::http1::conn::{Conn, Stream, with_scratch};
 use crate::http1::framing::Framing;
@@ -36,7 +37,8 @@ impl Measured {
     pub async fn new(config: Config, answer: &[u8]) -> io::Result<Self> {
         let recorders = Recorders::start(Options::default())?;
         let background = recorders.background().clone();
-        let means = Means { background, resolver: Arc::new(System) };
+        let resolver = Arc::new(System);
+        let means = Means { background, resolver, places: AllPlaces::default() };
         let generation = Generation::first(config, means).map_err(io::Error::other)?;
         let worker = Worker::new(&Arc::new(generation), recorders.worker(), Arc::default());
         let (conn, caller) = (connection().await?, connection().await?);

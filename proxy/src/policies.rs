@@ -15,7 +15,7 @@ use crate::layer::breaker::{self, Breakers};
 use crate::layer::limit::{LimitMetrics, Limits};
 use crate::layer::retry::{Budget, Tally};
 use crate::states::States;
-use crate::upstream::{Addresses, Shown};
+use crate::upstream::{Addresses, Drains, Shown};
 
 /// The policies of every upstream.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub(crate) struct UpstreamPolicies {
     pub(crate) limits: Option<Arc<Limits>>,
     /// How its addresses are; absent where it has but one, and nobody watches that.
     pub(crate) addresses: Option<Arc<Addresses>>,
+    /// Its answers that are read on though their callers have left.
+    pub(crate) drains: Option<Arc<Drains>>,
 }
 
 impl UpstreamPolicies {
@@ -53,6 +55,7 @@ impl UpstreamPolicies {
             breakers: breaker::of_upstream(name, upstream, targets, Instant::now()),
             limits: limits.map(|limit| Arc::new(Limits::new(name.clone(), limit))),
             addresses: Addresses::watch(name, upstream, &means.background, &means.resolver),
+            drains: Drains::of(&upstream.on_disconnect, &means.places).map(Arc::new),
             ..Self::default()
         }
     }
@@ -96,6 +99,9 @@ impl Policies {
                     json!(addresses.balancer.snapshot(Instant::now()))
                 });
             }
+            if let Some(drains) = policies.drains.clone() {
+                states.show("drains", name, move || json!({ "open": drains.open() }));
+            }
             let tally = policies.tally.clone();
             states.show("retries", name, move || {
                 let counts = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| {
@@ -127,6 +133,11 @@ impl Policies {
         }
     }
 
+    /// Whether some calls go on though their callers have left.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.by_upstream.values().any(|policies| policies.drains.is_some())
+    }
+
     /// Those of this upstream.
     pub(crate) fn of(&self, upstream: &str) -> UpstreamPolicies {
         self.by_upstream.get(upstream).cloned().unwrap_or_default()
@@ -141,7 +152,11 @@ struct Watched {
 
 impl Source for Watched {
     fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
-        let UpstreamPolicies { tally, taken, .. } = &self.policies;
+        let UpstreamPolicies { tally, taken, drains, .. } = &self.policies;
+        if let Some(drains) = drains {
+            let open = i64::try_from(drains.open()).unwrap_or(i64::MAX);
+            show(&catalog::DRAINS_OPEN, vec![self.upstream.to_string()], Value::Gauge(open));
+        }
         let mut count = |family, word: Option<&str>, count| {
             // What never happened has no series.
             if count > 0 {

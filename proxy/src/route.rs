@@ -165,14 +165,15 @@ impl Routes {
 }
 
 fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) -> Rc<Upstream> {
-    let Config { timeouts, limits, .. } = &generation.config;
+    let Config { timeouts, limits, bypass, .. } = &generation.config;
     let spec = Spec::new(name, config).expect("the configuration was checked");
     let signing = generation.credentials.of(name).map(|credential| {
         let (credential, held) = (credential.clone(), &generation.held.signed);
         Signing::new(spec.name.clone(), credential, timeouts, limits, held)
     });
-    let balancer = generation.policies.of(name).addresses.map(|all| all.balancer.clone());
-    Rc::new(Upstream::new(spec.into(), signing, balancer, (timeouts, &config.timeouts), limits))
+    let mut policies = generation.policies.of(name);
+    policies.drains = policies.drains.filter(|_| !bypass);
+    Rc::new(Upstream::new(spec.into(), signing, &policies, (timeouts, &config.timeouts), limits))
 }
 
 // === impl Route ===

@@ -36,6 +36,8 @@ pub(crate) struct Worker {
 pub(crate) struct Snapshot {
     pub(crate) routes: Routes,
     pub(crate) timeouts: TimeoutsConfig,
+    /// Whether some calls go on though their callers have left.
+    pub(crate) may_go_on: bool,
     recorder: Recorder,
     keeping: Keeping,
 }
@@ -98,12 +100,7 @@ impl Worker {
     }
 
     /// The reply to a request: an upstream's, or our own that says why there is none.
-    pub(crate) async fn reply(
-        &self,
-        request: Request,
-        exchange: &Exchange,
-    ) -> Result<Reply, Error> {
-        let notes = exchange.notes();
+    pub(crate) async fn reply(&self, request: Request, notes: &Rc<Notes>) -> Result<Reply, Error> {
         let is_grpc = request.head.version == http::Version::HTTP_2 && notes.is_grpc();
         let through = |route: &Route| route.stack.clone();
         let mut reply = match self.now().forward(request, notes, through).await {
@@ -133,6 +130,7 @@ impl Snapshot {
         Self {
             routes,
             timeouts: generation.config.timeouts.clone(),
+            may_go_on: generation.policies.may_go_on(),
             recorder: recorder.with_prices(generation.prices.clone()),
             keeping: Keeping::new(&generation.config, &generation.held),
         }

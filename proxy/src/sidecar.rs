@@ -26,6 +26,7 @@ use crate::export::metrics::{Source, Value};
 use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
 use crate::generation::{self, Generation, Means};
+use crate::going_on::AllPlaces;
 use crate::jobs::JobLimits;
 use crate::recorder::{self, Recorders};
 use crate::serve::Worker;
@@ -157,7 +158,8 @@ impl Sidecar {
         refuse_loops(&own.into_iter().flatten().collect::<Vec<_>>())?;
 
         let recorders = recorders(&config, crate::prices(config.prices.as_deref())?)?;
-        let means = Means { background: recorders.background().clone(), resolver };
+        let (background, places) = (recorders.background().clone(), AllPlaces::default());
+        let means = Means { background, resolver, places };
         let generation = Generation::first(config, means)?;
         warn_of(&generation);
         watch_shared(&recorders, &generation);

@@ -266,3 +266,34 @@ fn what_finds_no_place_in_the_cluster_is_asked_of_vertex() {
     assert_eq!(first.response().status(), 200);
     assert_eq!(turn.load(SeqCst), 1);
 }
+
+#[test]
+fn bedrock_is_read_to_the_end_of_what_it_bills() {
+    let usage = r#"{"output":{"message":{"role":"assistant","content":[{"text":"hi"}]}},"stopReason":"end_turn","usage":{"inputTokens":9,"outputTokens":4,"totalTokens":13}}"#;
+    let gate = Gate::default();
+    let go = gate.clone();
+    let bedrock = Upstream::new(move |mut peer| {
+        while peer.request().is_some() {
+            go.pass();
+            peer.wire.send(answer(usage));
+        }
+    });
+    let at =
+        format!("http://bedrock-runtime.us-east-1.amazonaws.com\n    address: {}", bedrock.address);
+    let config = example(
+        "bedrock-billed-anyway.yaml",
+        &[("https://bedrock-runtime.us-east-1.amazonaws.com", &at)],
+    );
+    let sidecar = start(&config, &tokens());
+    let mut caller = sidecar.connect();
+    caller.send(post(CLAUDE, r#"{"messages":[]}"#));
+    wait_until("bedrock has the call", || bedrock.requests().len() == 1);
+    drop(caller);
+    wait_until("it is read on", || sidecar.metric("tidegate_drains_open") == 1.0);
+    gate.open();
+    sidecar.wait_records(1);
+    let record = sidecar.finish_with_one();
+    assert_outcome(&record, "abandoned", None);
+    assert_eq!(record["tidegate.wasted.output_tokens"], 4);
+    assert!(record["tidegate.cost_usd"].as_f64().is_some_and(|cost| cost > 0.0), "{record:#}");
+}

@@ -26,7 +26,7 @@
 //! | F25 | an error behind a 200 | `an_error_within_a_stream_is_a_failure_in_every_dialect` |
 //! | F26 | exception frames, bad checksums | `exceptions_of_bedrock_are_told_wherever_they_are_cut`, `a_wrong_checksum_blinds_only_the_observer` |
 //! | F27 | caller gone before a token | `a_caller_that_leaves_before_a_token_frees_the_upstream_at_once` |
-//! | F28 | caller gone in mid-stream | `a_caller_may_leave_behind_any_event` |
+//! | F28 | caller gone in mid-stream | `a_caller_may_leave_behind_any_event`, `behind_any_event_an_answer_is_read_on_where_its_upstream_says_so`; `disconnect` |
 
 use std::time::{Duration, Instant};
 
@@ -796,6 +796,57 @@ fn a_caller_may_leave_behind_any_event() {
                 row.upstream.wait_for_cancelled(row.left);
             }
             row.survived("abandoned", None);
+        }
+    }
+}
+
+#[test]
+fn behind_any_event_an_answer_is_read_on_where_its_upstream_says_so() {
+    for more in ["", ", http2: true"] {
+        for dialect in Dialect::ALL {
+            let pieces = any().pieces(&request(dialect, true));
+            let holds = |count| any().cut_after_pieces(count, Cut::No).held();
+            let script = Script::sequence((0..=pieces.len()).map(holds));
+            let upstream = Faultd::start(script);
+            let config = format!(
+                "upstreams: {{ a: {{ url: '{}', on_disconnect: {{ drain: {{}} }}{more} }} }}\nroutes: [{{ upstream: a }}]",
+                upstream.url()
+            );
+            let mut row = Row::with(upstream, Launch::new().config(&config).start());
+            for count in 0..=pieces.len() {
+                let mut caller = row.sidecar.connect();
+                caller.send(ask(dialect, true));
+                caller.head().expect("a head");
+                if let Some(last) = count.checked_sub(1) {
+                    caller.through(&pieces[last]).expect("the last event that was sent");
+                }
+                let leave = if count % 2 == 0 { drop } else { Wire::reset };
+                leave(caller);
+                wait_until("the answer is read on", || {
+                    row.sidecar.metric("tidegate_drains_open") == 1.0
+                });
+                row.upstream.go();
+                row.left += 1;
+                row.sidecar.wait_records(row.left);
+            }
+            assert_eq!(row.upstream.cancelled(), 0);
+            let usage = |record: &Value| record["gen_ai.usage.output_tokens"].clone();
+            let records = row.survived("abandoned", None);
+            let whole = usage(&records[0]);
+            assert_eq!(whole.is_null(), dialect == Dialect::Generate);
+            for (count, record) in records.iter().enumerate() {
+                assert_eq!(record["tidegate.drain.end"], "whole", "{count}: {record:#}");
+                assert_eq!(usage(record), whole, "{count}: {record:#}");
+                // What the caller got of it is wasted no more.
+                let stated = record["tidegate.wasted.output_tokens"].as_u64();
+                let share = record["tidegate.estimated.wasted_output_tokens"].as_u64();
+                let expected = match count {
+                    0 => whole.as_u64(),
+                    _ if count == pieces.len() => whole.as_u64().map(|_| 0),
+                    _ => continue,
+                };
+                assert_eq!(stated.or(share), expected, "{count}: {record:#}");
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod credentials;
 mod deadlines;
 #[cfg(feature = "loadgen")]
 mod demo;
+mod disconnect;
 mod doctor;
 mod drain;
 mod endings;

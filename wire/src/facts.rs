@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) goes_on: bool,
     /// Counts have come with or after the reason of the end: these are the final ones.
     pub(crate) counted_at_end: bool,
+    /// Chunks with tokens that had come when counts last did.
+    counted_chunks: u64,
     /// Nested JSON was broken.
     pub(crate) is_broken: bool,
     flat: Fault,
@@ -142,6 +144,11 @@ impl Facts {
     /// Whether a stream has come to its end, by its end mark or a reason.
     pub(crate) fn is_over(&self) -> bool {
         self.ended || self.has_finished()
+    }
+
+    /// Whether the counts so far are about all that has come.
+    pub(crate) fn has_counted_all(&self) -> bool {
+        self.counted_chunks == self.times.chunks()
     }
 
     fn has_final_status(&self) -> bool {
@@ -326,7 +333,10 @@ impl Sink<Field> for Facts {
         if is_reasoning || is_visible {
             self.times.token(self.now, is_visible);
         }
-        self.counted_at_end |= item.has_counts && self.has_finished();
+        if item.has_counts {
+            self.counted_chunks = self.times.chunks();
+            self.counted_at_end |= self.has_finished();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::dialect::{Count, Usage};
 use crate::facts::{self, Facts, without_namespace};
 use crate::grpc::{Ongoing, Status};
 use crate::hints;
+use crate::left::{Left, Whole};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::times::Times;
@@ -37,6 +38,8 @@ pub struct Observer {
     /// What makes a gRPC call one.
     grpc: Option<Box<Ongoing>>,
     keeps_token_times: bool,
+    /// Once nobody gets what still comes.
+    left: Option<Left>,
     /// Only the answer told how it reads.
     is_recognised: bool,
 }
@@ -97,6 +100,7 @@ impl Observer {
             reply: None,
             grpc,
             keeps_token_times: false,
+            left: None,
             is_recognised: false,
         }
     }
@@ -263,25 +267,44 @@ impl Observer {
         self.token_times().windows(2).map(|pair| pair[1].saturating_sub(pair[0]))
     }
 
+    /// The caller has left, but the answer is read on: the call is abandoned, whatever still comes.
+    pub fn caller_left(&mut self) {
+        let stated = |facts: &Facts| (self.shape.reading?.usage)(&facts.counts).output;
+        let current = self.facts().filter(|facts| facts.has_counted_all());
+        self.left = Some(Left {
+            had_head: self.head.is_some(),
+            had_failed: self.has_failed(),
+            chunks: self.facts().map_or(0, |facts| facts.times.chunks()),
+            tokens: current.and_then(stated),
+        });
+    }
+
     /// The end. Fills in everything that the wire says, the outcome among it, and leaves what only
     /// the carrier knows (ids, route, bytes, waits) as it is.
     pub fn finish(mut self, ending: Ending, at: Duration, record: &mut Record) {
         if let Some(reply) = &mut self.reply {
             reply.end();
         }
-        let outcome = self.outcome(ending);
+        let of_answer = self.outcome(ending);
+        let outcome = self.left.map_or(of_answer, |left| match left.had_failed {
+            true => Outcome::Failed,
+            false => Outcome::Abandoned,
+        });
         record.outcome = Some(outcome);
         record.duration_s = Some(at.as_secs_f64());
         self.fill_request(record);
         self.request.fill(self.shape.guardrail.as_deref(), record);
         if let Some(head) = &mut self.head {
             record.limits = std::mem::take(&mut head.limits);
-            record.status.get_or_insert(head.status);
+            if self.left.is_none_or(|left| left.had_head) {
+                record.status.get_or_insert(head.status);
+            }
             record.time_to_first_byte_s = Some(head.at.as_secs_f64());
         }
         if let Some(reply) = &self.reply {
-            self.fill_reply(reply, outcome, record);
+            self.fill_reply(reply, of_answer, record);
         }
+        self.fill_waste(record);
         self.fill_job(record);
         self.fill_error(ending, outcome, record);
     }
@@ -296,18 +319,19 @@ impl Observer {
 
     /// The first cause wins: an error that the reply states came before whatever ended it.
     fn outcome(&self, ending: Ending) -> Outcome {
-        let has_failed = self.head.as_ref().is_some_and(|head| head.status >= 400)
-            || self.facts().is_some_and(|facts| facts.error.is_some())
-            || self.grpc_status().is_some_and(Status::is_error);
         match ending {
             Ending::Refused => Outcome::Refused,
             Ending::NoAnswer => Outcome::Failed,
-            _ if has_failed => Outcome::Failed,
+            _ if self.has_failed() => Outcome::Failed,
             Ending::CallerLeft => Outcome::Abandoned,
             Ending::Broken => Outcome::Truncated,
             Ending::Clean if self.is_cut_short() || self.lacks_status() => Outcome::Truncated,
             Ending::Clean => Outcome::Completed,
         }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.status >= 400) || self.says_error()
     }
 
     /// Whether a clean end came too early: within a message, or before a stream said why it ended.
@@ -397,6 +421,17 @@ impl Observer {
         record.reasoning_tokens = usage.reasoning;
         record.has_long_cache_write =
             facts.counts.value(Count::CacheWriteLong).is_some_and(|tokens| tokens > 0);
+    }
+
+    /// How many tokens nobody got; nothing where the answer has not said its last word on them.
+    fn fill_waste(&self, record: &mut Record) {
+        let (Some(left), Some(facts)) = (&self.left, self.facts()) else { return };
+        let is_final = record.usage_source == Some(UsageSource::Reported);
+        if let Some(tokens) = record.output_tokens.filter(|_| is_final) {
+            let (is_stream, chunks) = (self.is_stream(), facts.times.chunks());
+            let drain = record.drain.get_or_insert_default();
+            left.fill(&Whole { is_stream, chunks, tokens }, drain);
+        }
     }
 
     fn fill_error(&self, ending: Ending, outcome: Outcome, record: &mut Record) {

@@ -13,6 +13,7 @@ use crate::content::Content;
 use crate::{ErrorOrigin, Outcome};
 
 mod asked;
+mod drain;
 mod id;
 mod job;
 mod limits;
@@ -21,6 +22,7 @@ mod media;
 mod moment;
 
 pub use asked::Asked;
+pub use drain::{Drain, DrainEnd};
 pub use id::{Id, SpanId, TraceId};
 pub use job::{Job, JobOutcome};
 pub use limits::{RateLimit, RateLimits};
@@ -274,6 +276,9 @@ pub struct Record {
     /// The long-running operation that the call submits or polls.
     #[serde(flatten, deserialize_with = "unless_empty")]
     pub job: Option<Box<Job>>,
+    /// How its answer was read on though its caller had left.
+    #[serde(flatten, deserialize_with = "unless_empty")]
+    pub drain: Option<Box<Drain>>,
     /// Why reading this call's body was given up, if it was: one of few fixed words.
     #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
     pub not_understood: Option<Arc<str>>,

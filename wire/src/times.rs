@@ -63,6 +63,11 @@ impl Times {
         self.first_token.is_some()
     }
 
+    /// Events with tokens that have come.
+    pub(crate) fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
     /// Bytes of the body have come.
     pub(crate) fn byte(&mut self, now: Duration) {
         self.first_byte.get_or_insert(now);

@@ -357,3 +357,75 @@ fn an_answer_that_was_cut_does_not_say_how_its_job_came_out() {
         }
     }
 }
+
+#[test]
+fn what_comes_after_its_caller_left_changes_nothing_of_how_a_call_ended() {
+    let error = &b"data: {\"error\":{\"message\":\"no\",\"type\":\"server_error\"}}\n\n"[..];
+    for (before, after, ending, outcome) in [
+        (&b""[..], &b"data: [DONE]\n\n"[..], Ending::Clean, Outcome::Abandoned),
+        (b"", error, Ending::Clean, Outcome::Abandoned),
+        (b"", b"", Ending::Broken, Outcome::Abandoned),
+        (b"", b"", Ending::CallerLeft, Outcome::Abandoned),
+        (error, b"", Ending::Clean, Outcome::Failed),
+    ] {
+        let mut observer = chat(r#"{"model":"m","stream":true}"#);
+        observer.head(200, &event_stream(), ms(10));
+        observer.chunk(before, ms(20));
+        observer.caller_left();
+        observer.chunk(after, ms(30));
+        let record = finish(observer, ending, ms(40));
+        assert_eq!(record.outcome, Some(outcome), "{ending:?}");
+        assert_eq!(record.error_type.is_some(), outcome == Outcome::Failed, "{ending:?}");
+    }
+}
+
+#[test]
+fn a_status_that_came_after_its_caller_left_is_none_that_the_caller_got() {
+    let mut observer = chat(r#"{"model":"m"}"#);
+    observer.caller_left();
+    observer.head(200, &HeaderMap::new(), ms(10));
+    observer.chunk(br#"{"choices":[{"text":"hi"}],"usage":{"completion_tokens":7}}"#, ms(20));
+    let record = finish(observer, Ending::Clean, ms(30));
+    assert_eq!((record.status, record.usage_source), (None, Some(UsageSource::Reported)));
+    assert_eq!(record.drain.and_then(|drain| drain.wasted_tokens), Some(7));
+}
+
+#[test]
+fn wasted_tokens_are_those_behind_the_last_that_the_answer_had_counted() {
+    let counted = |text: &str, tokens: u64| {
+        let counts = format!(r#"{{"completion_tokens":{tokens}}}"#);
+        let choices = format!(r#"[{{"delta":{{"content":"{text}"}}}}]"#);
+        format!("data: {{\"choices\":{choices},\"usage\":{counts}}}\n\n").into_bytes()
+    };
+    let wasted = |ending| {
+        let mut observer = chat(r#"{"model":"m","stream":true}"#);
+        observer.head(200, &event_stream(), ms(10));
+        observer.chunk(&counted("a", 30), ms(20));
+        observer.caller_left();
+        observer.chunk(&counted("b", 80), ms(30));
+        if ending == Ending::Clean {
+            observer.chunk(b"data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n", ms(31));
+            observer.chunk(b"data: [DONE]\n\n", ms(32));
+        }
+        finish(observer, ending, ms(40)).drain.and_then(|drain| drain.wasted_tokens)
+    };
+    assert_eq!(wasted(Ending::Clean), Some(50));
+    assert_eq!(wasted(Ending::CallerLeft), None, "the last word on them never came");
+}
+
+#[test]
+fn where_only_the_total_is_stated_wasted_tokens_are_an_estimate_by_chunks() {
+    let mut observer = chat(r#"{"model":"m","stream":true}"#);
+    observer.head(200, &event_stream(), ms(10));
+    for at in 0..4 {
+        observer.chunk(&delta(r#"{"content":"hi"}"#), ms(20 + at));
+    }
+    observer.caller_left();
+    for at in 0..6 {
+        observer.chunk(&delta(r#"{"content":"hi"}"#), ms(30 + at));
+    }
+    observer.chunk(b"data: {\"choices\":[],\"usage\":{\"completion_tokens\":50}}\n\n", ms(40));
+    observer.chunk(b"data: [DONE]\n\n", ms(41));
+    let drain = finish(observer, Ending::Clean, ms(42)).drain.expect("a figure");
+    assert_eq!((drain.wasted_tokens, drain.estimated_wasted_tokens), (None, Some(30)));
+}

@@ -47,6 +47,7 @@ pub(crate) enum Wait {
 impl Notes {
     /// The first byte of the request went to the upstream.
     pub(crate) fn sent(&self) {
+        self.left.sent();
         if self.stamps.sent.get().is_none() {
             self.stamps.sent.set(Some(Instant::now()));
         }

@@ -7,6 +7,7 @@ use super::names::Conventions;
 
 mod calls;
 mod conventions;
+mod drains;
 mod jobs;
 mod labels;
 mod policies;
@@ -15,6 +16,7 @@ mod upstreams;
 
 pub use calls::*;
 pub use conventions::*;
+pub use drains::*;
 pub use jobs::*;
 pub use policies::*;
 pub use sidecar::*;
@@ -49,6 +51,9 @@ pub static FAMILIES: &[&Family] = &[
     &UNPRICED_CALLS,
     &UNPRICED_TOKENS,
     &CALLS_IN_FLIGHT,
+    &DRAINS,
+    &DRAINS_OPEN,
+    &TOKENS_WASTED,
     &BREAKER_STATE,
     &BREAKER_TRANSITIONS,
     &BREAKER_REFUSALS,

@@ -45,7 +45,9 @@ mod tests {
     use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
     use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
     use tidegate_credential::Freshness;
-    use tidegate_wire::{ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource};
+    use tidegate_wire::{
+        Drain, DrainEnd, ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource,
+    };
     use tokio::time::Instant;
 
     use super::catalog::{FAMILIES, Family};
@@ -114,6 +116,7 @@ mod tests {
             &catalog::LIMIT_IN_USE,
             &catalog::LIMIT_QUEUE,
             &catalog::LIMIT_SHED,
+            &catalog::DRAINS_OPEN,
         ];
         for family in policies {
             registry.watch(Once(family));
@@ -202,6 +205,12 @@ mod tests {
             overhead_s: Some(size / 65536.0),
             not_understood: failed.then(|| "json".into()),
             warnings: vec!["word".into()],
+            drain: Some(Box::new(Drain {
+                end: Some(DrainEnd::ALL[number % DrainEnd::ALL.len()]),
+                wasted_tokens: Some(number as u64),
+                estimated_wasted_tokens: Some(2),
+                ..Drain::default()
+            })),
             ..Record::default()
         }
     }

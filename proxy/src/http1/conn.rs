@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Bytes of the buffer that all connections of a thread read through.
 const SCRATCH: usize = 64 * 1024;
@@ -38,8 +39,11 @@ pub(crate) enum Stream {
 /// One connection. Its methods take `&self`, for both directions are in use at a time.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    stream: RefCell<Stream>,
+    /// Taken when we close before all are gone who hold on to this.
+    stream: RefCell<Option<Stream>>,
     ahead: RefCell<Ahead>,
+    /// Its place among all connections, where those are counted.
+    permit: RefCell<Option<OwnedSemaphorePermit>>,
 }
 
 /// Bytes that were read but not yet used.
@@ -52,7 +56,19 @@ struct Ahead {
 impl Conn {
     /// A connection with nothing read yet.
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream: RefCell::new(stream), ahead: RefCell::default() }
+        let (stream, ahead) = (RefCell::new(Some(stream)), RefCell::default());
+        Self { stream, ahead, permit: RefCell::default() }
+    }
+
+    /// The same, which gives this back when it closes.
+    pub(crate) fn with_permit(self, permit: OwnedSemaphorePermit) -> Self {
+        Self { permit: RefCell::new(Some(permit)), ..self }
+    }
+
+    /// Closes, whoever still holds on to this.
+    pub(crate) fn close(&self) {
+        self.stream.take();
+        self.permit.take();
     }
 
     /// Reads what was read ahead, else from the stream; 0 is the end.
@@ -99,8 +115,9 @@ impl Conn {
     /// Writes some of the bytes.
     pub(crate) fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self.stream.borrow_mut() {
-            Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Stream::Tls(tls) => {
+            None => Poll::Ready(Err(closed())),
+            Some(Stream::Tcp(tcp)) => Pin::new(tcp).poll_write(cx, bytes),
+            Some(Stream::Tls(tls)) => {
                 let written = ready!(Pin::new(&mut *tls).poll_write(cx, bytes))?;
                 // What rustls holds back goes out as soon as the socket takes it.
                 let _ = Pin::new(tls).poll_flush(cx)?;
@@ -112,8 +129,8 @@ impl Conn {
     /// Sends on what a TLS session holds back.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self.stream.borrow_mut() {
-            Stream::Tcp(_) => Poll::Ready(Ok(())),
-            Stream::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            None | Some(Stream::Tcp(_)) => Poll::Ready(Ok(())),
+            Some(Stream::Tls(tls)) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -135,8 +152,11 @@ impl Conn {
     pub(crate) fn is_stale(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let (peeked, is_tls) = match &*self.stream.borrow() {
-            Stream::Tcp(tcp) => (socket2::SockRef::from(tcp).peek(&mut byte), false),
-            Stream::Tls(tls) => (socket2::SockRef::from(tls.get_ref().0).peek(&mut byte), true),
+            None => return true,
+            Some(Stream::Tcp(tcp)) => (socket2::SockRef::from(tcp).peek(&mut byte), false),
+            Some(Stream::Tls(tls)) => {
+                (socket2::SockRef::from(tls.get_ref().0).peek(&mut byte), true)
+            }
         };
         let is_open = match peeked {
             // TLS has bytes of its own, such as session tickets.
@@ -149,7 +169,7 @@ impl Conn {
     /// Whether closing the connection is to reset it, so that nobody takes what was sent for the
     /// whole, whatever makes it close.
     pub(crate) fn reset_on_close(&self, reset: bool) {
-        if let Stream::Tcp(tcp) = &*self.stream.borrow() {
+        if let Some(Stream::Tcp(tcp)) = &*self.stream.borrow() {
             let linger = reset.then_some(std::time::Duration::ZERO);
             let _ = socket2::SockRef::from(tcp).set_linger(linger);
         }
@@ -158,19 +178,25 @@ impl Conn {
     /// Tells the peer that nothing more comes.
     pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self.stream.borrow_mut() {
-            Stream::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Stream::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+            Some(Stream::Tcp(tcp)) => Pin::new(tcp).poll_shutdown(cx),
+            Some(Stream::Tls(tls)) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 
     fn poll_stream(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut buf = ReadBuf::new(buf);
         match &mut *self.stream.borrow_mut() {
-            Stream::Tcp(tcp) => ready!(Pin::new(tcp).poll_read(cx, &mut buf))?,
-            Stream::Tls(tls) => ready!(Pin::new(tls).poll_read(cx, &mut buf))?,
+            None => return Poll::Ready(Err(closed())),
+            Some(Stream::Tcp(tcp)) => ready!(Pin::new(tcp).poll_read(cx, &mut buf))?,
+            Some(Stream::Tls(tls)) => ready!(Pin::new(tls).poll_read(cx, &mut buf))?,
         }
         Poll::Ready(Ok(buf.filled().len()))
     }
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 // === impl Ahead ===

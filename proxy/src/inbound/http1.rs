@@ -1,7 +1,7 @@
 //! Serves one caller over HTTP/1.1, call after call, in one task.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::call::{Reply, ReplyBody, RequestBody};
 use crate::config::TimeoutsConfig;
 use crate::error::Error;
 use crate::exchange::{Exchange, Notes};
+use crate::going_on::Staying;
 use crate::head::{RequestHead, ResponseHead};
 use crate::http1::body::Framed;
 use crate::http1::conn::Conn;
@@ -100,7 +101,7 @@ async fn serve_call(
         framing => RequestBody::Http1(Framed::new(conn.clone(), framing)),
     };
     let request = Request { head, body, expects_continue };
-    let Ok(reply) = or_gone(conn, exchange.notes(), worker.reply(request, &exchange)).await else {
+    let Some((reply, exchange)) = reply(conn, request, exchange, worker).await else {
         return Next::Close;
     };
     let terms = Terms { version, is_head, keep_alive };
@@ -108,13 +109,43 @@ async fn serve_call(
         change(conn, upstream, &reply.head, &exchange, timer, worker).await;
         return Next::Close;
     }
-    let next = deliver(conn, reply, &exchange, terms, timer, worker).await;
-    // The call is over; what its caller still sends is no part of it.
-    drop(exchange);
+    let (next, left) = deliver(conn, reply, &exchange, terms, timer, worker).await;
+    match left {
+        // The call is over; what its caller still sends is no part of it.
+        None => drop(exchange),
+        Some(body) => {
+            if let Ok(staying) = Staying::of(exchange) {
+                conn.close();
+                Box::pin(staying.body(body)).await;
+            }
+        }
+    }
     if next == Next::Linger {
         linger(conn).await;
     }
     next
+}
+
+/// The reply, and the exchange that it belongs to; nothing where the caller went away before it came.
+async fn reply(
+    conn: &Conn,
+    request: Request,
+    exchange: Exchange,
+    worker: &Worker,
+) -> Option<(Reply, Exchange)> {
+    let notes = exchange.notes().clone();
+    let mut work = pin!(worker.reply(request, &notes));
+    match or_gone(conn, &notes, work.as_mut()).await {
+        Some(Ok(reply)) => return Some((reply, exchange)),
+        Some(Err(_)) => {}
+        None => {
+            if let Ok(staying) = Staying::of(exchange) {
+                conn.close();
+                Box::pin(staying.reply(work)).await;
+            }
+        }
+    }
+    None
 }
 
 /// What a request says of how its answer is to come.
@@ -128,22 +159,21 @@ struct Terms {
 async fn or_gone<T>(
     conn: &Conn,
     notes: &Notes,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let mut work = pin!(work);
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(result),
+        Poll::Ready(result) => Poll::Ready(Some(result)),
         // While the body comes, those who read it see the caller go.
         Poll::Pending => {
             ready!(notes.poll_request_read(cx));
             ready!(conn.poll_gone(cx));
-            Poll::Ready(Err(Error::CallerLeft))
+            Poll::Ready(None)
         }
     })
     .await
 }
 
-/// Hands the reply over.
+/// Hands the reply over; what is left of it where the caller went away.
 async fn deliver(
     conn: &Rc<Conn>,
     reply: Reply,
@@ -151,7 +181,7 @@ async fn deliver(
     terms: Terms,
     timer: &mut Timer,
     worker: &Worker,
-) -> Next {
+) -> (Next, Option<ReplyBody>) {
     let notes = exchange.notes();
     let Reply { head, body } = reply;
     let body_as = body_as(&head, &body, &terms);
@@ -207,15 +237,16 @@ async fn deliver(
             if ends_by_closing {
                 conn.reset_on_close(false);
             }
-            next
+            (next, None)
         }
         // The caller needs no more; only the upstream has yet to say that this was all.
         Err(PumpError::Sink(_)) if pump.source.left == Some(0) && !pump.waits_for_sink() => {
             notes.handed_over();
-            Next::Close
+            (Next::Close, None)
         }
         // The framing is left open: nobody takes what came so far for the whole.
-        Err(_) => Next::Close,
+        Err(PumpError::Sink(_)) => (Next::Close, Some(pump.source.body)),
+        Err(PumpError::Source(_)) => (Next::Close, None),
     }
 }
 

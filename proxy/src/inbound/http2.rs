@@ -19,6 +19,7 @@ use crate::call::{Http2Body, Reply, ReplyBody, RequestBody};
 use crate::error::{Error, Source};
 use crate::exchange::Exchange;
 use crate::executor::LocalExecutor;
+use crate::going_on::{self, Awaited};
 use crate::head::{Fields, RequestHead, Target};
 use crate::http1::hop::HopByHop;
 use crate::http1::parse::{self, HeadError};
@@ -36,7 +37,7 @@ pub(crate) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
     let list = deliveries.clone();
     let service = hyper::service::service_fn(move |request| {
         let (worker, deliveries) = (worker.clone(), list.clone());
-        async move { serve_call(request, &worker, &deliveries).await }
+        async move { serve_call(request, worker, &deliveries).await }
     });
     let serving = hyper::server::conn::http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
@@ -56,7 +57,7 @@ pub(crate) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
 
 async fn serve_call(
     request: http::Request<Incoming>,
-    worker: &Worker,
+    worker: Rc<Worker>,
     deliveries: &Deliveries,
 ) -> Result<http::Response<Outgoing>, Error> {
     let (parts, incoming) = request.into_parts();
@@ -79,9 +80,25 @@ async fn serve_call(
         false => RequestBody::Http2(Http2Body { ahead: VecDeque::new(), incoming }),
     };
     let request = Request { head, body, expects_continue: false };
-    let reply = worker.reply(request, &exchange).await?;
+    let (reply, exchange) = reply(request, exchange, worker).await?;
     exchange.notes().status(reply.head.status);
     Ok(response(reply, exchange, is_head, deliveries))
+}
+
+/// The reply, and the exchange that it belongs to.
+async fn reply(
+    request: Request,
+    exchange: Exchange,
+    worker: Rc<Worker>,
+) -> Result<(Reply, Exchange), Error> {
+    if !worker.now().may_go_on {
+        let reply = worker.reply(request, exchange.notes()).await?;
+        return Ok((reply, exchange));
+    }
+    let notes = exchange.notes().clone();
+    let work = Box::pin(async move { worker.reply(request, &notes).await });
+    let (reply, exchange) = Awaited::new(exchange, work).reply().await;
+    Ok((reply?, exchange))
 }
 
 /// The head of a request, held to the same rules as one by HTTP/1.1.
@@ -207,10 +224,27 @@ impl Deliveries {
             for delivery in list {
                 let since = delivery.waits_for_caller.get();
                 if since.is_some_and(|since| since.elapsed() >= limit) {
-                    drop(delivery.answer.take());
+                    delivery.leave();
                 }
             }
         }
+    }
+}
+
+// === impl Delivery ===
+
+impl Delivery {
+    /// The caller is gone, or has its answer.
+    fn leave(&self) {
+        if let Some(Answer { body, exchange, ended: false, .. }) = self.answer.take() {
+            going_on::body_is_left(exchange, body);
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

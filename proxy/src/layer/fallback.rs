@@ -81,7 +81,8 @@ async fn fall_back<S: Below>(
     let mut result = below.oneshot(call).await;
     for (at, target) in targets.targets.iter().enumerate() {
         let verdict = verdict(&result, &notes);
-        let is_over = notes.deadline().is_some_and(|due| Instant::now() >= due);
+        let is_late = notes.deadline().is_some_and(|due| Instant::now() >= due);
+        let is_over = is_late || notes.left.is_forlorn();
         if !leads_on(&verdict) || is_over || notes.sent_attempts() >= targets.attempts {
             break;
         }

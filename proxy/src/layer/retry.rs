@@ -65,7 +65,8 @@ async fn next_address<S: Below>(addresses: u32, below: S, call: Call) -> Result<
     for _ in 1..addresses {
         match result {
             Err(Failure { error, unsent: Some(call) })
-                if Verdict::of_error(&error, true).again == Again::Unsent =>
+                if Verdict::of_error(&error, true).again == Again::Unsent
+                    && !call.notes.left.is_forlorn() =>
             {
                 call.notes.again(Verdict::of_error(&error, true));
                 result = below.clone().oneshot(call).await;
@@ -159,7 +160,7 @@ impl Terms {
         another: Option<&Call>,
         notes: &Notes,
     ) -> Option<(Reason, Duration)> {
-        let reason = Reason::of(verdict.again)?;
+        let reason = Reason::of(verdict.again).filter(|_| !notes.left.is_forlorn())?;
         if reason == Reason::Unsent && tries.made < addresses {
             return Some((reason, Duration::ZERO));
         }

@@ -34,8 +34,8 @@ impl AtHand {
         if let Some(serving) = serving {
             call.notes.watch(serving);
         }
+        self.upstream.begin(&call, &pool.origin);
         let Call { head, body, notes } = call;
-        notes.attempt(&pool.origin);
         let mut body = CallerBody { body, notes: notes.clone() };
         notes.sent();
         while !take_in(&mut body).await? {}

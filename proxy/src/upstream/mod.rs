@@ -4,6 +4,7 @@ mod address;
 pub(crate) mod at_hand;
 mod balance;
 pub(crate) mod connect;
+mod disconnect;
 mod health;
 mod http1;
 mod http2;
@@ -35,14 +36,17 @@ use crate::config::{LimitsConfig, TimeoutsConfig, UpstreamTimeoutsConfig};
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::http1::conn::Conn;
+use crate::policies::UpstreamPolicies;
 use crate::timer::Timer;
 
 pub use balance::{BalanceConfig, EjectConfig};
+pub use disconnect::{DrainConfig, OnDisconnect};
 pub use health::HealthConfig;
 pub use resolve::DnsConfig;
 pub use steer::{Metrics, SteerConfig};
 
 pub(crate) use balance::{Balancer, Shown};
+pub(crate) use disconnect::Drains;
 pub(crate) use http1::Http1Reply;
 pub(crate) use http2::Http2Reply;
 pub(crate) use resolve::{Resolver, System};
@@ -69,6 +73,8 @@ pub(crate) struct Upstream {
     limits: Limits,
     /// Absent where there is nothing to choose from.
     balancer: Option<Arc<Balancer>>,
+    /// Absent where a call ends when its caller leaves.
+    drains: Option<Arc<Drains>>,
     keep: pool::Keep,
     /// The servers at each location (`""` where there is but one).
     pools: RefCell<FxHashMap<Box<str>, Servers>>,
@@ -99,14 +105,15 @@ impl Upstream {
     pub(crate) fn new(
         spec: Arc<Spec>,
         signing: Option<Signing>,
-        balancer: Option<Arc<Balancer>>,
+        policies: &UpstreamPolicies,
         (timeouts, own): (&TimeoutsConfig, &UpstreamTimeoutsConfig),
         limits: &LimitsConfig,
     ) -> Self {
         Self {
             spec,
             signing,
-            balancer,
+            balancer: policies.addresses.as_ref().map(|all| all.balancer.clone()),
+            drains: policies.drains.clone(),
             limits: Limits {
                 connect: own.connect.unwrap_or(timeouts.connect).0,
                 request_body_idle: timeouts.request_body_idle.0,
@@ -221,8 +228,16 @@ impl Upstream {
         })
     }
 
+    /// An attempt at this server is under way.
+    fn begin(&self, call: &Call, origin: &Origin) {
+        call.notes.attempt(origin);
+        // What follows a change of protocol is no answer that could be read.
+        let drains = self.drains.clone().filter(|_| !call.head.upgrades);
+        call.notes.left.stay_for_attempt(drains.map(|drains| drains as _));
+    }
+
     async fn carry(&self, pool: Rc<Pool>, call: Call) -> Result<Reply, Failure> {
-        call.notes.attempt(&pool.origin);
+        self.begin(&call, &pool.origin);
         let name = &self.spec.name;
         let connection = match call.head.upgrades {
             true => open_http1(&pool, name, self.limits, &call.notes).await,

@@ -60,6 +60,13 @@ const POLICIES: &[Policy] = &[
     // To fall back one must hear how an attempt went, too.
     Policy { name: "fallback", layers: 3, upstream: "", route: "fallback: [{ upstream: spare }]" },
     Policy { name: "breaker", layers: 1, upstream: "breaker: {}", route: "" },
+    // No layer: nothing may be allocated.
+    Policy {
+        name: "on_disconnect",
+        layers: 0,
+        upstream: "on_disconnect: { drain: {} }",
+        route: "",
+    },
     Policy { name: "limit", layers: 1, upstream: "limit: {}", route: "" },
     // One that is not reached gives way to the next.
     Policy { name: "balancer", layers: 2, upstream: "balance: {}", route: "" },

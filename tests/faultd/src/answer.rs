@@ -74,6 +74,8 @@ pub enum Hint {
 /// How an answer breaks off.
 #[derive(Clone, Debug)]
 pub enum Cut {
+    /// Not at all: what is held there goes on as it should.
+    No,
     /// Nothing more comes, until the peer leaves.
     Silence,
     /// FIN.
@@ -424,6 +426,10 @@ impl Answer {
         let is_begun = behind.is_some();
         let behind = behind.unwrap_or_default();
         match cut {
+            Cut::No => {
+                self.say(behind, steps);
+                steps.push(Step::End);
+            }
             Cut::Silence => steps.push(Step::Silence),
             Cut::Close => steps.push(Step::Close),
             Cut::HalfClose => steps.extend([Step::HalfClose, Step::Silence]),

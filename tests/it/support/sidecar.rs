@@ -19,6 +19,7 @@ use super::{Certificate, Folder, STOP, Upstream, canary, wait_until};
 pub(crate) struct Launch {
     command: Command,
     folder: Folder,
+    workers: u16,
 }
 
 /// A sidecar that serves. It is killed where a test lets go of it without a word.
@@ -55,8 +56,12 @@ impl Launch {
         let folder = Folder::new();
         let mut command = tidegate(["proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.arg("--records").arg(folder.file("records.jsonl"));
-        command.args(["--workers", "2"]);
-        Self { command, folder }
+        Self { command, folder, workers: 2 }
+    }
+
+    /// With so many workers.
+    pub(crate) fn workers(self, workers: u16) -> Self {
+        Self { workers, ..self }
     }
 
     /// With this configuration.
@@ -95,6 +100,7 @@ impl Launch {
     pub(crate) fn start(mut self) -> Sidecar {
         let mut child = self
             .command
+            .args(["--workers", &self.workers.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -90,6 +90,9 @@ impl Record {
         if let Some(job) = &self.job {
             job.write(&mut line);
         }
+        if let Some(drain) = &self.drain {
+            drain.write(&mut line);
+        }
         line.text("tidegate.not_understood", self.not_understood.as_deref());
         line.end();
     }
@@ -201,7 +204,7 @@ fn escaped(out: &mut Vec<u8>, character: char) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Asked, Job, JobOutcome, Media, RateLimit, RateLimits};
+    use crate::{Asked, Drain, DrainEnd, Job, JobOutcome, Media, RateLimit, RateLimits};
 
     /// Every field is named: a new one does not compile until it stands here, and fails until it
     /// is written above.
@@ -293,6 +296,12 @@ mod tests {
                 polls: Some(3),
                 video_length_s: Some(8.0),
                 video_count: Some(2),
+            })),
+            drain: Some(Box::new(Drain {
+                end: Some(DrainEnd::Whole),
+                duration_s: Some(1.5),
+                wasted_tokens: Some(12),
+                estimated_wasted_tokens: Some(13),
             })),
             not_understood: Some("a".into()),
             // These have no keys.

@@ -4,10 +4,10 @@ use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use tidegate_wire::{ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
+use tidegate_wire::{Drain, DrainEnd, ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
 
 use super::value::{Amount, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS};
-use crate::export::catalog::{MEDIA_KINDS, TOKEN_TYPES, UNPRICED_TYPES};
+use crate::export::catalog::{MEDIA_KINDS, TOKEN_TYPES, UNPRICED_TYPES, WASTE_SOURCES};
 
 /// What tells the series of calls apart.
 #[derive(Clone, Debug)]
@@ -46,6 +46,10 @@ pub(in crate::export) struct Series {
     pub(in crate::export) by_input: Option<Box<[Histogram; SIZE_CLASSES.len()]>>,
     /// By the kinds of [`MEDIA_KINDS`].
     pub(in crate::export) media: [u64; MEDIA_KINDS.len()],
+    /// Answers that were read on without their callers, by [`DrainEnd::ALL`].
+    pub(in crate::export) drains: [u64; DrainEnd::ALL.len()],
+    /// Output tokens of them that nobody got, by [`WASTE_SOURCES`].
+    pub(in crate::export) wasted: [u64; WASTE_SOURCES.len()],
 }
 
 /// [`Labels`], borrowed from a record.
@@ -87,6 +91,8 @@ impl Series {
             output_usage: Histogram::new(TOKENS),
             by_input: None,
             media: [0; MEDIA_KINDS.len()],
+            drains: [0; DrainEnd::ALL.len()],
+            wasted: [0; WASTE_SOURCES.len()],
         }
     }
 
@@ -114,6 +120,9 @@ impl Series {
         if let Some(media) = record.media.as_deref() {
             self.add_media(media);
         }
+        if let Some(drain) = record.drain.as_deref() {
+            self.add_drain(drain);
+        }
     }
 
     fn add_by_input(&mut self, record: &Record) {
@@ -129,6 +138,16 @@ impl Series {
         let counts = [media.images, media.audios, media.videos, media.documents];
         for (sum, count) in self.media.iter_mut().zip(counts) {
             *sum = sum.saturating_add(count.unwrap_or(0));
+        }
+    }
+
+    fn add_drain(&mut self, drain: &Drain) {
+        if let Some(at) = DrainEnd::ALL.iter().position(|end| drain.end == Some(*end)) {
+            self.drains[at] += 1;
+        }
+        let tokens = [drain.wasted_tokens, drain.estimated_wasted_tokens];
+        for (sum, tokens) in self.wasted.iter_mut().zip(tokens) {
+            *sum = sum.saturating_add(tokens.unwrap_or(0));
         }
     }
 
@@ -164,7 +183,10 @@ impl Series {
             let mine = self.by_input.get_or_insert_with(by_input);
             mine.iter_mut().zip(others.iter()).for_each(|(mine, other)| mine.merge(other));
         }
-        for (sum, count) in self.media.iter_mut().zip(other.media) {
+        let counts = self.media.iter_mut().zip(other.media);
+        let drains = self.drains.iter_mut().zip(other.drains);
+        let wasted = self.wasted.iter_mut().zip(other.wasted);
+        for (sum, count) in counts.chain(drains).chain(wasted) {
             *sum = sum.saturating_add(count);
         }
     }
