@@ -16,7 +16,7 @@ use crate::{Exit, units};
 /// x-sim-fault: a status from 400 up, `overload` in place of the first token, or `cut`, `stall` or
 /// `error-event` after half of the answer.
 /// GET /-/served counts what was served, POST /-/reset begins anew, GET /-/stamps says when each
-/// token left. POST /-/fault has calls fail until further notice, such as
+/// token left, GET /metrics what vLLM and the DCGM exporter would. POST /-/fault has calls fail until further notice, such as
 /// {"kind": "429", "ratio": 0.5, "retry_after": 1} or {"kind": "slow", "ttft": "2s"}; {"kind":
 /// "none"} heals.
 #[derive(clap::Args)]

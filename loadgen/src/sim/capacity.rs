@@ -14,6 +14,19 @@ pub(super) struct Capacity {
     places: Arc<Semaphore>,
     /// Who may run. The semaphore serves its waiters in order.
     running: Arc<Semaphore>,
+    /// How many may run, and how many may be inside.
+    sizes: (usize, usize),
+}
+
+/// How much of it is taken at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Sequences that could run.
+    pub(super) sequences: usize,
+    /// Sequences that run.
+    pub(super) running: usize,
+    /// Calls that wait.
+    pub(super) waiting: usize,
 }
 
 /// The right to run one sequence.
@@ -34,7 +47,16 @@ impl Capacity {
         Self {
             places: Arc::new(Semaphore::new(places)),
             running: Arc::new(Semaphore::new(sequences)),
+            sizes: (sequences, places),
         }
+    }
+
+    /// How much of it is taken. One that has just been let in may still count as waiting.
+    pub(super) fn load(&self) -> Load {
+        let (sequences, places) = self.sizes;
+        let running = sequences - self.running.available_permits();
+        let inside = places - self.places.available_permits();
+        Load { sequences, running, waiting: inside.saturating_sub(running) }
     }
 
     /// Waits for a slot, unless too many wait already.
@@ -61,6 +83,7 @@ mod tests {
         assert!(timeout(Duration::ZERO, &mut waiting).await.is_err(), "the second waits");
 
         assert_eq!(capacity.admit().await.expect_err("the third is refused"), Overloaded);
+        assert_eq!(capacity.load(), Load { sequences: 1, running: 1, waiting: 1 });
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@
 //! **Administration.** `GET /-/served`, `POST /-/reset`, and `GET /-/stamps`: when each token left,
 //! in nanoseconds since 1970, by the trace id of the request's `traceparent`, as
 //! `{"<trace id>": [<time>, ...]}`; `?trace_id=` picks one. Calls of one trace stand in one list,
-//! and the last 20,000 calls are kept. `POST /-/fault` has calls go wrong until the next one, with
+//! and the last 20,000 calls are kept. `GET /metrics` says what vLLM and the DCGM exporter would. `POST /-/fault` has calls go wrong until the next one, with
 //! `{"kind": "<as x-sim-fault>", "ratio": 0.5}`: that part of them, drawn by the seed, or all. With a
 //! status goes `"retry_after": <seconds>`; `{"kind": "slow", "ttft": "2s"}` delays first tokens, and
 //! `{"kind": "none"}` heals.
@@ -40,7 +40,9 @@ use tracing::{debug, warn};
 
 mod capacity;
 mod dialect;
+mod engine;
 mod generation;
+mod metrics;
 mod overrides;
 mod playback;
 mod serve;

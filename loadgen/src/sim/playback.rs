@@ -41,6 +41,8 @@ pub(super) struct Playback {
     timer: Pin<Box<Sleep>>,
     next: Step,
     fault: Option<Break>,
+    /// Whether the fault has struck.
+    is_broken: bool,
     /// Tokens that wait for the chunk they leave in: what a tool is given comes whole in some dialects.
     waiting: u64,
     /// What the call holds while it runs; given back with the last chunk, or when the caller leaves.
@@ -80,6 +82,7 @@ impl Playback {
             generation,
             start,
             fault,
+            is_broken: false,
         }
     }
 
@@ -103,6 +106,7 @@ impl Playback {
         if let Some((_, entry)) = &self.held {
             entry.fail();
         }
+        self.is_broken = true;
         self.next = match fault {
             Break::Cut => {
                 self.timer.as_mut().reset(Instant::now() + LAST_WORDS);
@@ -144,7 +148,10 @@ impl Body for Playback {
                 }
                 Step::Ending => {
                     this.next = Step::Over;
-                    this.held = None;
+                    let reason = this.generation.reason("stop", "length");
+                    if let Some((_, mut entry)) = this.held.take().filter(|_| !this.is_broken) {
+                        entry.finish(reason);
+                    }
                     std::mem::take(&mut this.script.ending)
                 }
                 Step::Broken => {

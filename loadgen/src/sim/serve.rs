@@ -18,6 +18,7 @@ use super::capacity::{Capacity, Overloaded, Slot};
 use super::dialect::jobs::Jobs;
 use super::dialect::{self, Answer, Call, Dialect, Refusal, Reply, Target, Unreadable, json, set};
 use super::generation::{Ask, Generation, mix};
+use super::metrics;
 use super::overrides::{Break, Fault, Overrides};
 use super::playback::{Playback, Script};
 use super::tally::{Entry, Tally};
@@ -160,6 +161,7 @@ impl Model {
                 let sequence = self.begin(ask, &overrides, number, &mut entry).await?;
                 sleep_until(sequence.start + sequence.generation.latency()).await;
                 if fault.is_none() {
+                    entry.first_token(sequence.start + sequence.generation.ttft);
                     entry.give_out(sequence.generation.output_tokens);
                 }
                 in_one_piece(write(&sequence.generation), sequence, fault, entry)
@@ -235,6 +237,7 @@ impl Model {
         match (method.as_str(), target.path()) {
             ("GET", "/health") => json(StatusCode::OK, r#"{"status":"ok"}"#),
             ("GET", "/v1/models") => json(StatusCode::OK, MODELS),
+            ("GET", "/metrics") => self.metrics(),
             ("GET", "/-/served") => serialised(&self.tally.served()),
             ("GET", "/-/stamps") => {
                 serialised(&self.tally.stamps(target.query().strip_prefix("trace_id=")))
@@ -246,6 +249,13 @@ impl Model {
             ("POST", "/-/fault") => self.set_fault(body).await,
             _ => json(StatusCode::NOT_FOUND, NOT_FOUND),
         }
+    }
+
+    fn metrics(&self) -> Reply {
+        let text = metrics::text(self.tally.engine(), self.capacity.load());
+        let mut reply = Response::new(Bytes::from(text));
+        set(reply.headers_mut(), "content-type", "text/plain; version=0.0.4; charset=utf-8");
+        reply
     }
 
     async fn set_fault(&self, body: Incoming) -> Reply {
@@ -312,10 +322,13 @@ fn in_one_piece(
     reply: Reply,
     sequence: Sequence,
     fault: Option<Break>,
-    entry: Entry,
+    mut entry: Entry,
 ) -> Result<Response<Body>, Stop> {
     match fault {
-        None => Ok(reply.map(whole)),
+        None => {
+            entry.finish(sequence.generation.reason("stop", "length"));
+            Ok(reply.map(whole))
+        }
         Some(Break::ErrorEvent) => {
             Err(Stop::Failed { status: StatusCode::INTERNAL_SERVER_ERROR, retry_after: None })
         }

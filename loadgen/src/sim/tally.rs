@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tokio::time::Instant;
+
+use super::engine::{Engine, Progress};
 
 /// Calls whose times are kept.
 const KEPT_CALLS: usize = 20_000;
@@ -36,6 +39,7 @@ pub struct Served {
 pub(super) struct Tally {
     served: Mutex<Served>,
     stamps: Mutex<Stamps>,
+    engine: Arc<Engine>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +56,7 @@ pub(super) struct Entry {
     stamps: Vec<u64>,
     input_tokens: u64,
     output_tokens: u64,
+    progress: Progress,
 }
 
 impl Tally {
@@ -66,7 +71,13 @@ impl Tally {
             stamps: Vec::new(),
             input_tokens: 0,
             output_tokens: 0,
+            progress: self.engine.receive(),
         }
+    }
+
+    /// What the engine says of itself.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Counts an answer that is an error.
@@ -121,13 +132,26 @@ impl Entry {
         self.tally.fail();
     }
 
+    /// The call has its slot, and its prompt so many tokens.
     pub(super) fn take_in(&mut self, tokens: u64) {
         self.input_tokens += tokens;
+        self.progress.begin(tokens);
+    }
+
+    /// The first token of an answer that leaves later, in one piece.
+    pub(super) fn first_token(&mut self, at: Instant) {
+        self.progress.first_token(at);
+    }
+
+    /// The answer is whole, and ends for this reason: `stop` or `length`.
+    pub(super) fn finish(&mut self, reason: &str) {
+        self.progress.finish(reason);
     }
 
     /// So many tokens leave now, in one chunk.
     pub(super) fn give_out(&mut self, tokens: u64) {
         self.output_tokens += tokens;
+        self.progress.speak(tokens);
         if self.trace_id.is_some() {
             self.stamps.push(nanoseconds_since_1970());
         }

@@ -13,6 +13,7 @@ use super::{Options, Simulator};
 
 mod faults;
 mod forms;
+mod metrics;
 
 /// Tokens of an answer, and of the prompt `hello there`.
 const OUTPUT: u64 = 5;
