@@ -13,6 +13,7 @@ use tidegate_wire::Prices;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::bypass::Switch;
 use crate::config::{Config, ConfigError};
 use crate::credentials::{self, Credentials};
 use crate::hold::Held;
@@ -46,6 +47,8 @@ pub(crate) struct Means {
     pub(crate) background: Handle,
     /// How names are resolved.
     pub(crate) resolver: Arc<dyn Resolver>,
+    /// Whether policies act.
+    pub(crate) switch: Arc<Switch>,
 }
 
 /// Why a configuration that reads well cannot be used.
@@ -89,6 +92,8 @@ impl Generation {
             states.show("credentials", upstream, move || freshness(&credential));
         }
         policies.show(&mut states);
+        let switch = means.switch.clone();
+        states.show("bypass", "switch", move || json!(switch.setting()));
         Ok(Self {
             prices,
             credentials,
@@ -100,6 +105,11 @@ impl Generation {
             taken: Semaphore::new(0),
             config,
         })
+    }
+
+    /// Whether policies act.
+    pub(crate) fn switch(&self) -> &Arc<Switch> {
+        &self.means.switch
     }
 
     /// What is in use, as it may be shown.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::bypass::Counts;
 use crate::config::{Config, TargetConfig, UpstreamConfig};
 use crate::export::catalog::{self, Family};
 use crate::export::metrics::{Registry, Source, Value};
@@ -32,6 +33,8 @@ pub(crate) struct UpstreamPolicies {
     pub(crate) tally: Arc<Tally>,
     /// Calls that came here because another target would not do.
     pub(crate) taken: Arc<AtomicU64>,
+    /// Calls on which policies would have acted that were bypassed, of the routes to this upstream.
+    pub(crate) bypassed: Arc<Counts>,
     /// Whether they are let through.
     pub(crate) breakers: Option<Arc<Breakers>>,
     /// How many calls it may have at a time.
@@ -48,11 +51,14 @@ impl UpstreamPolicies {
         targets: &[&TargetConfig],
         means: &Means,
     ) -> Self {
-        let limits = upstream.limit.as_ref();
+        let bypassed = Arc::<Counts>::default();
+        let limits =
+            |limit| Limits::new(name.clone(), limit, means.switch.clone(), bypassed.clone());
         Self {
             breakers: breaker::of_upstream(name, upstream, targets, Instant::now()),
-            limits: limits.map(|limit| Arc::new(Limits::new(name.clone(), limit))),
+            limits: upstream.limit.as_ref().map(limits).map(Arc::new),
             addresses: Addresses::watch(name, upstream, &means.background, &means.resolver),
+            bypassed,
             ..Self::default()
         }
     }
@@ -96,6 +102,10 @@ impl Policies {
                     json!(addresses.balancer.snapshot(Instant::now()))
                 });
             }
+            let bypassed = policies.bypassed.clone();
+            states.show("bypassed", name, move || {
+                json!(bypassed.all().filter(|(_, count)| *count > 0).collect::<BTreeMap<_, _>>())
+            });
             let tally = policies.tally.clone();
             states.show("retries", name, move || {
                 let counts = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| {
@@ -141,7 +151,7 @@ struct Watched {
 
 impl Source for Watched {
     fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
-        let UpstreamPolicies { tally, taken, .. } = &self.policies;
+        let UpstreamPolicies { tally, taken, bypassed, .. } = &self.policies;
         let mut count = |family, word: Option<&str>, count| {
             // What never happened has no series.
             if count > 0 {
@@ -154,6 +164,9 @@ impl Source for Watched {
         }
         for (word, denied) in tally.all_denied() {
             count(&catalog::RETRIES_DENIED, Some(word), denied);
+        }
+        for (word, bypassed) in bypassed.all() {
+            count(&catalog::BYPASSED, Some(word), bypassed);
         }
         count(&catalog::FALLBACKS, None, taken.load(Relaxed));
     }
