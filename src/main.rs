@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::prelude::*;
 
+mod admin;
+mod bypass;
 mod check;
 #[cfg(feature = "loadgen")]
 mod demo;
@@ -39,6 +41,7 @@ enum Command {
     Check(check::Args),
     Doctor(doctor::Args),
     Health(health::Args),
+    Bypass(bypass::Args),
     #[cfg(feature = "loadgen")]
     Sim(sim::Args),
     #[cfg(feature = "loadgen")]
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Health(args) => health::run(args),
+        Command::Bypass(args) => bypass::run(args),
         #[cfg(feature = "loadgen")]
         Command::Sim(args) => sim::run(args),
         #[cfg(feature = "loadgen")]

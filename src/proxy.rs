@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Where the application connects [default: 127.0.0.1:4100]
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_LISTEN")]
     listen: Option<SocketAddr>,
-    /// Where /metrics, /livez, /readyz, /config and /policies are served [default: 127.0.0.1:4101]
+    /// Where /metrics, /livez, /readyz, /config, /policies and /bypass are served [default: 127.0.0.1:4101]
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN")]
     admin: Option<SocketAddr>,
     /// A third address for /metrics, /livez and /readyz alone, meant for probes and scrapes from outside

@@ -3,7 +3,7 @@
 //! Kubernetes changes a mounted secret by moving a link: a file is looked at again and again, and
 //! read where its text differs, rather than watched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -67,12 +67,29 @@ impl Header {
     }
 }
 
+impl Place {
+    /// The key that stands there now.
+    pub async fn read(&self) -> Result<Secret, Error> {
+        match self {
+            Self::Env(variable) => from_environment(variable, ""),
+            Self::File(path) => from_file(path, "").await.map_err(Error::Config),
+        }
+    }
+}
+
 fn from_environment(variable: &str, prefix: &str) -> Result<Secret, Error> {
     let text = std::env::var(variable)
         .map(Secret::new)
         .map_err(|_| Error::Config(format!("the environment variable {variable} is not set")))?;
     key(text.expose(), prefix)
         .map_err(|reason| Error::Config(format!("the environment variable {variable} {reason}")))
+}
+
+async fn from_file(path: &Path, prefix: &str) -> Result<Secret, String> {
+    let text = tokio::fs::read_to_string(path).await.map(Secret::new);
+    let path = path.display();
+    let text = text.map_err(|error| format!("{path} cannot be read: {}", error.kind()))?;
+    key(text.expose(), prefix).map_err(|reason| format!("{path} {reason}"))
 }
 
 /// The header's value, or why the text is no key.
@@ -102,11 +119,7 @@ impl Source for File {
     }
 
     async fn fetch(&mut self) -> Result<Fetched<Secret>, String> {
-        let path = self.path.display();
-        let text = tokio::fs::read_to_string(&self.path).await.map(Secret::new);
-        let text = text.map_err(|error| format!("{path} cannot be read: {}", error.kind()))?;
-        let value =
-            key(text.expose(), &self.prefix).map_err(|reason| format!("{path} {reason}"))?;
+        let value = from_file(&self.path, &self.prefix).await?;
         let is_new = self.last.as_ref() != Some(&value);
         self.last = Some(value.clone());
         Ok(Fetched { value: is_new.then_some(value), expires: None, again_in: LOOK })

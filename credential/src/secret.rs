@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// A key, a token, a signature. `Debug` shows nothing; the memory is zeroed when it is dropped.
@@ -12,6 +13,11 @@ impl Secret {
     /// Takes a text into custody.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
+    }
+
+    /// Whether this is it, told in a time that says no more than the length.
+    pub fn is(&self, text: &str) -> bool {
+        self.0.as_bytes().ct_eq(text.as_bytes()).into()
     }
 
     /// The text itself, for the one who sends it.
@@ -29,6 +35,15 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_what_it_is_and_nothing_else() {
+        let secret = Secret::new("open sesame".to_owned());
+        assert!(secret.is("open sesame"));
+        for other in ["", "open", "open sesamE", "open sesame "] {
+            assert!(!secret.is(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn a_secret_shows_nothing_in_debug() {

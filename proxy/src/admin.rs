@@ -3,7 +3,9 @@
 //! It listens on loopback, where any page in a browser could reach it under a name of its own
 //! choice (DNS rebinding): a request must name the host by address, as `localhost`, or by a name
 //! that the configuration gives. The health address is meant for the network and shows nothing
-//! that needs this.
+//! that needs this. What is changed here, and not only shown, needs a token besides.
+
+mod switch;
 
 use std::convert::Infallible;
 use std::io;
@@ -27,6 +29,8 @@ use crate::export::prometheus::{CONTENT_TYPE as PROMETHEUS_TEXT, Prometheus};
 use crate::generation::Generation;
 use crate::states::{self, Ask};
 
+pub(crate) use switch::place as token_place;
+
 /// Connections at once, on each address.
 const CONNECTIONS: usize = 64;
 /// How long a request head may take, or the pause before the next one.
@@ -44,6 +48,7 @@ tidegate
 /readyz    200 while calls are welcome
 /config    the configuration in use, without secrets
 /policies  the state of every policy
+/bypass    whether policies act; POST with the admin token switches it: /bypass?on=true
 ";
 
 /// What administration shows.
@@ -68,6 +73,8 @@ enum Page {
     Ready(Response<Full<Bytes>>),
     /// The state of policies, which the workers must be asked for.
     Policies(Arc<Inside>),
+    /// Something is to be switched.
+    Switch(Arc<Inside>, Request<Incoming>),
 }
 
 /// Whether calls are welcome; shared by all who know or ask.
@@ -122,8 +129,8 @@ impl Admin {
         Self { inside: Some(Arc::new(inside)), ..self }
     }
 
-    fn page(&self, request: &Request<Incoming>, surface: Surface) -> Page {
-        if surface == Surface::Admin && !self.is_host(request) {
+    fn page(&self, request: Request<Incoming>, surface: Surface) -> Page {
+        if surface == Surface::Admin && !self.is_host(&request) {
             let reason = "this host is not ours: use an address, localhost, or a configured name\n";
             return Page::Ready(text(StatusCode::MISDIRECTED_REQUEST, reason));
         }
@@ -134,11 +141,19 @@ impl Admin {
             ("/", Surface::Admin, _) => Page::Ready(text(StatusCode::OK, INDEX)),
             ("/config", Surface::Admin, Some(inside)) => Page::Ready(json(&inside.configuration())),
             ("/policies", Surface::Admin, Some(inside)) => Page::Policies(inside.clone()),
+            ("/bypass", Surface::Admin, Some(inside)) if request.method() == Method::POST => {
+                return Page::Switch(inside.clone(), request);
+            }
+            ("/bypass", Surface::Admin, Some(inside)) => Page::Ready(switch::shown(inside)),
             _ => return Page::Ready(text(StatusCode::NOT_FOUND, "nothing is here\n")),
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
-            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            let allowed = match request.uri().path() {
+                "/bypass" => "GET, HEAD, POST",
+                _ => "GET, HEAD",
+            };
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, format!("{allowed}\n"));
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return Page::Ready(refused);
         }
         page
@@ -198,6 +213,7 @@ impl Page {
                 let generation = inside.generations.borrow().clone();
                 json(&states::state(&generation.states, &inside.workers).await)
             }
+            Self::Switch(inside, request) => switch::turn(&inside, request).await,
         }
     }
 }
@@ -262,7 +278,7 @@ async fn serve(listener: TcpListener, admin: Admin, surface: Surface) -> io::Res
 
 async fn connection(stream: TcpStream, admin: Admin, surface: Surface) {
     let service = service_fn(|request| {
-        let page = admin.page(&request, surface);
+        let page = admin.page(request, surface);
         async { Ok::<_, Infallible>(page.answer().await) }
     });
     let served = hyper::server::conn::http1::Builder::new()

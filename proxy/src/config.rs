@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_credential::CredentialConfig;
+use tidegate_credential::{CredentialConfig, Place};
 use tidegate_settings::nearest;
 use tidegate_wire::Dialect;
 
@@ -50,9 +50,12 @@ pub struct Config {
     /// A third address that serves `/livez`, `/readyz` and `/metrics` alone.
     #[schemars(with = "Option<Address>")]
     pub health: Option<SocketAddr>,
+    /// Where the token stands that the admin address asks for before it switches anything; nothing can
+    /// be switched there where absent. The environment variable TIDEGATE_ADMIN_TOKEN counts more.
+    pub admin_token: Option<Place>,
     /// Threads that carry traffic; as many as the container has cores where absent.
     pub workers: Option<NonZeroU16>,
-    /// Whether calls pass all policies by: no retry, fallback, breaker or limit, and no total time.
+    /// Whether all policies look on only: they judge and count, and act on no call.
     pub bypass: bool,
     /// A file for one JSON object per call; `-` is standard output.
     pub records: Option<PathBuf>,
@@ -231,6 +234,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 4100)),
             admin: SocketAddr::from(([127, 0, 0, 1], 4101)),
             health: None,
+            admin_token: None,
             workers: None,
             bypass: false,
             records: None,
@@ -248,12 +252,6 @@ impl Default for Config {
 }
 
 impl RouteConfig {
-    /// The same route, as it would be without any policy.
-    pub(crate) fn without_policies(&self) -> Self {
-        let plain = self.clone();
-        Self { retry: None, fallback: Vec::new(), timeout: None, ..plain }
-    }
-
     /// The upstreams that its calls may go to, its own first.
     pub(crate) fn leads_to(&self) -> impl Iterator<Item = &str> {
         let others = self.fallback.iter().filter_map(|target| target.upstream.as_deref());
@@ -300,6 +298,9 @@ impl Config {
         let credentials =
             config.upstreams.values_mut().filter_map(|upstream| upstream.credential.as_mut());
         for file in credentials.filter_map(CredentialConfig::file_mut) {
+            *file = folder.join(&*file);
+        }
+        if let Some(Place::File(file)) = &mut config.admin_token {
             *file = folder.join(&*file);
         }
         Ok(config)
@@ -394,14 +395,15 @@ impl Config {
 
     /// Whether the environment variables are there that it names.
     fn check_variables(&self) -> Result<(), ConfigError> {
+        if let Some(Place::Env(variable)) = &self.admin_token {
+            is_set(variable)
+                .map_err(|message| ConfigError::at(&["admin_token", "env"], message))?;
+        }
         for (name, upstream) in &self.upstreams {
             let Some(credential) = &upstream.credential else { continue };
-            let variable = credential.variable();
-            if let Some(variable) = variable.filter(|name| std::env::var_os(name).is_none()) {
-                let key = ["upstreams", name, "credential", credential.kind(), "env"];
-                let message = format!("the environment variable {variable} is not set");
-                return Err(ConfigError::at(&key, message));
-            }
+            let key = ["upstreams", name, "credential", credential.kind(), "env"];
+            let variable = credential.variable().map_or(Ok(()), is_set);
+            variable.map_err(|message| ConfigError::at(&key, message))?;
         }
         Ok(())
     }
@@ -486,6 +488,11 @@ impl Config {
         let spec = crate::upstream::Spec::new(upstream, &self.upstreams[upstream]).ok()?;
         spec.dialect()
     }
+}
+
+fn is_set(variable: &str) -> Result<(), String> {
+    let is_there = std::env::var_os(variable).is_some();
+    is_there.then_some(()).ok_or_else(|| format!("the environment variable {variable} is not set"))
 }
 
 /// The name of the upstream that `--upstream` makes.

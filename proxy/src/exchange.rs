@@ -1,6 +1,6 @@
 //! One call, from the moment its head was read: exactly one record leaves, whatever happens.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::activity::Activity;
 use crate::attempt::Attempt;
+use crate::bypass::Bypass;
 use crate::error::Error;
 use crate::export::metrics::InFlight;
 use crate::going_on::Left;
@@ -59,6 +60,8 @@ pub(crate) struct Notes {
     tried: Cell<[u32; 3]>,
     /// Who wants the call to go on without its caller.
     pub(crate) left: Left,
+    /// Absent where policies act.
+    bypass: OnceCell<Rc<Bypass>>,
 }
 
 /// What is to be done once it is known what a call came to: a budget is charged, say.
@@ -171,6 +174,7 @@ impl Exchange {
             hold: RefCell::default(),
             tried: Cell::default(),
             left: Left::default(),
+            bypass: OnceCell::new(),
         };
         Self { notes: Rc::new(notes), activity, is_waited_for: Cell::new(true) }
     }
@@ -266,7 +270,6 @@ impl Notes {
 
     /// Has this see the record when the call is over, with what it cost, before it is exported.
     /// It is called once, however the call ends, and must not look at these notes.
-    #[expect(dead_code, reason = "for the policies to come that settle by the record")]
     pub(crate) fn when_closed(&self, settlement: Settlement) {
         self.state.borrow_mut().settlements.push(settlement);
     }

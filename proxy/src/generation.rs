@@ -13,6 +13,7 @@ use tidegate_wire::Prices;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::bypass::Switch;
 use crate::config::{Config, ConfigError};
 use crate::credentials::{self, Credentials};
 use crate::going_on::AllPlaces;
@@ -49,6 +50,8 @@ pub(crate) struct Means {
     pub(crate) resolver: Arc<dyn Resolver>,
     /// For calls that go on though their callers have left.
     pub(crate) places: AllPlaces,
+    /// Whether policies act.
+    pub(crate) switch: Arc<Switch>,
 }
 
 /// Why a configuration that reads well cannot be used.
@@ -93,6 +96,8 @@ impl Generation {
             states.show("credentials", upstream, move || freshness(&credential));
         }
         policies.show(&mut states);
+        let switch = means.switch.clone();
+        states.show("bypass", "switch", move || json!(switch.setting()));
         Ok(Self {
             prices,
             credentials,
@@ -104,6 +109,11 @@ impl Generation {
             taken: Semaphore::new(0),
             config,
         })
+    }
+
+    /// Whether policies act.
+    pub(crate) fn switch(&self) -> &Arc<Switch> {
+        &self.means.switch
     }
 
     /// What is in use, as it may be shown.

@@ -112,6 +112,11 @@ impl Fields {
         self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
+    /// The length of the body, where it is stated.
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        std::str::from_utf8(self.get("content-length")?).ok()?.trim().parse().ok()
+    }
+
     /// The same fields with this one in place of those of its name, else at the end.
     pub(crate) fn with(&self, name: &str, value: &[u8]) -> Self {
         let is_it = |field: &[u8]| field.eq_ignore_ascii_case(name.as_bytes());

@@ -48,6 +48,11 @@ impl Keeping {
         Hold::new(&self.held)
     }
 
+    /// Whether a body of this length may be held, as far as that alone goes.
+    pub(crate) fn may_hold(&self, bytes: u64) -> bool {
+        bytes <= self.limits.0
+    }
+
     /// Whether a call holds more than it may.
     pub(crate) fn is_too_much(&self, hold: &Hold) -> bool {
         let (mine, all) = hold.bytes();

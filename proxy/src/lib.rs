@@ -17,6 +17,7 @@ pub mod recorder;
 mod activity;
 mod ahead;
 mod attempt;
+mod bypass;
 mod call;
 mod credentials;
 mod deadline;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::bypass::Switch;
 use crate::call::{ReplyBody, RequestBody};
 use crate::config::Config;
 use crate::error::Error;
@@ -37,8 +38,8 @@ impl Measured {
     pub async fn new(config: Config, answer: &[u8]) -> io::Result<Self> {
         let recorders = Recorders::start(Options::default())?;
         let background = recorders.background().clone();
-        let resolver = Arc::new(System);
-        let means = Means { background, resolver, places: AllPlaces::default() };
+        let (resolver, switch) = (Arc::new(System), Switch::new(config.bypass));
+        let means = Means { background, resolver, switch, places: AllPlaces::default() };
         let generation = Generation::first(config, means).map_err(io::Error::other)?;
         let worker = Worker::new(&Arc::new(generation), recorders.worker(), Arc::default());
         let (conn, caller) = (connection().await?, connection().await?);

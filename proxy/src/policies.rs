@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::bypass::Counts;
 use crate::config::{Config, TargetConfig, UpstreamConfig};
 use crate::export::catalog::{self, Family};
 use crate::export::metrics::{Registry, Source, Value};
@@ -32,6 +33,8 @@ pub(crate) struct UpstreamPolicies {
     pub(crate) tally: Arc<Tally>,
     /// Calls that came here because another target would not do.
     pub(crate) taken: Arc<AtomicU64>,
+    /// Calls on which policies would have acted that were bypassed, of the routes to this upstream.
+    pub(crate) bypassed: Arc<Counts>,
     /// Whether they are let through.
     pub(crate) breakers: Option<Arc<Breakers>>,
     /// How many calls it may have at a time.
@@ -50,12 +53,15 @@ impl UpstreamPolicies {
         targets: &[&TargetConfig],
         means: &Means,
     ) -> Self {
-        let limits = upstream.limit.as_ref();
+        let bypassed = Arc::<Counts>::default();
+        let limits =
+            |limit| Limits::new(name.clone(), limit, means.switch.clone(), bypassed.clone());
         Self {
             breakers: breaker::of_upstream(name, upstream, targets, Instant::now()),
-            limits: limits.map(|limit| Arc::new(Limits::new(name.clone(), limit))),
+            limits: upstream.limit.as_ref().map(limits).map(Arc::new),
             addresses: Addresses::watch(name, upstream, &means.background, &means.resolver),
             drains: Drains::of(&upstream.on_disconnect, &means.places).map(Arc::new),
+            bypassed,
             ..Self::default()
         }
     }
@@ -102,6 +108,10 @@ impl Policies {
             if let Some(drains) = policies.drains.clone() {
                 states.show("drains", name, move || json!({ "open": drains.open() }));
             }
+            let bypassed = policies.bypassed.clone();
+            states.show("bypassed", name, move || {
+                json!(bypassed.all().filter(|(_, count)| *count > 0).collect::<BTreeMap<_, _>>())
+            });
             let tally = policies.tally.clone();
             states.show("retries", name, move || {
                 let counts = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| {
@@ -152,7 +162,7 @@ struct Watched {
 
 impl Source for Watched {
     fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
-        let UpstreamPolicies { tally, taken, drains, .. } = &self.policies;
+        let UpstreamPolicies { tally, taken, drains, bypassed, .. } = &self.policies;
         if let Some(drains) = drains {
             let open = i64::try_from(drains.open()).unwrap_or(i64::MAX);
             show(&catalog::DRAINS_OPEN, vec![self.upstream.to_string()], Value::Gauge(open));
@@ -169,6 +179,9 @@ impl Source for Watched {
         }
         for (word, denied) in tally.all_denied() {
             count(&catalog::RETRIES_DENIED, Some(word), denied);
+        }
+        for (word, bypassed) in bypassed.all() {
+            count(&catalog::BYPASSED, Some(word), bypassed);
         }
         count(&catalog::FALLBACKS, None, taken.load(Relaxed));
     }

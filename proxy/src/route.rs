@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
+use crate::bypass::Counts;
 use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
 use crate::generation::Generation;
 use crate::head::RequestHead;
@@ -43,6 +44,8 @@ pub(crate) struct Route {
     pub(crate) strip_prefix: Option<String>,
     /// From the request's head to the end of the answer.
     pub(crate) timeout: Option<Duration>,
+    /// Calls on which policies would have acted that were bypassed.
+    pub(crate) bypassed: Arc<Counts>,
     pub(crate) stack: Stack,
     /// Whether a policy must know the model, wherever it stands.
     pub(crate) asks_for_model: bool,
@@ -87,9 +90,7 @@ impl Routes {
         let config = &generation.config;
         let old = old.filter(|old| {
             let old = &old.generation.config;
-            let of =
-                |config: &Config| (config.timeouts.clone(), config.limits.clone(), config.bypass);
-            of(old) == of(config)
+            (&old.timeouts, &old.limits) == (&config.timeouts, &config.limits)
         });
         let upstreams: Upstreams = config
             .upstreams
@@ -165,14 +166,13 @@ impl Routes {
 }
 
 fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) -> Rc<Upstream> {
-    let Config { timeouts, limits, bypass, .. } = &generation.config;
+    let Config { timeouts, limits, .. } = &generation.config;
     let spec = Spec::new(name, config).expect("the configuration was checked");
     let signing = generation.credentials.of(name).map(|credential| {
         let (credential, held) = (credential.clone(), &generation.held.signed);
         Signing::new(spec.name.clone(), credential, timeouts, limits, held)
     });
-    let mut policies = generation.policies.of(name);
-    policies.drains = policies.drains.filter(|_| !bypass);
+    let policies = generation.policies.of(name);
     Rc::new(Upstream::new(spec.into(), signing, &policies, (timeouts, &config.timeouts), limits))
 }
 
@@ -180,18 +180,18 @@ fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) ->
 
 impl Route {
     fn new(generation: &Generation, config: &RouteConfig, upstreams: &Upstreams) -> Self {
-        let Config { timeouts, bypass, .. } = &generation.config;
+        let timeouts = &generation.config.timeouts;
         let upstream = &upstreams[&config.upstream];
-        let own_timeout = config.timeout.filter(|_| !bypass);
         let asks_for_model = |name| generation.policies.of(name).asks_for_model();
         Self {
             name: config.name.as_deref().unwrap_or(&config.upstream).into(),
             upstream: upstream.spec.name.clone(),
             model: upstream.spec.model.clone(),
             strip_prefix: config.strip_prefix.clone(),
-            timeout: own_timeout.or(timeouts.total).map(|limit| limit.0),
+            timeout: config.timeout.or(timeouts.total).map(|limit| limit.0),
+            bypassed: generation.policies.of(&config.upstream).bypassed,
             stack: Self::stack(generation, config, upstreams, |upstream| Forward { upstream }),
-            asks_for_model: !bypass && config.leads_to().any(asks_for_model),
+            asks_for_model: config.leads_to().any(asks_for_model),
             matches: Match::new(&config.matches),
         }
     }
@@ -203,13 +203,7 @@ impl Route {
         upstreams: &Upstreams,
         end: impl Fn(Rc<Upstream>) -> S,
     ) -> Stack<S> {
-        let Config { bypass, .. } = &generation.config;
-        // Without policies a call goes as if none had ever been written.
-        let (none, plain) = (Policies::default(), config.without_policies());
-        let (policies, config) = match bypass {
-            true => (&none, &plain),
-            false => (&generation.policies, config),
-        };
+        let policies = &generation.policies;
         let upstream = &upstreams[&config.upstream];
         let own = policies.of(&config.upstream);
         let keeping = Arc::new(Keeping::new(&generation.config, &generation.held));

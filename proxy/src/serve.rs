@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::activity::Activity;
 use crate::ahead::Ahead;
+use crate::bypass::{Bypass, Bypassed, Switch};
 use crate::call::{Call, Reply, RequestBody};
 use crate::config::TimeoutsConfig;
 use crate::deadline;
@@ -23,6 +24,9 @@ use crate::route::{self, Pick, Route, Routes};
 
 /// The field by which an answer says how often an upstream was tried, where that was not once.
 const ATTEMPTS: &str = "x-tidegate-attempts";
+/// The field by which an answer says which policy would have acted before it came, were it not
+/// bypassed.
+const BYPASS: &str = "x-tidegate-bypass";
 
 /// What one worker needs to serve; shared by the tasks of that worker alone.
 #[derive(Debug)]
@@ -40,6 +44,7 @@ pub(crate) struct Snapshot {
     pub(crate) may_go_on: bool,
     recorder: Recorder,
     keeping: Keeping,
+    switch: Arc<Switch>,
 }
 
 /// A request as it came.
@@ -119,6 +124,9 @@ impl Worker {
             let attempts = attempts.to_string();
             reply.head.fields = reply.head.fields.with(ATTEMPTS, attempts.as_bytes());
         }
+        if let Some(policy) = notes.bypass().and_then(|bypass| bypass.first()) {
+            reply.head.fields = reply.head.fields.with(BYPASS, policy.word().as_bytes());
+        }
         Ok(reply)
     }
 }
@@ -133,6 +141,7 @@ impl Snapshot {
             may_go_on: generation.policies.may_go_on(),
             recorder: recorder.with_prices(generation.prices.clone()),
             keeping: Keeping::new(&generation.config, &generation.held),
+            switch: generation.switch().clone(),
         }
     }
 
@@ -152,6 +161,9 @@ impl Snapshot {
         let _until_answered = Holding(notes);
         let route = self.route(&mut request, notes).await?;
         notes.routed(route);
+        if self.switch.is_on() {
+            go_by_policies(route, notes);
+        }
         let Request { mut head, body, .. } = request;
         if let Some(prefix) = &route.strip_prefix {
             head.target = head.target.without_prefix(prefix);
@@ -159,7 +171,7 @@ impl Snapshot {
         notes.must_be_over(route.timeout, deadline::of_caller(&head.fields));
         let call = Call { head, body, notes: notes.clone() };
         let reply = through(route).call(call);
-        let reply = match route.timeout {
+        let reply = match route.timeout.filter(|_| notes.bypass().is_none()) {
             None => reply.await,
             Some(limit) => match timeout(limit, reply).await {
                 Ok(reply) => reply,
@@ -219,5 +231,18 @@ impl Snapshot {
             }
         }
         Ok(())
+    }
+}
+
+/// Has policies look on only, and counts a call that takes longer than its route allows.
+fn go_by_policies(route: &Route, notes: &Notes) {
+    notes.goes_by_policies(Bypass::new(route.bypassed.clone()));
+    if let (Some(limit), Some(bypass)) = (route.timeout, notes.bypass()) {
+        notes.when_closed(Box::new(move |record| {
+            let is_late = record.duration_s.is_some_and(|seconds| seconds >= limit.as_secs_f64());
+            if is_late && record.upgrade.is_none() {
+                bypass.would(Bypassed::Timeout);
+            }
+        }));
     }
 }

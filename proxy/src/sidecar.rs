@@ -15,14 +15,13 @@ use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use crate::activity::Activity;
-use crate::admin::{Admin, Inside, Readiness, serve_admin, serve_health};
+use crate::admin::{self, Admin, Inside, Readiness, serve_admin, serve_health};
+use crate::bypass::{By, Switch};
 use crate::config::Config;
 use crate::credentials;
 use crate::export::Exporter;
 use crate::export::capture::{Capture, CaptureConfig};
-use crate::export::catalog::{self, Family};
 use crate::export::jsonl::JsonLines;
-use crate::export::metrics::{Source, Value};
 use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
 use crate::generation::{self, Generation, Means};
@@ -158,10 +157,11 @@ impl Sidecar {
         refuse_loops(&own.into_iter().flatten().collect::<Vec<_>>())?;
 
         let recorders = recorders(&config, crate::prices(config.prices.as_deref())?)?;
-        let (background, places) = (recorders.background().clone(), AllPlaces::default());
-        let means = Means { background, resolver, places };
+        let (background, switch) = (recorders.background().clone(), Switch::new(config.bypass));
+        let places = AllPlaces::default();
+        let means = Means { background, resolver, places, switch };
         let generation = Generation::first(config, means)?;
-        warn_of(&generation);
+        warn_of(&generation, &recorders);
         watch_shared(&recorders, &generation);
         let config = &generation.config;
         let readiness = Readiness::default();
@@ -245,13 +245,17 @@ impl Sidecar {
         let running = self.generations.borrow().clone();
         let fixed = config.keep_fixed(&running.config);
         let next = Arc::new(running.next(config)?);
-        warn_of(&next);
+        warn_of(&next, &self.recorders);
         if !fixed.is_empty() {
             warn!(keys = fixed.join(", "), "a restart is needed for what these keys say");
         }
         let (models, regions) = next.config.labels();
         self.recorders.registry().know(models, regions);
         watch_shared(&self.recorders, &next);
+        // What the file has not changed stays as it was set, by whomever.
+        if next.config.bypass != running.config.bypass {
+            next.switch().turn(next.config.bypass, By::Configuration);
+        }
         self.generations.send_replace(next.clone());
         Ok(next)
     }
@@ -313,9 +317,16 @@ fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartErr
 }
 
 /// Tells what the configuration says in vain.
-fn warn_of(generation: &Generation) {
+fn warn_of(generation: &Generation, recorders: &Recorders) {
     for warning in generation.config.warnings() {
         warn!("{warning}");
+    }
+    if let Some(place) = admin::token_place(generation.config.admin_token.as_ref()) {
+        recorders.background().spawn(async move {
+            if let Err(error) = place.read().await {
+                warn!(%error, "the admin token cannot be used");
+            }
+        });
     }
 }
 
@@ -323,23 +334,11 @@ fn warn_of(generation: &Generation) {
 fn watch_shared(recorders: &Recorders, generation: &Generation) {
     let registry = recorders.registry();
     registry.watch_afresh();
-    registry.watch(Bypass(generation.config.bypass));
-    if generation.config.bypass {
-        warn!("bypass is on: calls pass all policies by");
-    }
+    registry.watch(generation.switch().clone());
     generation.policies.watch(registry);
     for (upstream, credential) in generation.credentials.all() {
         let credential = credential.clone();
         registry.watch_credential(upstream.clone(), move || credential.freshness());
-    }
-}
-
-/// Whether calls pass all policies by, for the metrics.
-struct Bypass(bool);
-
-impl Source for Bypass {
-    fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
-        show(&catalog::BYPASS, Vec::new(), Value::Gauge(i64::from(self.0)));
     }
 }
 

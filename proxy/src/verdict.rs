@@ -97,6 +97,11 @@ impl Verdict {
         Self { health, again, wait: fault.retry_after_s.and_then(wait), ..Self::unknown() }
     }
 
+    /// Whether another target may do better.
+    pub(crate) fn leads_on(&self) -> bool {
+        matches!(self.again, Again::Unsent | Again::Soon | Again::Later | Again::Elsewhere)
+    }
+
     /// No answer at all.
     pub(crate) fn of_error(error: &Error, is_unsent: bool) -> Self {
         let (health, again) = match error {

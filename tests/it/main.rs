@@ -3,6 +3,7 @@
 mod attacks;
 mod balance;
 mod breaker;
+mod bypass;
 mod capture;
 mod corpus;
 mod credential_faults;

@@ -260,18 +260,3 @@ fn in_an_outage_an_upstream_gets_little_more_than_it_gets_anyway() {
     // The budget, and the floor of one a second for ten seconds.
     assert!((310..=300 + 60 + 10).contains(&attempts), "{attempts}");
 }
-
-#[test]
-fn with_bypass_on_every_policy_stands_aside() {
-    let upstream = answering_in_turn(vec![answer_with(503, "{}")]);
-    let config = format!(
-        "bypass: true\nupstreams: {{ a: {{ url: '{url}', breaker: {{ consecutive: 1 }}, limit: {{ concurrency: 1, queue: 0 }} }} }}\nroutes: [{{ upstream: a, {SOON}, fallback: [{{ model: other }}] }}]",
-        url = upstream.url()
-    );
-    let sidecar = Launch::new().config(&config).start();
-    for attempts in 1..=3 {
-        assert_eq!(sidecar.call(call()).status(), 503);
-        assert_eq!(upstream.requests().len(), attempts);
-    }
-    assert!(sidecar.ask("/metrics").text().contains("tidegate_bypass 1"));
-}

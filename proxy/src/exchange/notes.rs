@@ -1,11 +1,13 @@
 //! What goes by while a call runs: to the observer, to what is kept, and into the record.
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tidegate_wire::{Dialect, Observer, Record};
 use tokio::time::Instant;
 
 use super::{Notes, State};
+use crate::bypass::Bypass;
 use crate::head::ResponseHead;
 use crate::hold::{Hold, Keeping};
 use crate::recorder::Recorder;
@@ -49,6 +51,16 @@ impl Notes {
         state.record.upstream = Some(route.upstream.clone());
         state.default_model = route.model.clone();
         state.count_in_flight(&self.recorder);
+    }
+
+    /// All policies look on only, from here to the end of the call.
+    pub(crate) fn goes_by_policies(&self, bypass: Bypass) {
+        self.bypass.set(Rc::new(bypass)).expect("a call begins once");
+    }
+
+    /// Who hears what the policies would have done; absent where they act.
+    pub(crate) fn bypass(&self) -> Option<Rc<Bypass>> {
+        self.bypass.get().cloned()
     }
 
     /// The status that the caller gets.

@@ -63,6 +63,7 @@ pub static FAMILIES: &[&Family] = &[
     &LIMIT_QUEUE,
     &LIMIT_SHED,
     &BYPASS,
+    &BYPASSED,
     &RETRIES,
     &RETRIES_DENIED,
     &FALLBACKS,

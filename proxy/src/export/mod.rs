@@ -109,6 +109,7 @@ mod tests {
         registry.watch(pool());
         let policies = [
             &catalog::BYPASS,
+            &catalog::BYPASSED,
             &catalog::RETRIES,
             &catalog::RETRIES_DENIED,
             &catalog::FALLBACKS,

@@ -205,7 +205,8 @@ async fn deliver(
     let mut out = Vec::with_capacity(4096);
     write::response(&mut out, &head, body_as, said);
     let raw = body_as == BodyAs::Framed;
-    let source = UpstreamBody { body, raw, bodiless: terms.is_head, left: length(&head) };
+    let source =
+        UpstreamBody { body, raw, bodiless: terms.is_head, left: head.fields.content_length() };
     let mut pump = Pump::new(out, source, body_as);
     let stall = worker.now().timeouts.idle.0;
     let mut stalled_since: Option<u64> = None;
@@ -266,11 +267,6 @@ async fn change(
     let TimeoutsConfig { upgraded_idle, idle, .. } = worker.now().timeouts;
     let limits = Limits { open: upgraded_idle.0, half_closed: idle.0.min(upgraded_idle.0) };
     tunnel::run(conn, upstream, out, timer, limits, notes).await;
-}
-
-/// How long the body is, as its head says.
-fn length(head: &ResponseHead) -> Option<u64> {
-    std::str::from_utf8(head.fields.get("content-length")?).ok()?.parse().ok()
 }
 
 /// How the caller gets the body.

@@ -29,6 +29,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::attempt::Watch;
+use crate::bypass::{Bypass, Bypassed};
 use crate::call::{Call, Failure};
 use crate::config::{TargetConfig, UpstreamConfig};
 use crate::error::{Error, Refusal};
@@ -140,10 +141,24 @@ impl<S: Below> Policy<S> for BreakerLayer {
                 below.call(call)
             }
             Err(refused) => {
+                refused.count();
                 let error = error(&refused, guard.breakers.upstream(), now);
                 Box::pin(ready(Err(Failure { error, unsent: Some(call) })))
             }
         }
+    }
+
+    /// What would have been refused says nothing to the breaker, which would not have seen it.
+    fn look_on(&self, below: &mut S, call: Call, bypass: Rc<Bypass>) -> LocalFuture {
+        let Some(guard) = &self.guard else { return below.call(call) };
+        match guard.admit(&call, Instant::now()) {
+            Ok(lease) => call.notes.watch(lease),
+            Err(refused) => bypass.would(match refused.stop.what {
+                What::Breaker | What::Probing => Bypassed::Breaker,
+                What::Gate => Bypassed::RateGate,
+            }),
+        }
+        below.call(call)
     }
 }
 

@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply};
 use crate::exchange::Notes;
 use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
-use crate::verdict::{Again, Verdict};
+use crate::verdict::Verdict;
 
 mod rewrite;
 
@@ -68,6 +69,14 @@ impl<S: Below> Policy<S> for FallbackLayer<S> {
             false => Box::pin(fall_back(self.clone(), below.clone(), call)),
         }
     }
+
+    /// Whether the call would have gone there is for the retries to say: each target has its own.
+    fn look_on(&self, below: &mut S, call: Call, bypass: Rc<Bypass>) -> LocalFuture {
+        if self.targets.iter().any(|target| target.may_have(&call)) {
+            bypass.set_may_fall_back();
+        }
+        below.call(call)
+    }
 }
 
 /// Tries one target after the other, until an answer will do.
@@ -83,7 +92,7 @@ async fn fall_back<S: Below>(
         let verdict = verdict(&result, &notes);
         let is_late = notes.deadline().is_some_and(|due| Instant::now() >= due);
         let is_over = is_late || notes.left.is_forlorn();
-        if !leads_on(&verdict) || is_over || notes.sent_attempts() >= targets.attempts {
+        if !verdict.leads_on() || is_over || notes.sent_attempts() >= targets.attempts {
             break;
         }
         // What came back unsent is the call itself; else it must be at hand, and one to repeat.
@@ -122,16 +131,15 @@ fn verdict(result: &Result<Reply, Failure>, notes: &Notes) -> Verdict {
     }
 }
 
-fn leads_on(verdict: &Verdict) -> bool {
-    matches!(verdict.again, Again::Unsent | Again::Soon | Again::Later | Again::Elsewhere)
-}
-
 impl<S> Target<S> {
     /// What the call gets to go there; nothing where it may not: nobody else sees its caller's
     /// credential, and a name that is to be put into it must be there.
     fn takes(&self, call: &Call) -> Option<Changes> {
-        let may_go = self.trusts_caller || !call.has_credential();
-        may_go.then(|| Changes::of(call, &self.config)).flatten()
+        self.may_have(call).then(|| Changes::of(call, &self.config)).flatten()
+    }
+
+    fn may_have(&self, call: &Call) -> bool {
+        self.trusts_caller || !call.has_credential()
     }
 
     /// The answer, with a field that says who gave it.

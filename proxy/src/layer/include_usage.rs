@@ -9,6 +9,7 @@
 //! A body must be known whole for this. One that cannot be held or changed goes on as it is, and
 //! its record says so.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -16,6 +17,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use tower::ServiceExt;
 
+use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
 use crate::head::{RequestHead, ResponseHead};
 use crate::hold::Keeping;
@@ -62,6 +64,11 @@ impl<S: Below> Policy<S> for IncludeUsageLayer {
             true => Box::pin(async { reply.await.map(without_usage_chunk) }),
             false => reply,
         }
+    }
+
+    /// Whether it would have changed the body shows only once that is held, which it is not.
+    fn look_on(&self, below: &mut S, call: Call, _: Rc<Bypass>) -> LocalFuture {
+        below.call(call)
     }
 }
 

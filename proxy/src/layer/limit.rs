@@ -11,12 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
-use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
 use crate::attempt::Watch;
+use crate::bypass::{Bypass, Bypassed, Counts, Switch};
 use crate::call::{Call, Failure, RequestBody};
 use crate::error::Error;
 use crate::exchange::Wait;
@@ -36,7 +36,7 @@ pub use config::{AdaptiveConfig, LimitConfig};
 pub(crate) use metrics::LimitMetrics;
 
 use adaptive::Signal;
-use door::{DoorState, Entry, Permit, Reason, Shed, Waiter};
+use door::{Door, DoorState, Entry, Permit, Reason, Shed, Waiter};
 use map::Doors;
 use queue::Priority;
 
@@ -48,6 +48,10 @@ pub(crate) struct Limits {
     doors: Doors,
     queue_full: AtomicU64,
     queue_timeout: AtomicU64,
+    /// Nobody waits while it is on.
+    switch: Arc<Switch>,
+    /// Those who would have.
+    bypassed: Arc<Counts>,
 }
 
 /// Admits so many calls at a time; absent where there may be any number.
@@ -89,18 +93,37 @@ impl<S: Below> Policy<S> for LimitLayer {
             Err(shed) => Box::pin(ready(Err(limits.refuse(shed, call)))),
         }
     }
+
+    fn look_on(&self, below: &mut S, call: Call, bypass: Rc<Bypass>) -> LocalFuture {
+        if let Some(limits) = &self.limits {
+            let (permit, has_none) =
+                limits.door(&call, self.model.as_deref()).look_on(Instant::now());
+            if has_none {
+                bypass.would(Bypassed::Limit);
+            }
+            hold(permit, &call);
+        }
+        below.call(call)
+    }
 }
 
 // === impl Limits ===
 
 impl Limits {
-    pub(crate) fn new(upstream: Arc<str>, config: &LimitConfig) -> Self {
+    pub(crate) fn new(
+        upstream: Arc<str>,
+        config: &LimitConfig,
+        switch: Arc<Switch>,
+        bypassed: Arc<Counts>,
+    ) -> Self {
         Self {
             upstream,
             doors: Doors::new(config),
             config: config.clone(),
             queue_full: AtomicU64::default(),
             queue_timeout: AtomicU64::default(),
+            switch,
+            bypassed,
         }
     }
 
@@ -118,14 +141,17 @@ impl Limits {
     fn enter(&self, call: &Call, model: Option<&str>) -> Result<Entry, Shed> {
         let said = call.head.fields.get(&self.config.priority_header);
         let priority = said.map_or(Priority::default(), Priority::read);
-        let door = call.notes.model(|asked| self.doors.door(model.or(asked)));
-        door.enter(priority, Instant::now())
+        self.door(call, model).enter(priority, Instant::now())
+    }
+
+    fn door(&self, call: &Call, model: Option<&str>) -> Arc<Door> {
+        call.notes.model(|asked| self.doors.door(model.or(asked)))
     }
 
     /// Waits for a place, as long as one may and the caller is there.
     async fn wait(&self, waiter: Waiter, call: &Call) -> Result<Result<Permit, Shed>, Error> {
         let start = Instant::now();
-        let mut result = pin!(admitted(waiter, self.config.queue_timeout.0));
+        let mut result = pin!(self.admitted(waiter));
         let result = poll_fn(|cx| match (result.as_mut().poll(cx), &call.body) {
             (Poll::Ready(result), _) => Poll::Ready(Ok(result)),
             // Nobody reads this body as yet, so nobody else would see its caller go.
@@ -137,6 +163,19 @@ impl Limits {
         let result = result.await;
         call.notes.waited(Wait::Queue, start.elapsed());
         result
+    }
+
+    async fn admitted(&self, mut waiter: Waiter) -> Result<Permit, Shed> {
+        tokio::select! {
+            biased;
+            result = &mut waiter => return result,
+            () = self.switch.turned_on() => {
+                self.bypassed.add(Bypassed::Limit);
+                return Ok(waiter.let_in(Instant::now()));
+            }
+            () = sleep(self.config.queue_timeout.0) => {}
+        }
+        waiter.give_up(Instant::now())
     }
 
     /// The call goes back as it came: another upstream may have it.
@@ -157,19 +196,10 @@ impl Limits {
     }
 }
 
-async fn admitted(mut waiter: Waiter, limit: Duration) -> Result<Permit, Shed> {
-    match timeout(limit, &mut waiter).await {
-        Ok(result) => result,
-        Err(_) => waiter.give_up(Instant::now()),
-    }
-}
-
 /// The attempt that begins now keeps the place until it is over.
 fn hold(permit: Permit, call: &Call) {
-    let length = call.head.fields.get("content-length");
-    let length = length.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
-    let holding = Holding { permit, request_bytes: length.unwrap_or_default() };
-    call.notes.watch(holding);
+    let request_bytes = call.head.fields.content_length().unwrap_or_default();
+    call.notes.watch(Holding { permit, request_bytes });
 }
 
 // === impl Holding ===

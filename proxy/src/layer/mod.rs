@@ -7,11 +7,13 @@ pub(crate) mod limit;
 pub(crate) mod repeatable;
 pub(crate) mod retry;
 
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tower::layer::layer_fn;
 use tower::{Layer, Service};
 
+use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply};
 use crate::stack::LocalFuture;
 
@@ -20,6 +22,10 @@ use crate::stack::LocalFuture;
 pub(crate) trait Policy<S>: Clone {
     /// Takes the call.
     fn call(&self, below: &mut S, call: Call) -> LocalFuture;
+
+    /// Looks on: judges and counts as ever, and lets the call go below as if nothing were configured.
+    /// `bypass` is told where the policy would have acted.
+    fn look_on(&self, below: &mut S, call: Call, bypass: Rc<Bypass>) -> LocalFuture;
 }
 
 /// What a policy may lie before: a connection, or the next policy.
@@ -55,6 +61,9 @@ impl<P: Policy<S>, S: Below> Service<Call> for Before<P, S> {
     }
 
     fn call(&mut self, call: Call) -> LocalFuture {
-        self.policy.call(&mut self.below, call)
+        match call.notes.bypass() {
+            None => self.policy.call(&mut self.below, call),
+            Some(bypass) => self.policy.look_on(&mut self.below, call, bypass),
+        }
     }
 }

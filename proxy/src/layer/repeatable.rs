@@ -3,11 +3,13 @@
 //! It is read whole before anything of it is sent. One that is too large goes on as it comes, and
 //! is sent once.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use tower::ServiceExt;
 
+use crate::bypass::Bypass;
 use crate::call::{Call, RequestBody};
 use crate::hold::Keeping;
 use crate::layer::{Below, Policy};
@@ -37,6 +39,14 @@ impl<S: Below> Policy<S> for RepeatableLayer {
             below.oneshot(call).await
         })
     }
+
+    fn look_on(&self, below: &mut S, call: Call, bypass: Rc<Bypass>) -> LocalFuture {
+        let length = call.head.fields.content_length().unwrap_or_default();
+        if self.0.as_ref().is_some_and(|keeping| !keeping.may_hold(length)) {
+            bypass.set_too_large();
+        }
+        below.call(call)
+    }
 }
 
 /// What a request says of traces that it leaves.
@@ -59,7 +69,7 @@ impl Call {
     }
 
     /// Whether to do this twice does no more than to do it once: it reads, or it asks a model.
-    fn is_of_a_kind_to_repeat(&self) -> bool {
+    pub(crate) fn is_of_a_kind_to_repeat(&self) -> bool {
         /// These begin something that goes on by itself.
         const LASTING: [&str; 4] =
             ["generate_video", "predict_long_running", "realtime", "invoke_async"];

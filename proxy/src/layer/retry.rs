@@ -4,12 +4,13 @@
 //! sent is sent again only where a route says so, the call may be repeated, its body is at hand, the
 //! budget allows it and the time is there. The wait is what the provider asks for.
 
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
+use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply};
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
@@ -20,11 +21,17 @@ use crate::verdict::{Again, Verdict};
 
 mod budget;
 mod config;
+mod looking_on;
 mod tally;
+mod terms;
 
 pub(crate) use budget::Budget;
 pub use config::{LimitedConfig, RetryConfig};
 pub(crate) use tally::{Denied, Reason, Tally};
+pub(crate) use terms::Terms;
+
+use looking_on::LookingOn;
+use terms::Standing;
 
 /// Tries a call at so many addresses.
 #[derive(Clone, Debug)]
@@ -35,46 +42,52 @@ pub(crate) struct RetryLayer {
     pub(crate) terms: Option<Arc<Terms>>,
 }
 
-/// When calls of one route are made again at one upstream.
-#[derive(Debug)]
-pub(crate) struct Terms {
-    /// Absent where answers are only held until it is known what they say.
-    pub(crate) config: Option<RetryConfig>,
-    /// Whether another target follows, so that nobody waits for the limit of this one.
-    pub(crate) leads_on: bool,
-    pub(crate) hold: Duration,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) tally: Arc<Tally>,
-}
-
 impl<S: Below> Policy<S> for RetryLayer {
     fn call(&self, below: &mut S, call: Call) -> LocalFuture {
         match (&self.terms, self.addresses) {
             (None, 1) => below.call(call),
-            (None, addresses) => Box::pin(next_address(addresses, below.clone(), call)),
+            (None, addresses) => Box::pin(next_address(addresses, below.clone(), call, |_, _| ())),
             (Some(terms), addresses) => {
                 Box::pin(repeat(terms.clone(), addresses, below.clone(), call))
             }
         }
     }
+
+    fn look_on(&self, below: &mut S, call: Call, bypass: Rc<Bypass>) -> LocalFuture {
+        let Some(terms) = self.terms.clone() else { return self.call(below, call) };
+        terms.budget.first(Instant::now());
+        let addresses = self.addresses;
+        let each = move |call: &Call, made| {
+            let standing = Tries { made, ..Tries::default() }.standing(addresses, &call.notes);
+            call.notes.watch(LookingOn::new(&terms, &bypass, call, standing));
+        };
+        Box::pin(next_address(addresses, below.clone(), call, each))
+    }
 }
 
-/// Tries one address after the other, until one can be reached.
-async fn next_address<S: Below>(addresses: u32, below: S, call: Call) -> Result<Reply, Failure> {
-    let mut result = below.clone().oneshot(call).await;
-    for _ in 1..addresses {
-        match result {
-            Err(Failure { error, unsent: Some(call) })
-                if Verdict::of_error(&error, true).again == Again::Unsent
-                    && !call.notes.left.is_forlorn() =>
+/// Tries one address after the other, until one can be reached. `each` sees each attempt before it
+/// is made, and which one it is, from 1.
+async fn next_address<S: Below>(
+    addresses: u32,
+    below: S,
+    mut call: Call,
+    each: impl Fn(&Call, u32),
+) -> Result<Reply, Failure> {
+    for made in 1.. {
+        each(&call, made);
+        match below.clone().oneshot(call).await {
+            Err(Failure { error, unsent: Some(back) })
+                if made < addresses
+                    && Verdict::of_error(&error, true).again == Again::Unsent
+                    && !back.notes.left.is_forlorn() =>
             {
-                call.notes.again(Verdict::of_error(&error, true));
-                result = below.clone().oneshot(call).await;
+                back.notes.again(Verdict::of_error(&error, true));
+                call = back;
             }
-            _ => break,
+            result => return result,
         }
     }
-    result
+    unreachable!("the last address has the last word")
 }
 
 /// Makes the call until an answer will do, or there is a reason to leave it at that.
@@ -107,8 +120,16 @@ async fn repeat<S: Below>(
             notes.was_sent();
         }
         let another = unsent.or(spare);
-        let wait = terms.wait(&verdict, &tries, addresses, another.as_ref(), &notes);
-        let (Some((reason, wait)), true) = (wait, another.is_some()) else {
+        let may_repeat = another.as_ref().map(|call| || call.may_repeat());
+        let standing = tries.standing(addresses, &notes);
+        let decided = match notes.left.is_forlorn() {
+            true => Err(None),
+            false => terms.decide(&verdict, &standing, may_repeat, Instant::now()),
+        };
+        let (Ok((reason, wait)), true) = (decided, another.is_some()) else {
+            if let Err(Some(denied)) = decided {
+                terms.tally.denied(denied);
+            }
             notes.settle(verdict);
             return result.map_err(|error| Failure { error, unsent: another.filter(|_| !is_sent) });
         };
@@ -144,83 +165,14 @@ impl Tries {
         }
     }
 
-    /// Those that count against what is allowed.
-    fn of_their_kind(&self) -> u32 {
-        if self.is_kept_out { self.kept_out } else { self.made }
+    fn standing(&self, addresses: u32, notes: &Notes) -> Standing {
+        Standing {
+            made: self.made,
+            of_their_kind: if self.is_kept_out { self.kept_out } else { self.made },
+            addresses,
+            sent: notes.sent_attempts(),
+            client_retries: notes.client_retries(),
+            deadline: notes.deadline(),
+        }
     }
-}
-
-impl Terms {
-    /// How long to wait before the call is made again, and why it is; nothing where it is not.
-    fn wait(
-        &self,
-        verdict: &Verdict,
-        tries: &Tries,
-        addresses: u32,
-        another: Option<&Call>,
-        notes: &Notes,
-    ) -> Option<(Reason, Duration)> {
-        let reason = Reason::of(verdict.again).filter(|_| !notes.left.is_forlorn())?;
-        if reason == Reason::Unsent && tries.made < addresses {
-            return Some((reason, Duration::ZERO));
-        }
-        if reason == Reason::Limited && self.leads_on {
-            return None;
-        }
-        let config = self.config.as_ref()?;
-        // An SDK that tries again itself has fewer attempts here.
-        let own = notes.client_retries();
-        let allowed = match reason {
-            Reason::Limited => config.limited.attempts,
-            _ => config.per_target,
-        };
-        let all = config.attempts.get().saturating_sub(own).max(1);
-        let made = notes.sent_attempts();
-        if tries.of_their_kind() >= allowed.get() || made >= all {
-            return None;
-        }
-        let now = Instant::now();
-        let wait = config.wait(reason, verdict.wait, tries.made);
-        let denied = match wait {
-            _ if another.is_none() => Some(Denied::Body),
-            None => Some(Denied::Wait),
-            Some(wait) if notes.deadline().is_some_and(|due| now + wait >= due) => {
-                Some(Denied::Deadline)
-            }
-            Some(_) if reason == Reason::Unsent => None,
-            Some(_) if another.is_some_and(|call| !call.may_repeat()) => Some(Denied::Unsafe),
-            Some(_) => {
-                let granted = self.budget.again(config.budget.share(), config.floor, now);
-                (!granted).then_some(Denied::Budget)
-            }
-        };
-        if let Some(denied) = denied {
-            self.tally.denied(denied);
-            return None;
-        }
-        Some((reason, wait?))
-    }
-}
-
-impl RetryConfig {
-    /// How long to wait; nothing where the provider asks for too much.
-    fn wait(&self, reason: Reason, hint: Option<Duration>, tries: u32) -> Option<Duration> {
-        let LimitedConfig { wait, longest_wait, longest_hint, .. } = &self.limited;
-        if let Some(hint) = hint {
-            // A little later than asked, and not all at once.
-            return (hint <= longest_hint.0).then(|| hint.mul_f64(rand::random_range(1.0..1.1)));
-        }
-        Some(match reason {
-            Reason::Limited => {
-                let base = doubled(wait.0, tries).min(longest_wait.0);
-                base.mul_f64(rand::random_range(1.0..1.25)).min(longest_wait.0)
-            }
-            _ => doubled(self.wait.0, tries).min(self.longest_wait.0).mul_f64(rand::random()),
-        })
-    }
-}
-
-/// Twice as long with each try after the first.
-fn doubled(wait: Duration, tries: u32) -> Duration {
-    wait.saturating_mul(1u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX))
 }

@@ -24,6 +24,7 @@ use super::resolve::DnsConfig;
 use super::spec::Spec;
 use super::steer::SteerConfig;
 use crate::attempt::Watch;
+use crate::bypass::Bypassed;
 use crate::config::Span;
 use crate::export::catalog::{self, Family};
 use crate::export::metrics::{Source, Value, lock};
@@ -362,6 +363,30 @@ impl Group {
         let usable = usable.or_else(|| choose(&is_usable));
         self.note_use(usable.is_none());
         usable.or_else(|| choose(&is_new)).unwrap_or(turn)
+    }
+
+    /// Which of these addresses a call goes to while policies look on, and the policy that would
+    /// have kept it from there: none is passed over for what is known of it.
+    pub(super) fn look_on(
+        &self,
+        addresses: &[Arc<Address>],
+        turn: usize,
+        tried: &[u32],
+        mut draw: impl FnMut(usize) -> usize,
+        now: Instant,
+    ) -> (usize, Option<Bypassed>) {
+        let now = self.core.ms(now);
+        let turn = turn % addresses.len();
+        let is_new = |address: &Address| !tried.contains(&address.id);
+        let settings = &self.core.settings;
+        let chosen = choose(addresses, turn, &is_new, &mut draw, settings, now).unwrap_or(turn);
+        let others = || addresses.iter().any(|address| address.is_usable(now));
+        let would = match addresses[chosen].state(now) {
+            State::Ejected if others() => Some(Bypassed::Ejection),
+            State::Unhealthy if others() => Some(Bypassed::HealthCheck),
+            _ => None,
+        };
+        (chosen, would)
     }
 
     fn note_use(&self, uses_all: bool) {

@@ -232,7 +232,8 @@ impl Upstream {
     fn begin(&self, call: &Call, origin: &Origin) {
         call.notes.attempt(origin);
         // What follows a change of protocol is no answer that could be read.
-        let drains = self.drains.clone().filter(|_| !call.head.upgrades);
+        let may_drain = !call.head.upgrades && call.notes.bypass().is_none();
+        let drains = self.drains.clone().filter(|_| may_drain);
         call.notes.left.stay_for_attempt(drains.map(|drains| drains as _));
     }
 

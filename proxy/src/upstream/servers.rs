@@ -69,7 +69,15 @@ impl Servers {
         *turn = turn.wrapping_add(1);
         let now = Instant::now();
         let tried = notes.tried();
-        let chosen = group.pick(addresses, *turn, &tried, |below| dice.below(below), now);
+        let draw = |below| dice.below(below);
+        let chosen = match notes.bypass() {
+            None => group.pick(addresses, *turn, &tried, draw, now),
+            Some(bypass) => {
+                let (chosen, would) = group.look_on(addresses, *turn, &tried, draw, now);
+                would.into_iter().for_each(|policy| bypass.would(policy));
+                chosen
+            }
+        };
         let address = &addresses[chosen];
         notes.tries(address.id);
         (self.pools[chosen].clone(), Some(group.serve(address, now)))

@@ -149,9 +149,7 @@ impl Signing {
 
     async fn read(&self, call: &mut Call, hold: &mut Hold) -> Result<Bytes, Error> {
         let start = Instant::now();
-        let length = call.head.fields.get("content-length");
-        let length = length.and_then(|text| std::str::from_utf8(text).ok()?.trim().parse().ok());
-        let length: u64 = length.unwrap_or_default();
+        let length = call.head.fields.content_length().unwrap_or_default();
         if length > self.limits.0 {
             return Err(Error::SignedBodyTooLarge { limit_bytes: self.limits.0 });
         }

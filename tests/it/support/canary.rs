@@ -24,6 +24,8 @@ pub(crate) const API_KEY: &str = "tidecanary-of-a-provider~2&tidecanary";
 pub(crate) const IN_FILE: &str = "tidecanary-in-a-file=3?tidecanary";
 /// What a collector of metrics and spans asks for.
 pub(crate) const OF_COLLECTOR: &str = "tidecanary-of-a-collector-tidecanary";
+/// What the admin address asks for before it switches anything.
+pub(crate) const OF_ADMIN: &str = "tidecanary-of-the-admin-address-tidecanary";
 /// What a caller sends.
 pub(crate) const OF_CALLER: &str = "tidecanary-of-a-caller&4+tidecanary";
 

@@ -1,6 +1,6 @@
 //! What the policies say of themselves.
 
-use super::labels::{BY, MODEL, REASON, REGION, TO, UPSTREAM};
+use super::labels::{BY, MODEL, POLICY, REASON, REGION, TO, UPSTREAM};
 use super::{Family, Kind};
 
 /// Where the circuit breakers stand.
@@ -96,9 +96,20 @@ pub static BYPASS: Family = Family {
     name: "tidegate.bypass",
     prometheus: "tidegate_bypass",
     unit: "",
-    help: "1 while `bypass` is on and calls pass all policies by.",
+    help: "1 while bypass is on, and policies look on only.",
     kind: Kind::Gauge,
     labels: &[],
+    read: |_, _, _| {},
+};
+
+/// Calls on which a policy would have acted.
+pub static BYPASSED: Family = Family {
+    name: "tidegate.bypassed",
+    prometheus: "tidegate_bypassed_total",
+    unit: "{call}",
+    help: "Calls on which a policy would have acted, were bypass not on; each by the first that would.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &POLICY],
     read: |_, _, _| {},
 };
 

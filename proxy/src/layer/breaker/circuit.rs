@@ -173,12 +173,11 @@ impl Circuit {
         now: Instant,
     ) -> Result<Pass, Stop> {
         self.asked = now;
-        let seat = self.enter(config, now).inspect_err(|_| self.tally.refused_by_breaker += 1)?;
+        let seat = self.enter(config, now)?;
         match self.gates.admit(config, account, now) {
             Ok(ticket) => Ok(Pass { account, opening: self.opening, seat, ticket }),
             Err(until) => {
                 self.leave(seat);
-                self.tally.refused_by_gate += 1;
                 Err(Stop { what: What::Gate, until, why: Why::Limited })
             }
         }
@@ -430,6 +429,13 @@ impl Probes {
 // === impl Tally ===
 
 impl Tally {
+    pub(super) fn refused(&mut self, by: What) {
+        match by {
+            What::Breaker | What::Probing => self.refused_by_breaker += 1,
+            What::Gate => self.refused_by_gate += 1,
+        }
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         let Self { opened, half_opened, closed, refused_by_breaker, refused_by_gate } = other;
         self.opened += opened;

@@ -204,6 +204,11 @@ fn is_nameable(key: &Key<'_>) -> bool {
 // === impl Refused ===
 
 impl Refused {
+    /// The call is indeed refused, and counts as that.
+    pub(crate) fn count(&self) {
+        self.entry.circuit().tally.refused(self.stop.what);
+    }
+
     /// The region of the breaker; absent where it is that of all that have none of their own.
     pub(crate) fn region(&self) -> Option<&str> {
         self.entry.region.as_deref()

@@ -27,7 +27,10 @@ impl World {
     }
 
     fn admit_for(&self, key: &Key<'_>) -> Result<Lease, Stop> {
-        self.breakers.admit(key, self.now).map_err(|refused| refused.stop)
+        self.breakers
+            .admit(key, self.now)
+            .inspect_err(Refused::count)
+            .map_err(|refused| refused.stop)
     }
 
     /// A call that ends like this at once.

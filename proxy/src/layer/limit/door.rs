@@ -133,6 +133,17 @@ impl Door {
         }
     }
 
+    /// A place inside, whatever the limit; and whether there would have been none.
+    pub(crate) fn look_on(self: &Arc<Self>, now: Instant) -> (Permit, bool) {
+        let mut state = self.lock();
+        let has_none = state.in_use >= state.limit || !state.queue.is_empty();
+        state.in_use += 1;
+        state.moved = Some(now);
+        let epoch = state.came_in();
+        drop(state);
+        (Permit::new(self.clone(), now, epoch), has_none)
+    }
+
     /// Whether anybody ever came this way.
     pub(crate) fn is_used(&self) -> bool {
         self.lock().moved.is_some()
@@ -265,6 +276,21 @@ impl Waiter {
         // A waker's owner may do anything when it goes, so it goes without the lock.
         drop(waker);
         result.map(|epoch| Permit::new(self.door.clone(), now, epoch))
+    }
+
+    /// It waits no longer, and goes in.
+    pub(crate) fn let_in(mut self, now: Instant) -> Permit {
+        self.is_decided = true;
+        let mut state = self.door.lock();
+        let (fate, waker) = state.queue.leave(self.ticket, self.priority);
+        if fate != Some(Fate::Admitted) {
+            state.in_use += 1;
+            state.moved = Some(now);
+        }
+        let epoch = state.came_in();
+        drop(state);
+        drop(waker);
+        Permit::new(self.door.clone(), now, epoch)
     }
 }
 

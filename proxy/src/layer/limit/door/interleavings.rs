@@ -60,6 +60,19 @@ fn impatient(door: &Arc<Door>, inside: &AtomicU32, gives_up: bool) {
     }
 }
 
+/// One that is let in whatever the limit, and so is not counted with the others.
+fn let_in(door: &Arc<Door>, inside: &AtomicU32) {
+    match door.enter(Priority::Normal, Instant::now()) {
+        Ok(Entry::Waiter(waiter)) => {
+            let permit = waiter.let_in(Instant::now());
+            thread::yield_now();
+            drop(permit);
+        }
+        Ok(Entry::Permit(permit)) => stay(inside, permit),
+        Err(_) => {}
+    }
+}
+
 /// Runs all at once; who waits for ever is a deadlock, which the scheduler tells.
 fn meet(queue: u32, callers: Vec<fn(&Arc<Door>, &AtomicU32)>) {
     let meeting = move || {
@@ -97,4 +110,10 @@ fn one_that_is_displaced_when_it_leaves_or_is_let_in_takes_no_place_with_it() {
     let high = |door: &_, inside: &_| patient(door, inside, Priority::High);
     let leaves = |door: &_, inside: &_| impatient(door, inside, false);
     meet(1, vec![low, low, high, leaves, low, high]);
+}
+
+#[test]
+fn who_is_let_in_at_the_moment_when_a_place_is_given_to_it_has_one_place() {
+    let patient = |door: &_, inside: &_| patient(door, inside, Priority::Normal);
+    meet(8, vec![patient, patient, let_in, let_in, patient, let_in]);
 }

@@ -194,3 +194,35 @@ fn ageing_is_as_configured() {
     let (Entry::Waiter(low), Entry::Waiter(high)) = (low, high) else { panic!("both wait") };
     assert!(high.give_up(late).is_err() && low.give_up(late).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_looks_on_lets_all_in_and_counts_them() {
+    let door = door(1, 8);
+    let (first, had_none) = door.look_on(Instant::now());
+    assert!(!had_none);
+    let (second, had_none) = door.look_on(Instant::now());
+    assert!(had_none);
+    assert_eq!(door.state(), DoorState { limit: 1, in_use: 2, queue: 0 });
+
+    // When it acts again, nobody comes in before there is a place.
+    let mut waiting = waiter(&door, Priority::Normal);
+    drop(first);
+    assert!(look(&mut waiting).await.is_none());
+    drop(second);
+    assert!(matches!(look(&mut waiting).await, Some(Ok(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_may_be_let_in_whether_there_is_a_place_or_not() {
+    let door = door(1, 8);
+    let inside = permit(&door);
+    let (first, second) = (waiter(&door, Priority::Normal), waiter(&door, Priority::Normal));
+    let first = first.let_in(Instant::now());
+    assert_eq!(door.state(), DoorState { limit: 1, in_use: 2, queue: 1 });
+    drop((inside, first));
+    // The place was its own by then.
+    let second = second.let_in(Instant::now());
+    assert_eq!(door.state(), DoorState { limit: 1, in_use: 1, queue: 0 });
+    drop(second);
+    assert_eq!(door.state(), DoorState { limit: 1, in_use: 0, queue: 0 });
+}

@@ -1,0 +1,27 @@
+//! One question to the admin address of a running sidecar, without an HTTP client to carry about.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Bytes of an answer that are read.
+const MAX_ANSWER: u64 = 4096;
+
+/// Asks with this request line and these fields (each ends its line), and gives status and body.
+pub(crate) fn ask(
+    admin: SocketAddr,
+    timeout: Duration,
+    line: &str,
+    fields: &str,
+) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&admin, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    write!(stream, "{line} HTTP/1.0\r\nHost: {admin}\r\n{fields}\r\n")?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or(std::io::ErrorKind::InvalidData)?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    Ok((status, body.unwrap_or_default()))
+}
