@@ -166,7 +166,9 @@ async fn load(
             _ = interrupts.recv() => process::interrupt(&load)?,
         }
     };
-    ensure!(status.success(), "the load generator ended with {status}");
+    // On a busy machine its times say nothing; its counts do.
+    let is_late = status.code() == Some(Exit::Invalid as i32);
+    ensure!(status.success() || is_late, "the load generator ended with {status}");
     Ok(())
 }
 

@@ -1,18 +1,17 @@
 //! `tidegate load`.
 
 use std::fs::File;
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-use tidegate_loadgen::report::Report;
 use tidegate_loadgen::schedule::Schedule;
 use tidegate_loadgen::workload::Mix;
 use tidegate_loadgen::{Plan, Target};
+use tidegate_settings::Objectives;
 
+use crate::outputs::Outputs;
 use crate::{Exit, units};
 
 /// Put a model API, or a sidecar before one, under load.
@@ -23,8 +22,13 @@ use crate::{Exit, units};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where the calls go, such as http://127.0.0.1:4100.
-    #[arg(long, value_name = "URL", env = "TIDEGATE_LOAD_TARGET")]
-    target: Target,
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIDEGATE_LOAD_TARGET",
+        required_unless_present = "slo_schema"
+    )]
+    target: Option<Target>,
     /// Concurrent users; with --rate, the most calls at once.
     #[arg(long, value_name = "N", default_value = "200", env = "TIDEGATE_LOAD_USERS")]
     users: NonZeroUsize,
@@ -39,10 +43,16 @@ pub(crate) struct Args {
     /// stream: true }`; by default something of every dialect.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_MIX")]
     mix: Option<PathBuf>,
-    /// Also write the report as JSON; `-` writes it to standard output, and the table to standard
-    /// error.
-    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_JSON")]
-    json: Option<PathBuf>,
+    /// What the run is judged by: a YAML file such as `objectives: [{ metric: time_to_first_token,
+    /// quantile: 0.99, below: 3s, model: "gemini-*" }, { metric: error_ratio, below: 1% }]`. Exit
+    /// code 0: all are met; 1: one is missed; 3: one cannot be told; 4: the run is invalid.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_SLO")]
+    slo: Option<PathBuf>,
+    /// Print the JSON Schema of such files, for editors, and do nothing else.
+    #[arg(long)]
+    slo_schema: bool,
+    #[command(flatten)]
+    outputs: Outputs,
     /// Also write one record for each call, as the sidecar does: JSON lines.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_RECORDS")]
     records: Option<PathBuf>,
@@ -60,6 +70,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    let Some(target) = args.target else {
+        println!("{:#}", Objectives::schema());
+        return Ok(Exit::Good);
+    };
     let mix = match &args.mix {
         Some(path) => Mix::read(path)?,
         None => Mix::default(),
@@ -69,11 +83,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         None => Schedule::Closed,
     };
     let credential = match &args.credential {
-        Some(path) => Some(tidegate_loadgen::read_credential(path, &args.target)?),
+        Some(path) => Some(tidegate_loadgen::read_credential(path, &target)?),
         None => None,
     };
     let plan = Plan {
-        target: args.target,
+        target,
         users: args.users,
         duration: args.duration,
         schedule,
@@ -82,12 +96,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         records: args.records,
         prices: tidegate_proxy::prices(args.prices.as_deref())?,
         credential,
+        objectives: args.slo.as_deref().map(Objectives::read).transpose()?,
     };
+    for objective in plan.objectives_in_vain() {
+        eprintln!("warning: `{objective}` applies to no call of the mix, and cannot be met");
+    }
     let mut results = results()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(tidegate_loadgen::run(plan))?;
-    publish(&mut results, &report, args.json.as_deref())?;
-    Ok(if report.invalid.is_some() { Exit::Invalid } else { Exit::Good })
+    args.outputs.publish(&mut results, &report)
 }
 
 /// Standard output, kept for results alone: what Goose prints there goes to standard error.
@@ -95,22 +112,6 @@ fn results() -> anyhow::Result<File> {
     let results = std::io::stdout().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdout(std::io::stderr())?;
     Ok(results.into())
-}
-
-fn publish(results: &mut File, report: &Report, json: Option<&Path>) -> anyhow::Result<()> {
-    match json {
-        Some(path) if path == Path::new("-") => {
-            eprint!("{}", report.table());
-            writeln!(results, "{}", report.json())?;
-        }
-        Some(path) => {
-            write!(results, "{}", report.table())?;
-            std::fs::write(path, report.json())
-                .with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        None => write!(results, "{}", report.table())?,
-    }
-    Ok(())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

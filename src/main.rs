@@ -14,7 +14,11 @@ mod doctor;
 mod health;
 #[cfg(feature = "loadgen")]
 mod load;
+#[cfg(feature = "loadgen")]
+mod outputs;
 mod proxy;
+#[cfg(feature = "loadgen")]
+mod report;
 #[cfg(feature = "loadgen")]
 mod sim;
 mod units;
@@ -26,7 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// `tidegate demo` shows all of it on one machine. `tidegate proxy --upstream URL` stands before an
 /// application; `tidegate sim` stands in for a model server, and `tidegate load` for the users.
-/// Exit codes: 0 good; 1 what was checked is not so; 2 usage or configuration; 4 invalid run.
+/// Exit codes: 0 good; 1 what was checked is not so; 2 usage or configuration; 3 inconclusive; 4 invalid
+/// run.
 /// TIDEGATE_LOG=debug says more on standard error.
 #[derive(Parser)]
 #[command(name = "tidegate", version, propagate_version = true)]
@@ -47,6 +52,8 @@ enum Command {
     #[cfg(feature = "loadgen")]
     Load(load::Args),
     #[cfg(feature = "loadgen")]
+    Report(report::Args),
+    #[cfg(feature = "loadgen")]
     Demo(demo::Args),
 }
 
@@ -58,6 +65,9 @@ enum Exit {
     NotSo = 1,
     /// Usage or configuration.
     Usage = 2,
+    /// It cannot be told.
+    #[cfg(feature = "loadgen")]
+    Inconclusive = 3,
     /// The run itself was at fault.
     #[cfg(feature = "loadgen")]
     Invalid = 4,
@@ -79,6 +89,8 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::run(args),
         #[cfg(feature = "loadgen")]
         Command::Load(args) => load::run(args),
+        #[cfg(feature = "loadgen")]
+        Command::Report(args) => report::run(args),
         #[cfg(feature = "loadgen")]
         Command::Demo(args) => demo::run(args),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use jiff::Timestamp;
-use tidegate_wire::{Ending, HeadView, Id, Observer, Prices, Record, Shape};
+use tidegate_wire::{Ending, ErrorOrigin, HeadView, Id, Observer, Prices, Record, Shape};
 use tokio::time::Instant;
 
 use crate::signing::Signer;
@@ -32,8 +32,6 @@ pub struct InvalidTarget(String);
 /// What is known of a call once it is over.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// The name under which the call is counted.
-    pub(crate) label: Arc<str>,
     /// The call as the wire showed it; all its times count from when it was due.
     pub(crate) record: Record,
     /// How long after it was due the call was sent.
@@ -97,12 +95,11 @@ impl Client {
     ) -> Sample {
         let sent = Instant::now();
         let mut call = Call::open(self, &request, due, sent);
-        let label = request.label.clone();
         let ending = tokio::select! {
             ending = self.exchange(request, &mut call) => ending,
             () = cut => Ending::CallerLeft,
         };
-        call.close(label, ending, &self.prices)
+        call.close(ending, &self.prices)
     }
 
     async fn exchange(&self, request: Request, call: &mut Call) -> Ending {
@@ -136,7 +133,7 @@ impl Client {
             match response.chunk().await {
                 Ok(Some(bytes)) => call.chunk(&bytes),
                 Ok(None) => return Ending::Clean,
-                Err(_) => return Ending::Broken,
+                Err(error) => return call.broken(&error),
             }
         }
     }
@@ -234,7 +231,15 @@ impl Call {
 
     fn unsigned(&mut self, error: &tidegate_credential::Error) -> Ending {
         self.record.error_type = Some(error.kind().to_owned());
+        self.record.error_origin = Some(ErrorOrigin::Sidecar);
         Ending::NoAnswer
+    }
+
+    fn broken(&mut self, error: &reqwest::Error) -> Ending {
+        if error.is_timeout() {
+            self.record.error_type = Some("timeout".to_owned());
+        }
+        Ending::Broken
     }
 
     fn no_answer(&mut self, error: &reqwest::Error) -> Ending {
@@ -247,13 +252,13 @@ impl Call {
         Ending::NoAnswer
     }
 
-    fn close(self, label: Arc<str>, ending: Ending, prices: &Prices) -> Sample {
+    fn close(self, ending: Ending, prices: &Prices) -> Sample {
         let Self { due, sent, observer, mut record, received } = self;
         let ended = due.elapsed();
         let gaps = observer.token_gaps().collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);
         prices.apply(&mut record);
-        Sample { label, record, send_lag: sent - due, gaps }
+        Sample { record, send_lag: sent - due, gaps }
     }
 }

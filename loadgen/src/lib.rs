@@ -4,11 +4,13 @@
 //! `wire::Observer` that the sidecar has, and every time counts from when the call was due.
 
 mod client;
+mod figures;
 mod interrupt;
 mod recorder;
 mod run;
 mod signing;
 mod user;
+mod verdict;
 
 pub mod report;
 pub mod schedule;

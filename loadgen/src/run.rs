@@ -14,15 +14,18 @@ use std::time::Duration;
 use goose::GooseError;
 use jiff::Timestamp;
 use tidegate_credential::CredentialConfig;
+use tidegate_settings::{Abort, Objective, Objectives};
 use tidegate_wire::Prices;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, interval, sleep, sleep_until};
 
-use crate::client::{Client, Sample, Target};
+use crate::client::{Client, Target};
+use crate::figures::{Call, Key, Kind};
 use crate::recorder::Recorder;
-use crate::report::{Report, progress};
-use crate::schedule::{Arrivals, Schedule};
+use crate::report::{Ended, Report, progress};
+use crate::schedule::{Arrivals, STAGE, Schedule};
 use crate::signing::Signer;
+use crate::verdict::hopeless;
 use crate::workload::{Mix, Request};
 use crate::{interrupts, user};
 
@@ -32,6 +35,8 @@ const HATCH: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(60);
 /// The same once somebody asked to stop.
 const HASTY_DRAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether objectives can still be met.
+const HOPE_LOOKED_FOR: Duration = Duration::from_secs(1);
 
 /// What a run is to do.
 #[derive(Clone, Debug)]
@@ -54,6 +59,8 @@ pub struct Plan {
     pub prices: Arc<Prices>,
     /// Who signs the calls; nobody where absent.
     pub credential: Option<CredentialConfig>,
+    /// What the run is judged by.
+    pub objectives: Option<Objectives>,
 }
 
 /// Why a run did not come about.
@@ -91,12 +98,22 @@ pub(crate) enum Phase {
     Over,
 }
 
+impl Plan {
+    /// Objectives that apply to no call of the mix, and so cannot be met.
+    pub fn objectives_in_vain(&self) -> Vec<&Objective> {
+        let keys = Key::of_mix(&self.mix, STAGE);
+        let all = self.objectives.iter().flat_map(|all| &all.objectives);
+        all.filter(|one| !keys.iter().any(|key| key.is_of(one))).collect()
+    }
+}
+
 /// Carries a plan out.
 pub async fn run(plan: Plan) -> Result<Report, Error> {
     let run = Arc::new(Run::new(plan)?);
     // Before anybody comes in: a run without a credential would measure refusals.
     run.client.ready().await?;
     let began = Timestamp::now();
+    let id = format!("{:032x}", rand::random::<u128>());
     let progress = tokio::spawn(progress::show(run.clone()));
     let conductor = tokio::spawn(conduct(run.clone()));
     let longest = HATCH + run.plan.duration + DRAIN + HASTY_DRAIN;
@@ -107,7 +124,7 @@ pub async fn run(plan: Plan) -> Result<Report, Error> {
     let _ = progress.await;
     carried.map_err(Box::new)?;
     run.recorder().finish();
-    Ok(Report::of(&run, began))
+    Ok(Report::of(&run, &id, began))
 }
 
 /// Leads a run through its phases.
@@ -117,20 +134,50 @@ async fn conduct(run: Arc<Run>) {
     tokio::select! {
         () = run.all_users() => {}
         () = sleep(HATCH) => tracing::warn!("starting before all users are there"),
-        _ = asked_to_stop.changed() => return run.enter(Phase::Over),
+        _ = asked_to_stop.changed() => {
+            run.ends_by(Ended::Interrupted);
+            return run.enter(Phase::Over);
+        }
     }
     let start = Instant::now();
     run.enter(Phase::Running(start));
     let drain = tokio::select! {
         () = sleep_until(start + run.plan.duration) => DRAIN,
-        _ = asked_to_stop.changed() => HASTY_DRAIN,
+        _ = asked_to_stop.changed() => {
+            run.ends_by(Ended::Interrupted);
+            HASTY_DRAIN
+        }
+        objective = no_hope(&run) => {
+            tracing::warn!("ending early: `{objective}` can no longer be met");
+            run.ends_by(Ended::Hopeless);
+            HASTY_DRAIN
+        }
     };
     run.enter(Phase::Draining(Instant::now()));
     tokio::select! {
         () = sleep(drain) => {}
-        _ = asked_to_stop.changed() => {}
+        _ = asked_to_stop.changed() => run.ends_by(Ended::Interrupted),
     }
     run.enter(Phase::Over);
+}
+
+/// The objective that can no longer be met, once there is one, where the run is to end by that.
+async fn no_hope(run: &Run) -> String {
+    let objectives = run.plan.objectives.as_ref();
+    let Some(objectives) = objectives.filter(|all| all.abort == Abort::Early) else {
+        return std::future::pending().await;
+    };
+    let mut looks = interval(HOPE_LOOKED_FOR);
+    loop {
+        looks.tick().await;
+        let elapsed = run.elapsed();
+        let left = run.plan.duration.saturating_sub(elapsed);
+        let (elapsed_s, left_s) = (elapsed.as_secs_f64(), left.as_secs_f64());
+        let recorder = run.recorder();
+        if let Some(lost) = hopeless(objectives, &recorder.figures, elapsed_s, left_s) {
+            return lost.title();
+        }
+    }
 }
 
 /// What the users of a run share.
@@ -143,6 +190,7 @@ pub(crate) struct Run {
     users_in: watch::Sender<usize>,
     started: OnceLock<Instant>,
     stopped: OnceLock<Instant>,
+    ended: OnceLock<Ended>,
     recorder: Mutex<Recorder>,
     calls: Calls,
 }
@@ -151,6 +199,8 @@ pub(crate) struct Run {
 struct Tickets {
     due: Peekable<Arrivals>,
     taken: u64,
+    /// Those that fell due and that nobody took.
+    unsent: u64,
 }
 
 /// What cannot wait for the recorder.
@@ -171,7 +221,7 @@ impl Run {
         let tickets = plan.schedule.arrivals(plan.seed).map(|arrivals| {
             let end = plan.duration;
             let due: Arrivals = Box::new(arrivals.take_while(move |due| *due < end));
-            Mutex::new(Tickets { due: due.peekable(), taken: 0 })
+            Mutex::new(Tickets { due: due.peekable(), taken: 0, unsent: 0 })
         });
         let signer = plan.credential.as_ref().map(Signer::new).transpose()?;
         Ok(Self {
@@ -181,7 +231,8 @@ impl Run {
             users_in: watch::Sender::new(0),
             started: OnceLock::new(),
             stopped: OnceLock::new(),
-            recorder: Mutex::new(Recorder::new(records)),
+            ended: OnceLock::new(),
+            recorder: Mutex::new(Recorder::new(records, plan.objectives.clone())),
             calls: Calls::default(),
             plan,
         })
@@ -202,6 +253,18 @@ impl Run {
             Phase::Hatching | Phase::Over => {}
         }
         self.phase.send_replace(phase);
+    }
+
+    /// Notes why the run does not take its whole time; the first reason holds.
+    fn ends_by(&self, ended: Ended) {
+        let _ = self.ended.set(ended);
+    }
+
+    /// How the run came to its end, if it has.
+    pub(crate) fn ended(&self) -> Ended {
+        let is_over = *self.phase.borrow() == Phase::Over;
+        let so_far = if is_over { Ended::Complete } else { Ended::Unfinished };
+        self.ended.get().copied().filter(|_| is_over).unwrap_or(so_far)
     }
 
     /// Lets one more user in, and says which number it has.
@@ -264,16 +327,26 @@ impl Run {
     }
 
     /// Makes a call and keeps what there is to know of it.
-    pub(crate) async fn call(&self, request: Request, due: Instant) -> Sample {
+    pub(crate) async fn call(&self, request: Request, due: Instant) -> Call {
         let mut phase = self.phase();
         let cut = async move {
             let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
         };
         self.calls.sent.fetch_add(1, Relaxed);
+        let key = Key::of(&request, STAGE);
         let sample = self.client.call(request, due, cut).await;
         self.calls.ended.fetch_add(1, Relaxed);
-        self.recorder().record(&sample);
-        sample
+        let start = self.started.get().copied().unwrap_or(due);
+        let call = Call {
+            key,
+            due: due.saturating_duration_since(start),
+            kind: Kind::of(&sample.record),
+            record: sample.record,
+            send_lag: sample.send_lag,
+            gaps: sample.gaps,
+        };
+        self.recorder().record(&call);
+        call
     }
 
     /// Notes that a call was taken up only after it was due.
@@ -295,7 +368,7 @@ impl Run {
         self.calls.found_no_user.load(Relaxed)
     }
 
-    pub(crate) fn panicked_users(&self) -> u64 {
+    pub(crate) fn lost_users(&self) -> u64 {
         self.calls.panicked_users.load(Relaxed)
     }
 
@@ -318,11 +391,10 @@ impl Run {
     pub(crate) fn unsent(&self) -> u64 {
         let (Some(start), Some(stop)) = (self.started.get(), self.stopped.get()) else { return 0 };
         let Some(mut tickets) = self.tickets() else { return 0 };
-        let mut unsent = 0;
         while tickets.due.next_if(|due| *start + *due < *stop).is_some() {
-            unsent += 1;
+            tickets.unsent += 1;
         }
-        unsent
+        tickets.unsent
     }
 }
 
@@ -332,6 +404,8 @@ fn create(path: &Path) -> Result<File, Error> {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_settings::Metric;
+
     use super::*;
     use crate::sim::{Options, Simulator};
 
@@ -353,6 +427,7 @@ mod tests {
             records: None,
             prices: Arc::default(),
             credential: None,
+            objectives: None,
         }
     }
 
@@ -389,7 +464,7 @@ mod tests {
         let conductor = tokio::spawn(conduct(run.clone()));
         let told = user::attack(&run, Duration::from_secs(60)).await.expect("goose carries");
         conductor.abort();
-        let sent = run.recorder().total.calls();
+        let sent = run.recorder().figures.total().calls();
         let counts = Counts {
             sent,
             told_to_goose: told
@@ -416,10 +491,11 @@ mod tests {
         assert!(counts.sent > 100, "{} calls in two seconds", counts.sent);
         assert_eq!((counts.served, counts.told_to_goose), (counts.sent, counts.sent));
 
-        let report = Report::of(&run, Timestamp::now());
+        let report = Report::of(&run, "", Timestamp::now());
         assert_eq!(report.invalid, None);
         assert_eq!(report.total.outcomes.completed, counts.sent, "{:?}", report.errors);
-        assert!(report.total.time_to_first_token_s.is_some() && report.total.gap_s.is_some());
+        let was_measured = |metric| report.total.time(metric).is_some();
+        assert!(was_measured(Metric::TimeToFirstToken) && was_measured(Metric::Gap));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -431,7 +507,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn too_few_users_for_the_rate_make_a_run_invalid() {
         let (run, counts) = rehearse(Schedule::Constant { rate: 100.0 }, 1).await;
-        let report = Report::of(&run, Timestamp::now());
+        let report = Report::of(&run, "", Timestamp::now());
         let reason = report.invalid.expect("one user cannot make a hundred calls a second");
         assert!(reason.contains("--users"), "{reason}");
         assert_eq!(counts.sent + report.generator.unsent, 200, "what was due is accounted for");

@@ -20,7 +20,7 @@ use goose::{GooseAttack, GooseError};
 use tidegate_wire::Outcome;
 use tokio::time::{Instant, sleep};
 
-use crate::client::Sample;
+use crate::figures::Call;
 use crate::run::Run;
 use crate::schedule::{Schedule, entrance};
 use crate::workload::{Entry, Synthetic};
@@ -122,9 +122,9 @@ async fn call_again_and_again(
     let mut requests = Synthetic::new(run.plan.seed, number as u64);
     let mut due = start + entrance(number, run.plan.users.get(), run.plan.duration);
     while run.comes_due(due).await {
-        let sample = run.call(requests.request(entry), due).await;
-        tell_goose(user, entry.call.as_str(), &sample).await;
-        let rest = match sample.record.status {
+        let call = run.call(requests.request(entry), due).await;
+        tell_goose(user, entry.call.as_str(), &call).await;
+        let rest = match call.record.status {
             Some(_) => entry.think,
             None => entry.think.max(UNANSWERED),
         };
@@ -147,20 +147,20 @@ async fn take_what_is_due(run: &Run, user: &mut GooseUser, start: Instant) {
         // Of its own seed, so that a call is the same whoever takes it.
         let mut requests = Synthetic::new(run.plan.seed, number);
         let entry = run.plan.mix.at(requests.place());
-        let sample = run.call(requests.request(entry), due).await;
-        tell_goose(user, entry.call.as_str(), &sample).await;
+        let call = run.call(requests.request(entry), due).await;
+        tell_goose(user, entry.call.as_str(), &call).await;
     }
 }
 
 /// One line in Goose's books for each call, so that its figures are true as well.
-async fn tell_goose(user: &mut GooseUser, call: &str, sample: &Sample) {
-    let record = &sample.record;
+async fn tell_goose(user: &mut GooseUser, operation: &str, call: &Call) {
+    let record = &call.record;
     let took = Duration::try_from_secs_f64(record.duration_s.unwrap_or(0.0)).unwrap_or_default();
     let completed = record.outcome == Some(Outcome::Completed);
     let told = user
         .record_custom_request_duration(
-            call,
-            &sample.label,
+            operation,
+            &call.key.model,
             took,
             completed,
             record.status,

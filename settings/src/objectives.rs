@@ -268,6 +268,21 @@ mod tests {
         assert_eq!(serde_json::from_str::<Objectives>(&again).expect("and read"), read);
     }
 
+    fn beside_the_program(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(name)
+    }
+
+    #[test]
+    fn the_example_is_good_and_its_schema_the_one_that_is_printed() {
+        let example = Objectives::read(&beside_the_program("examples/slo.yaml"));
+        let example = example.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((example.objectives.len(), example.abort), (5, Abort::Early));
+        let text = std::fs::read_to_string(beside_the_program("slo.schema.json"));
+        let printed = format!("{:#}\n", Objectives::schema());
+        let hint = "run: tidegate load --slo-schema > config/slo.schema.json";
+        assert!(text.expect("it is there") == printed, "{hint}");
+    }
+
     #[test]
     fn every_mistake_is_told_with_its_place_and_what_was_meant() {
         let one = |objective: &str| format!("objectives:\n  - {{ {objective} }}");

@@ -219,8 +219,10 @@ impl Stand {
             .await
             .context("cannot start the load generator")?;
         let said = String::from_utf8_lossy(&load.stderr);
+        // On a busy machine its times say less; its counts do not.
+        let is_late = load.status.code() == Some(crate::Exit::Invalid as i32);
         ensure!(
-            load.status.success(),
+            load.status.success() || is_late,
             "the load on the side `{}` ended with {}:\n{said}",
             self.name,
             load.status,

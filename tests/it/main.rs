@@ -40,3 +40,5 @@ mod spans;
 mod streams;
 mod support;
 mod upgrade;
+#[cfg(feature = "loadgen")]
+mod verdict;

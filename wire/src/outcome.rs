@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The five ways in which an accepted call ends; the first cause wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Status below 400, no error in band, a clean end, all handed over.

@@ -1,33 +1,47 @@
-//! What a run came to: one summary, of which table and JSON are two views.
+//! What a run came to: one report, of which table, page and files are views.
 
-mod json;
+mod document;
+mod merge;
+mod summary;
 mod table;
+mod validity;
 
 pub(crate) mod progress;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
-use tidegate_wire::Outcome;
+use serde::{Deserialize, Serialize};
+use tidegate_settings::Objectives;
 
-use crate::recorder::{Recorder, Tally};
+use crate::figures::{Figures, Tally};
 use crate::run::{Plan, Run};
+use crate::verdict::Evidence;
+use crate::workload::Entry;
 
-pub use crate::recorder::{Fault, Quantiles, Tokens};
+pub use crate::figures::{Fault, FaultCount, Kind, Outcomes, Quantiles, Tokens};
+pub use crate::verdict::{Finding, Judged, Verdict};
+pub use document::Unreadable;
+pub use merge::Unmergeable;
+pub use summary::{Part, Summary};
 pub use table::{Grid, Table, time};
 
-/// In an open loop, the lateness of one call in a hundred above which the generator, and not what
-/// it tested, was the limit.
-const LATEST_P99: Duration = Duration::from_millis(100);
-
 /// How the figures are to be read.
-pub const DEFINITIONS: [&str; 4] = [
-    "Times count from when a call was due; latencies are of completed calls.",
-    "Duration: to the last byte. TTFT: to the first token, reasoning included; streams only.",
-    "Gap: between chunks with tokens. Tokens: as the provider stated them.",
-    "USD: by the table of prices; `+` where some calls have no price there.",
+pub const DEFINITIONS: [&str; 7] = [
+    "Times count from when a call was due, those of `service_` from when it was sent; send lag is what \
+     lies between. They are of whole answers: a refusal is no fast answer.",
+    "Duration: to the last byte. TTFT: to the first token, reasoning included; visible leaves it out; \
+     streams only. A token is a chunk with text, reasoning or arguments of a tool.",
+    "Gap: between chunks with tokens. Time per output token: from the first to the last, by output \
+     tokens less one. Tokens: as the provider stated them.",
+    "Error ratio: failed by the upstream, a sidecar or a quota (429 too), and truncated, by all calls \
+     but those abandoned or failed by the request itself.",
+    "Goodput: completed calls for which every objective that applies was measured and met, by calls due.",
+    "Quantiles are to three digits. USD: by the table of prices; `+` where some calls have no price there.",
+    "A run is invalid where the generator was the limit: at a rate, p99 of the send lag over 100 ms, or \
+     more than one call in a hundred due while all users were busy; in a closed loop, over 1 s.",
 ];
 
 /// What a run came to.
@@ -35,31 +49,63 @@ pub const DEFINITIONS: [&str; 4] = [
 pub struct Report {
     /// What was run.
     pub run: Setup,
+    /// How it came to its end.
+    pub ended: Ended,
     /// Why the figures must not be used, if so.
     pub invalid: Option<String>,
     /// How late the generator was.
     pub generator: Generator,
+    /// What the objectives came to, where there are some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     /// All calls.
     pub total: Summary,
     /// The same calls by model.
-    pub models: Vec<ModelSummary>,
-    /// Calls that did not complete, most frequent first.
+    pub models: Vec<Part>,
+    /// The same calls by route.
+    pub routes: Vec<Part>,
+    /// The same calls by stage.
+    pub stages: Vec<Part>,
+    /// Calls in trouble, most frequent first.
     pub errors: Vec<FaultCount>,
+    /// The objectives by which goodput was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slo: Option<Objectives>,
+    /// What all of the above follows from, in a form that adds up.
+    #[serde(serialize_with = "document::on_one_line")]
+    figures: Figures,
+}
+
+/// What a team may go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// All that was to be so is so, if anything was.
+    Pass,
+    /// Something is not so.
+    Fail,
+    /// Something was not measured, or not surely enough.
+    Inconclusive,
+    /// The run itself was at fault.
+    Invalid,
 }
 
 /// What was run, and for how long.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
+    /// Drawn by chance, one for each run that is joined here: no two runs have the same.
+    pub ids: Vec<String>,
     /// Where the calls went.
     pub target: String,
     /// `closed`, `constant` or `poisson`.
-    pub schedule: &'static str,
+    pub schedule: String,
     /// Users; in an open loop, the most calls at once.
     pub users: usize,
     /// Calls that were to be made each second, where time decided.
     pub rate: Option<f64>,
     /// From what requests were drawn.
     pub seed: u64,
+    /// What was asked.
+    pub mix: Vec<Entry>,
     /// When the run began.
     pub began: Timestamp,
     /// For how long calls were to be made.
@@ -68,189 +114,137 @@ pub struct Setup {
     pub lasted_s: f64,
 }
 
+/// How a run came to its end; further down, the more is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// When its time was over.
+    Complete,
+    /// An objective could no longer be met.
+    Hopeless,
+    /// Somebody asked it to stop.
+    Interrupted,
+    /// It has not: this is how far it has come.
+    Unfinished,
+}
+
 /// Whether the generator itself kept up.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Generator {
     /// How long after it was due a call was sent.
+    #[serde(skip_deserializing)]
     pub send_lag_s: Option<Quantiles>,
     /// Calls that were due while every user was busy.
     pub found_no_user: u64,
     /// Calls that were due and never sent.
     pub unsent: u64,
-}
-
-/// The calls of one model.
-#[derive(Debug, Serialize)]
-pub struct ModelSummary {
-    /// The name under which they are counted.
-    pub model: Arc<str>,
-    /// What they came to.
-    #[serde(flatten)]
-    pub summary: Summary,
-}
-
-/// What some calls came to.
-#[derive(Debug, Serialize)]
-pub struct Summary {
-    /// Calls made.
-    pub calls: u64,
-    /// Of these, asked for as a stream.
-    pub streams: u64,
-    /// Of these, by how they ended.
-    pub outcomes: Outcomes,
-    /// Calls each second.
-    pub calls_per_s: f64,
-    /// Tokens as the provider stated them.
-    pub tokens: Tokens,
-    /// What they cost by the table of prices, in US dollars; calls without a price are left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost_usd: Option<f64>,
-    /// Calls that used something without a price.
-    pub unpriced: u64,
-    /// Output tokens each second.
-    pub output_tokens_per_s: f64,
-    /// Due until the last byte.
-    pub duration_s: Option<Quantiles>,
-    /// Due until the first token.
-    pub time_to_first_token_s: Option<Quantiles>,
-    /// Due until the first token that is not reasoning.
-    pub time_to_first_visible_token_s: Option<Quantiles>,
-    /// From the first to the last token, by output tokens less one.
-    pub time_per_output_token_s: Option<Quantiles>,
-    /// Between chunks with tokens.
-    pub gap_s: Option<Quantiles>,
-    /// Sent until the last byte.
-    pub service_duration_s: Option<Quantiles>,
-    /// Sent until the first token.
-    pub service_time_to_first_token_s: Option<Quantiles>,
-}
-
-/// Calls by how they ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Outcomes {
-    /// Whole and without error.
-    pub completed: u64,
-    /// With an error, or without an answer.
-    pub failed: u64,
-    /// Begun and broken off.
-    pub truncated: u64,
-    /// Answered by a sidecar in place of the model. A load generator takes those for failed.
-    pub refused: u64,
-    /// Cut off by us at the end of the run.
-    pub abandoned: u64,
-}
-
-/// How often something went wrong.
-#[derive(Debug, Serialize)]
-pub struct FaultCount {
-    /// What.
-    #[serde(flatten)]
-    pub fault: Fault,
-    /// How often.
-    pub calls: u64,
+    /// Users that were lost to a fault of ours.
+    pub lost_users: u64,
+    /// Whether some record could not be written.
+    pub records_lost: bool,
 }
 
 // === impl Report ===
 
 impl Report {
-    pub(crate) fn of(run: &Run, began: Timestamp) -> Self {
+    /// The report of a run, as far as it has come.
+    pub(crate) fn of(run: &Run, id: &str, began: Timestamp) -> Self {
         let lasted = run.lasted();
-        let unsent = run.unsent();
         let recorder = run.recorder();
         let generator = Generator {
-            send_lag_s: recorder.send_lag.quantiles(),
+            send_lag_s: None,
             found_no_user: run.found_no_user(),
-            unsent,
+            unsent: run.unsent(),
+            lost_users: run.lost_users(),
+            records_lost: recorder.records_lost,
         };
-        Self {
-            run: Setup::of(&run.plan, began, lasted),
-            invalid: fault_of_ours(run, &recorder, &generator),
+        let setup = Setup::of(&run.plan, id, began, lasted);
+        let slo = run.plan.objectives.clone();
+        Self::new(setup, run.ended(), generator, slo, recorder.figures.clone())
+    }
+
+    fn new(
+        run: Setup,
+        ended: Ended,
+        generator: Generator,
+        slo: Option<Objectives>,
+        figures: Figures,
+    ) -> Self {
+        let lasted = Duration::from_secs_f64(run.lasted_s.max(0.0));
+        let total = figures.total();
+        let good = |tally: &Tally, unsent| {
+            slo.as_ref().and_then(|_| summary::ratio(tally.good, tally.calls() + unsent))
+        };
+        let part = |(name, tally): (Arc<str>, Tally)| {
+            let summary = Summary { goodput: good(&tally, 0), ..Summary::of(&tally, lasted) };
+            Part { name, summary }
+        };
+        let parts =
+            |parts: BTreeMap<Arc<str>, Tally>| parts.into_iter().map(part).collect::<Vec<_>>();
+        let generator = Generator { send_lag_s: figures.send_lag().quantiles(), ..generator };
+        let mut report = Self {
+            ended,
+            invalid: validity::fault_of_ours(&run, &figures, &generator),
+            total: Summary {
+                goodput: good(&total, generator.unsent),
+                ..Summary::of(&total, lasted)
+            },
             generator,
-            total: Summary::of(&recorder.total, lasted),
-            models: recorder
-                .models
-                .iter()
-                .map(|(model, tally)| ModelSummary {
-                    model: model.clone(),
-                    summary: Summary::of(tally, lasted),
-                })
-                .collect(),
-            errors: most_frequent_first(&recorder),
+            verdict: None,
+            models: parts(figures.by(|key| key.model.clone())),
+            routes: parts(figures.by(|key| key.route.clone())),
+            stages: parts(figures.by(|key| key.stage.clone())),
+            errors: figures.faults.counts(),
+            run,
+            slo,
+            figures,
+        };
+        if let Some(own) = report.slo.clone() {
+            report.judge(&own);
         }
-    }
-}
-
-/// Why this run says nothing about what it tested.
-fn fault_of_ours(run: &Run, recorder: &Recorder, generator: &Generator) -> Option<String> {
-    let users = run.plan.users;
-    let panicked = run.panicked_users();
-    if panicked > 0 {
-        return Some(format!("{panicked} of {users} users were lost to a fault of the generator"));
-    }
-    if recorder.records_lost {
-        return Some("the file of records is not whole".to_owned());
-    }
-    if recorder.total.calls() == 0 {
-        return Some("no call was made".to_owned());
-    }
-    let is_unsigned = |fault: &Fault| fault.kind.starts_with("credential_");
-    if !recorder.answered && recorder.errors.keys().all(is_unsigned) {
-        return Some("no call could be signed".to_owned());
-    }
-    if !recorder.answered {
-        return Some(format!("{} never answered", run.plan.target.as_str()));
-    }
-    // In a closed loop a late call is only a slower user.
-    run.plan.schedule.rate()?;
-    if generator.unsent == 0 && !generator.is_late() {
-        return None;
-    }
-    let late = generator.p99_lag();
-    let what = format!(
-        "the generator was the limit: one call in a hundred was sent {late:.3} s late or more, \
-         and {} were due and never sent",
-        generator.unsent
-    );
-    Some(if generator.found_no_user > 0 {
-        format!("{what}; all {users} users were busy: give it more with --users")
-    } else {
-        format!("{what}; this machine could not keep up: lower --rate or use a larger one")
-    })
-}
-
-fn most_frequent_first(recorder: &Recorder) -> Vec<FaultCount> {
-    let mut errors: Vec<_> = recorder
-        .errors
-        .iter()
-        .map(|(fault, calls)| FaultCount { fault: fault.clone(), calls: *calls })
-        .collect();
-    errors.sort_by_key(|error| std::cmp::Reverse(error.calls));
-    errors
-}
-
-// === impl Generator ===
-
-impl Generator {
-    /// Whether calls were sent so late that it shows in their times.
-    fn is_late(&self) -> bool {
-        self.p99_lag() > LATEST_P99.as_secs_f64()
+        report
     }
 
-    fn p99_lag(&self) -> f64 {
-        self.send_lag_s.map_or(0.0, |lag| lag.p99)
+    /// Holds the run against these objectives.
+    pub fn judge(&mut self, objectives: &Objectives) {
+        let evidence = Evidence {
+            figures: &self.figures,
+            unsent: self.generator.unsent,
+            lasted_s: self.run.lasted_s,
+            ended: self.ended,
+            counted_good: self
+                .slo
+                .as_ref()
+                .is_some_and(|own| own.objectives == objectives.objectives),
+        };
+        self.verdict = Some(Verdict::of(objectives, &evidence));
+    }
+
+    /// What it comes to, all in all.
+    pub fn decision(&self) -> Decision {
+        if self.invalid.is_some() {
+            return Decision::Invalid;
+        }
+        match self.verdict.as_ref().map(|verdict| verdict.finding) {
+            Some(Finding::Fail) => Decision::Fail,
+            Some(Finding::Inconclusive) => Decision::Inconclusive,
+            Some(Finding::Pass) | None => Decision::Pass,
+        }
     }
 }
 
 // === impl Setup ===
 
 impl Setup {
-    fn of(plan: &Plan, began: Timestamp, lasted: Duration) -> Self {
+    fn of(plan: &Plan, id: &str, began: Timestamp, lasted: Duration) -> Self {
         Self {
+            ids: vec![id.to_owned()],
             target: plan.target.as_str().to_owned(),
-            schedule: plan.schedule.as_str(),
+            schedule: plan.schedule.as_str().to_owned(),
             users: plan.users.get(),
             rate: plan.schedule.rate(),
             seed: plan.seed,
+            mix: plan.mix.entries().to_vec(),
             began,
             duration_s: plan.duration.as_secs_f64(),
             lasted_s: lasted.as_secs_f64(),
@@ -258,49 +252,33 @@ impl Setup {
     }
 }
 
-// === impl Summary ===
+// === impl Ended ===
 
-impl Summary {
-    fn of(tally: &Tally, lasted: Duration) -> Self {
-        let per_s = |count: u64| match lasted.as_secs_f64() {
-            0.0 => 0.0,
-            seconds => count as f64 / seconds,
-        };
-        Self {
-            calls: tally.calls(),
-            streams: tally.streams,
-            outcomes: Outcomes::of(tally),
-            calls_per_s: per_s(tally.calls()),
-            tokens: tally.tokens,
-            cost_usd: tally.cost,
-            unpriced: tally.unpriced,
-            output_tokens_per_s: per_s(tally.tokens.output.unwrap_or(0)),
-            duration_s: tally.duration.quantiles(),
-            time_to_first_token_s: tally.first_token.quantiles(),
-            time_to_first_visible_token_s: tally.first_visible_token.quantiles(),
-            time_per_output_token_s: tally.per_output_token.quantiles(),
-            gap_s: tally.gap.quantiles(),
-            service_duration_s: tally.service_duration.quantiles(),
-            service_time_to_first_token_s: tally.service_first_token.quantiles(),
+impl Ended {
+    /// What a reader of the figures must know of it.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Self::Complete => "The run took its whole time.",
+            Self::Interrupted => {
+                "INTERRUPTED: the calls that took longest were cut, so the times are those of the \
+                 shorter ones."
+            }
+            Self::Hopeless => "ENDED EARLY: an objective could no longer be met.",
+            Self::Unfinished => "UNFINISHED: this was written while the run went on.",
         }
-    }
-
-    /// Calls that did not complete, but for those that we cut off ourselves.
-    pub fn errors(&self) -> u64 {
-        self.calls - self.outcomes.completed - self.outcomes.abandoned
     }
 }
 
-// === impl Outcomes ===
+// === impl Decision ===
 
-impl Outcomes {
-    fn of(tally: &Tally) -> Self {
-        Self {
-            completed: tally.count(Outcome::Completed),
-            failed: tally.count(Outcome::Failed),
-            truncated: tally.count(Outcome::Truncated),
-            refused: tally.count(Outcome::Refused),
-            abandoned: tally.count(Outcome::Abandoned),
+impl Decision {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Inconclusive => "inconclusive",
+            Self::Invalid => "invalid",
         }
     }
 }

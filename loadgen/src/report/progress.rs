@@ -4,9 +4,11 @@ use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_settings::Metric;
 use tokio::time::{Instant, interval_at};
 
 use super::table::time;
+use crate::figures::Tally;
 use crate::run::{Phase, Run};
 
 /// On a terminal, the line is rewritten this often.
@@ -42,10 +44,12 @@ pub(crate) async fn show(run: Arc<Run>) {
 /// The line, and time and calls so far, against which the next one reckons its rate.
 fn line(run: &Run, before: (Duration, u64)) -> (String, (Duration, u64)) {
     let elapsed = run.elapsed();
-    let (calls, errors, duration) = {
+    let (calls, errors, duration): (u64, u64, _) = {
         let recorder = run.recorder();
-        let total = &recorder.total;
-        (total.calls(), total.errors(), total.duration.quantiles())
+        let figures = &recorder.figures;
+        let series = || figures.series.values();
+        let (calls, errors) = (series().map(Tally::calls).sum(), series().map(Tally::errors).sum());
+        (calls, errors, figures.times(Metric::Duration).quantiles())
     };
     let rate = match (elapsed - before.0).as_secs_f64() {
         0.0 => 0.0,

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use super::{DEFINITIONS, Quantiles, Report, Summary};
+use tidegate_settings::Metric;
+
+use super::{DEFINITIONS, Ended, FaultCount, Kind, Quantiles, Report, Summary};
 
 /// The report as a table, to be printed.
 pub struct Table<'a>(pub(super) &'a Report);
@@ -30,10 +32,27 @@ impl fmt::Display for Table<'_> {
             writeln!(f, "{}", errors(report))?;
         }
         totals(f, report)?;
-        if let Some(reason) = &report.invalid {
-            writeln!(f, "\nINVALID RUN: {reason}.")?;
+        if report.ended != Ended::Complete {
+            writeln!(f, "\n{}", report.ended.sentence())?;
         }
-        Ok(())
+        decision(f, report)
+    }
+}
+
+/// What a team waits for stands last, where a terminal shows it.
+fn decision(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    if let Some(verdict) = &report.verdict {
+        writeln!(f)?;
+        for judged in &verdict.objectives {
+            writeln!(f, "{}: {}: {}", judged.finding.as_str(), judged.name, judged.why)?;
+        }
+    }
+    if let Some(reason) = &report.invalid {
+        return writeln!(f, "\nINVALID RUN: {reason}.");
+    }
+    match &report.verdict {
+        Some(_) => writeln!(f, "\nVERDICT: {}", report.decision().as_str()),
+        None => Ok(()),
     }
 }
 
@@ -45,7 +64,7 @@ fn latencies(report: &Report) -> Grid {
         "p99", "p99.9", "p50", "p99",
     ]);
     for model in &report.models {
-        grid.row(latency_row(&model.model, &model.summary));
+        grid.row(latency_row(&model.name, &model.summary));
     }
     grid.row(latency_row("all", &report.total));
     grid
@@ -62,19 +81,20 @@ fn latency_row(name: &str, summary: &Summary) -> Vec<String> {
     ];
     let four: [fn(&Quantiles) -> f64; 4] = [|q| q.p50, |q| q.p90, |q| q.p99, |q| q.p999];
     let two: [fn(&Quantiles) -> f64; 2] = [|q| q.p50, |q| q.p99];
-    row.extend(four.map(|at| time(summary.duration_s.as_ref().map(at))));
-    row.extend(four.map(|at| time(summary.time_to_first_token_s.as_ref().map(at))));
-    row.extend(two.map(|at| time(summary.gap_s.as_ref().map(at))));
+    row.extend(four.map(|at| time(summary.time(Metric::Duration).map(at))));
+    row.extend(four.map(|at| time(summary.time(Metric::TimeToFirstToken).map(at))));
+    row.extend(two.map(|at| time(summary.time(Metric::Gap).map(at))));
     row
 }
 
 fn errors(report: &Report) -> Grid {
     let mut grid = Grid::default();
-    grid.row(["error", "status", "outcome", "calls"]);
-    for error in &report.errors {
-        let status = error.fault.status.map_or("-".to_owned(), |status| status.to_string());
-        let outcome = error.fault.outcome.to_owned();
-        grid.row([error.fault.kind.clone(), status, outcome, error.calls.to_string()]);
+    grid.row(["error", "kind", "status", "outcome", "calls"]);
+    for FaultCount { fault, calls } in &report.errors {
+        let status = fault.status.map_or("-".to_owned(), |status| status.to_string());
+        let kind = fault.kind.map_or("-", Kind::as_str).to_owned();
+        let outcome = fault.outcome.as_str().to_owned();
+        grid.row([fault.error_type.clone(), kind, status, outcome, calls.to_string()]);
     }
     grid
 }
@@ -104,7 +124,7 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     }
     let lag = report.generator.send_lag_s.as_ref().map(|lag| lag.p99);
     writeln!(f, "{} users; sent {} after due (p99)", run.users, time(lag))?;
-    if run.rate.is_none() && report.generator.is_late() {
+    if report.invalid.is_none() && report.generator.is_late() {
         writeln!(f, "This machine was busy: its own delays are part of these times.")?;
     }
     DEFINITIONS.iter().try_for_each(|line| writeln!(f, "{line}"))

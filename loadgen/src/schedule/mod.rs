@@ -28,6 +28,9 @@ pub enum Schedule {
     },
 }
 
+/// The only part that a run has: every schedule goes on as it began.
+pub(crate) const STAGE: &str = "main";
+
 /// The offsets at which calls are due, rising.
 pub(crate) type Arrivals = Box<dyn Iterator<Item = Duration> + Send>;
 

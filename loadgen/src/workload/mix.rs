@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tidegate_settings::{ConfigError, parse_yaml, within_file};
 use tidegate_wire::Dialect;
 
 /// The kinds of calls under test, each with its weight. Never empty.
@@ -17,13 +18,16 @@ pub struct Mix {
 }
 
 /// One kind of call.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Dialect and operation.
     pub call: Operation,
     /// The model asked for; where the wire names none, the name under which calls are counted.
     pub model: Arc<str>,
+    /// The route under which its calls are counted, as a sidecar would name it; the call where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Arc<str>>,
     /// The share of this entry among all.
     #[serde(default = "one")]
     pub weight: NonZeroU32,
@@ -40,12 +44,12 @@ pub struct Entry {
     #[serde(default = "typical_output")]
     pub output_tokens: NonZeroU32,
     /// In a closed loop, how long a user rests between an answer and the next call: `500ms`.
-    #[serde(default, deserialize_with = "duration")]
+    #[serde(default, deserialize_with = "duration", serialize_with = "friendly")]
     pub think: Duration,
 }
 
 /// A dialect and what is asked in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub enum Operation {
     /// Chat completions.
     #[serde(rename = "openai/chat")]
@@ -97,90 +101,34 @@ pub enum Operation {
     GenerateV1,
 }
 
-/// Why a mix cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file could not be read.
-    #[error("cannot read mix {}", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not what a mix looks like.
-    #[error("mix {file}: {reason}")]
-    Malformed {
-        /// Which file.
-        file: String,
-        /// What the reader says, with line and column.
-        reason: String,
-    },
-    /// The file lists no calls.
-    #[error(
-        "mix {file} is empty: it needs at least one entry such as `- {{ call: openai/chat, model: gpt-4o }}`"
-    )]
-    Empty {
-        /// Which file.
-        file: String,
-    },
-    /// An entry asks for a stream where there is none.
-    #[error("mix {file}: {call} of {model} cannot be streamed")]
-    NotStreamed {
-        /// Which file.
-        file: String,
-        /// What was asked.
-        call: Operation,
-        /// Of whom.
-        model: Arc<str>,
-    },
-    /// An entry asks for a JSON array where there is none.
-    #[error("mix {file}: {call} of {model}: `array` goes with a streamed generate-content only")]
-    NoArray {
-        /// Which file.
-        file: String,
-        /// What was asked.
-        call: Operation,
-        /// Of whom.
-        model: Arc<str>,
-    },
-}
-
 // === impl Mix ===
 
 impl Default for Mix {
     /// Every dialect, with the weights of `default-mix.yaml`.
     fn default() -> Self {
-        Self::parse(include_str!("default-mix.yaml"), "default-mix.yaml")
-            .expect("a test reads the same file")
+        Self::parse(include_str!("default-mix.yaml")).expect("a test reads the same file")
     }
 }
 
 impl Mix {
     /// Reads a mix from a YAML file.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(&text, &path.display().to_string())
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        within_file(path, Self::parse)
     }
 
-    /// Reads a mix from YAML; `file` names it in errors.
-    pub fn parse(text: &str, file: &str) -> Result<Self, Error> {
-        let file = || file.to_owned();
-        let entries: Vec<Entry> = serde_saphyr::from_str(text).map_err(|error| {
-            // The line and column are enough; the snippet would say it all twice.
-            Error::Malformed { file: file(), reason: error.without_snippet().to_string() }
-        })?;
+    /// Reads a mix from YAML.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let entries: Vec<Entry> = parse_yaml(text)?;
         if entries.is_empty() {
-            return Err(Error::Empty { file: file() });
+            return Err(ConfigError::new(
+                "this mix is empty: it needs at least one entry such as \
+                 `- { call: openai/chat, model: gpt-4o }`",
+            ));
         }
-        for Entry { call, model, stream, array, .. } in &entries {
-            if *stream && !call.streams() {
-                return Err(Error::NotStreamed { file: file(), call: *call, model: model.clone() });
-            }
-            if *array && !(*stream && call.streams_arrays()) {
-                return Err(Error::NoArray { file: file(), call: *call, model: model.clone() });
-            }
+        for (at, entry) in entries.iter().enumerate() {
+            entry.check().map_err(|(key, message)| {
+                ConfigError::at(&[&format!("[{at}]"), key], message).within(text)
+            })?;
         }
         Ok(Self { entries })
     }
@@ -235,6 +183,25 @@ impl Entry {
             }
             _ => self.model.clone(),
         }
+    }
+
+    /// The route under which its calls are counted.
+    pub fn route(&self) -> Arc<str> {
+        self.route.clone().unwrap_or_else(|| self.call.as_str().into())
+    }
+
+    /// The key that is at fault, and how.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let Self { call, model, stream, array, .. } = self;
+        if *stream && !call.streams() {
+            return Err(("stream", format!("{call} of {model} cannot be streamed")));
+        }
+        if *array && !(*stream && call.streams_arrays()) {
+            let message =
+                format!("{call} of {model}: `array` goes with a streamed generate-content only");
+            return Err(("array", message));
+        }
+        Ok(())
     }
 
     fn share(&self) -> f64 {
@@ -323,12 +290,18 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Duration::try_from(duration).map_err(|_| serde::de::Error::custom("a duration is not negative"))
 }
 
+fn friendly<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    jiff::fmt::serde::unsigned_duration::friendly::compact::required::serialize(
+        duration, serializer,
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        Mix::parse(text, "mix.yaml").expect_err("this mix is wrong").to_string()
+        Mix::parse(text).expect_err("this mix is wrong").to_string()
     }
 
     #[test]
@@ -349,7 +322,7 @@ mod tests {
     #[test]
     fn a_key_that_no_entry_has_is_refused_by_name() {
         let said = refusal("- { call: openai/chat, model: gpt-4o, wieght: 3 }");
-        assert!(said.contains("mix.yaml") && said.contains("wieght"), "{said}");
+        assert!(said.contains("did you mean `weight`?") && said.contains("wieght"), "{said}");
     }
 
     #[test]
@@ -381,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_rest_carries_its_unit() {
-        let mix = Mix::parse("- { call: openai/chat, model: m, think: 1.5s }", "mix.yaml");
+        let mix = Mix::parse("- { call: openai/chat, model: m, think: 1.5s }");
         let think = mix.expect("a good mix").entries()[0].think;
         assert_eq!(think, Duration::from_millis(1500));
         let said = refusal("- { call: openai/chat, model: m, think: -1s }");
@@ -393,7 +366,6 @@ mod tests {
         let mix = Mix::parse(
             "[{ call: openai/chat, model: a, weight: 98 }, { call: openai/chat, model: b }, \
               { call: openai/chat, model: c }]",
-            "mix.yaml",
         )
         .expect("a good mix");
         assert_eq!(mix.users(200), [196, 2, 2]);
@@ -405,7 +377,6 @@ mod tests {
     fn a_place_on_the_line_falls_to_the_entry_whose_share_lies_there() {
         let mix = Mix::parse(
             "[{ call: openai/chat, model: a, weight: 3 }, { call: openai/chat, model: b }]",
-            "mix.yaml",
         )
         .expect("a good mix");
         assert_eq!(&*mix.at(0.0).model, "a");

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use tidegate_wire::Dialect;
 
-pub use mix::{Entry, Error, Mix, Operation};
+pub use mix::{Entry, Mix, Operation};
 pub use synthetic::Synthetic;
 
 /// One call to be made, but for the address that it goes to.
@@ -27,6 +27,8 @@ pub struct Request {
     pub dialect: Dialect,
     /// The name under which the call is counted: its model, even where the wire names none.
     pub label: Arc<str>,
+    /// The route under which the call is counted.
+    pub route: Arc<str>,
     /// Whether the answer is asked for as a stream.
     pub stream: bool,
 }

@@ -139,6 +139,7 @@ impl Synthetic {
             body: body.to_string().into(),
             dialect: entry.call.dialect(),
             label: entry.label(),
+            route: entry.route(),
             stream: entry.stream,
         }
     }

@@ -10,6 +10,8 @@ mod messages;
 #[path = "../../support/protobuf.rs"]
 mod protobuf;
 mod sidecar;
+#[cfg(feature = "loadgen")]
+mod simulator;
 mod tls;
 mod upstream;
 mod wire;
@@ -24,6 +26,8 @@ pub(crate) use http2::*;
 pub(crate) use messages::*;
 pub(crate) use protobuf::field;
 pub(crate) use sidecar::{Launch, Sidecar, nowhere, read_records, tidegate};
+#[cfg(feature = "loadgen")]
+pub(crate) use simulator::Simulator;
 pub(crate) use tls::Certificate;
 pub(crate) use upstream::Upstream;
 pub(crate) use wire::{End, Message, Wire};

@@ -1,0 +1,77 @@
+//! Whether a run says anything of what it tested, or only of the generator.
+
+use std::time::Duration;
+
+use super::{Generator, Setup};
+use crate::figures::{Figures, Kind};
+
+/// The p99 of the send lag above which the generator, and not what it tested, was the limit.
+const LATEST_AT_A_RATE: Duration = Duration::from_millis(100);
+/// The same where a late call is only the call of a slower user: its lateness makes no burst of others.
+const LATEST_IN_A_LOOP: Duration = Duration::from_secs(1);
+/// In an open loop, one call in so many may find every user busy.
+const BUSY_ONE_IN: u64 = 100;
+
+/// Why this run says nothing about what it tested, and what to do; none where it is valid.
+pub(super) fn fault_of_ours(
+    run: &Setup,
+    figures: &Figures,
+    generator: &Generator,
+) -> Option<String> {
+    let (total, users) = (figures.total(), run.users);
+    if generator.lost_users > 0 {
+        let lost = generator.lost_users;
+        return Some(format!("{lost} of {users} users were lost to a fault of the generator"));
+    }
+    if generator.records_lost {
+        return Some("the file of records is not whole: is the disk full?".to_owned());
+    }
+    if total.calls() == 0 {
+        return Some("no call was made".to_owned());
+    }
+    let is_unsigned = total.kinds.get(&Kind::Unsigned) == Some(&total.calls());
+    if is_unsigned {
+        return Some("no call could be signed".to_owned());
+    }
+    if total.answered == 0 {
+        return Some(format!("{} never answered", run.target));
+    }
+    generator_was_the_limit(run, total.calls(), generator)
+}
+
+fn generator_was_the_limit(run: &Setup, calls: u64, generator: &Generator) -> Option<String> {
+    let is_open = run.rate.is_some();
+    let latest = if is_open { LATEST_AT_A_RATE } else { LATEST_IN_A_LOOP }.as_secs_f64();
+    let found_no_user = if is_open { generator.found_no_user } else { 0 };
+    let were_busy = generator.unsent > 0 || found_no_user > calls / BUSY_ONE_IN;
+    let late = generator.send_lag_s.map_or(0.0, |lag| lag.p99);
+    if !were_busy && late <= latest {
+        return None;
+    }
+    let mut what = format!("the generator was the limit: p99 of its send lag is {late:.3} s");
+    if late > latest {
+        what += &format!(", more than {latest} s");
+    }
+    if were_busy {
+        what += &format!(
+            "; {found_no_user} calls were due while all {} users were busy, and {} of them were \
+             never sent",
+            run.users, generator.unsent
+        );
+    }
+    let advice = match (were_busy, is_open) {
+        (true, _) => "give it more --users",
+        (false, true) => "this machine could not keep up: lower --rate, or use a larger machine",
+        (false, false) => "this machine could not keep up: fewer --users, or a larger machine",
+    };
+    Some(format!("{what}; {advice}"))
+}
+
+// === impl Generator ===
+
+impl Generator {
+    /// Whether calls were sent so late that it shows in their times.
+    pub(super) fn is_late(&self) -> bool {
+        self.send_lag_s.is_some_and(|lag| lag.p99 > LATEST_AT_A_RATE.as_secs_f64())
+    }
+}

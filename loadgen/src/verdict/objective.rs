@@ -1,0 +1,241 @@
+//! What one objective came to.
+
+use tidegate_settings::{Bound, Metric, Objective, Unit};
+
+use super::interval::{self, Interval};
+use super::{Evidence, Finding, Judged};
+use crate::figures::{Tally, Times};
+use crate::report::time;
+
+/// With too few calls to bound a quantile from above, the slowest must stay below this share of the
+/// limit.
+const MARGIN: f64 = 0.5;
+
+// === impl Judged ===
+
+impl Judged {
+    pub(super) fn of(objective: &Objective, evidence: &Evidence<'_>, confidence: f64) -> Self {
+        let tally = evidence.figures.sum(|key| key.is_of(objective));
+        let (metric, bound) = (objective.metric, objective.bound());
+        let judge = Judge { objective, confidence };
+        match (metric, bound) {
+            (Metric::ErrorRatio, Bound::Below(limit)) => judge.error_ratio(&tally, limit),
+            (Metric::Goodput, Bound::Above(_)) if !evidence.counted_good => {
+                judge.nothing(0, "not measured: the run did not count goodput by these objectives")
+            }
+            (Metric::Goodput, Bound::Above(limit)) => {
+                let is_of_all = tally.calls() == evidence.figures.total().calls();
+                let unsent = if is_of_all { evidence.unsent } else { 0 };
+                judge.goodput(&tally, tally.calls() + unsent, limit)
+            }
+            (Metric::CallsPerSecond, Bound::Above(limit)) => {
+                let calls = Some(tally.calls()).filter(|calls| *calls > 0);
+                judge.rate(&tally, calls, evidence.lasted_s, limit)
+            }
+            (Metric::OutputTokensPerSecond, Bound::Above(limit)) => {
+                judge.rate(&tally, tally.tokens.output, evidence.lasted_s, limit)
+            }
+            (_, Bound::Below(limit)) => judge.quantile(&tally, limit),
+            (_, Bound::Above(_)) => unreachable!("an objective is checked when it is read"),
+        }
+    }
+}
+
+/// One objective about to be judged.
+struct Judge<'a> {
+    objective: &'a Objective,
+    confidence: f64,
+}
+
+impl Judge<'_> {
+    fn quantile(&self, tally: &Tally, limit: f64) -> Judged {
+        let metric = self.objective.metric;
+        let quantile = self.objective.quantile.expect("a time has one: it is checked");
+        let times = tally.times(metric).filter(|times| times.count() > 0);
+        let Some(times) = times else { return self.unmeasured(tally) };
+        let calls = independent(metric, tally, times);
+        let shares = interval::of_quantile(quantile, calls, self.confidence);
+        let bounds = Interval {
+            low: shares.low.and_then(|share| times.at(share)),
+            high: shares.high.and_then(|share| times.at(share)),
+        };
+        let measured = times.at(quantile).unwrap_or_default();
+        let slowest = times.at(1.0).unwrap_or_default();
+        let is_far_below = calls as f64 * (1.0 - quantile) >= 1.0 && slowest < MARGIN * limit;
+        let (finding, why) = match bounds {
+            Interval { high: Some(high), .. } if high < limit => (Finding::Pass, String::new()),
+            Interval { low: Some(low), .. } if low >= limit => (Finding::Fail, String::new()),
+            Interval { high: None, .. } if is_far_below => {
+                let why = format!(
+                    "; {} calls would bound it, but the slowest took {}, less than half of the limit",
+                    interval::fewest(quantile, self.confidence),
+                    time(Some(slowest))
+                );
+                (Finding::Pass, why)
+            }
+            Interval { high: None, .. } => {
+                let fewest = interval::fewest(quantile, self.confidence);
+                (
+                    Finding::Inconclusive,
+                    format!(": too few to bound it from above, which takes {fewest}"),
+                )
+            }
+            _ => (Finding::Inconclusive, ": too few to tell it from the limit".to_owned()),
+        };
+        let why =
+            self.told(measured, bounds, calls, finding) + &why + &coverage(tally, metric, times);
+        self.judged(finding, Some(measured), bounds, calls, why)
+    }
+
+    fn error_ratio(&self, tally: &Tally, limit: f64) -> Judged {
+        let (bad, all) = (tally.bad, tally.accountable);
+        if all == 0 {
+            return self.unmeasured(tally);
+        }
+        let bounds = interval::of_ratio(bad, all, self.confidence);
+        let (finding, why) = below(bounds, limit);
+        let told = self.told(bad as f64 / all as f64, bounds, all, finding) + why;
+        // Whole answers to something else are no errors by the definition; but no proof of none, either.
+        let wrong = tally.wrong_content();
+        let with_wrong = interval::of_ratio(bad + wrong, all, self.confidence);
+        if finding == Finding::Pass && wrong > 0 && below(with_wrong, limit).0 != Finding::Pass {
+            let why =
+                format!("{told}; but {wrong} answers had wrong content, and would be too many");
+            let measured = Some(bad as f64 / all as f64);
+            return self.judged(Finding::Inconclusive, measured, bounds, all, why);
+        }
+        self.judged(finding, Some(bad as f64 / all as f64), bounds, all, told)
+    }
+
+    fn goodput(&self, tally: &Tally, due: u64, limit: f64) -> Judged {
+        if due == 0 {
+            return self.unmeasured(tally);
+        }
+        let bounds = interval::of_ratio(tally.good, due, self.confidence);
+        let (finding, why) = match bounds {
+            Interval { low: Some(low), .. } if low > limit => (Finding::Pass, ""),
+            Interval { high: Some(high), .. } if high <= limit => (Finding::Fail, ""),
+            _ => (Finding::Inconclusive, ": too few to tell it from the limit"),
+        };
+        let measured = tally.good as f64 / due as f64;
+        let told = self.told(measured, bounds, due, finding) + why;
+        self.judged(finding, Some(measured), bounds, due, told)
+    }
+
+    fn rate(&self, tally: &Tally, count: Option<u64>, lasted_s: f64, limit: f64) -> Judged {
+        let count = count.filter(|_| lasted_s > 0.0);
+        let Some(count) = count else { return self.unmeasured(tally) };
+        let measured = count as f64 / lasted_s;
+        let silent = tally.tokens.usage_absent;
+        let lacks_tokens = self.objective.metric == Metric::OutputTokensPerSecond && silent > 0;
+        let (finding, why) = match measured > limit {
+            true => (Finding::Pass, String::new()),
+            false if lacks_tokens => {
+                (Finding::Inconclusive, format!("; but {silent} answers stated no tokens"))
+            }
+            false => (Finding::Fail, String::new()),
+        };
+        let why = format!("{} {measured:.1}, over the whole run{why}", self.objective.metric);
+        self.judged(finding, Some(measured), Interval::default(), tally.calls(), why)
+    }
+
+    fn unmeasured(&self, tally: &Tally) -> Judged {
+        let calls = tally.calls();
+        let why = match calls {
+            0 => "not measured: no call was of its kind".to_owned(),
+            _ => format!("not measured: none of {calls} calls came to have it"),
+        };
+        self.nothing(calls, &why)
+    }
+
+    fn nothing(&self, calls: u64, why: &str) -> Judged {
+        self.judged(Finding::Inconclusive, None, Interval::default(), calls, why.to_owned())
+    }
+
+    /// What was measured, and the bound that matters for what follows of it.
+    fn told(&self, measured: f64, bounds: Interval, calls: u64, finding: Finding) -> String {
+        let shown = |value| shown(value, self.objective.metric.unit());
+        let sure = format!("{}% sure", (self.confidence * 1e6).round() / 1e4);
+        let is_least =
+            matches!(self.objective.bound(), Bound::Below(_)) == (finding == Finding::Fail);
+        let between = match (finding, bounds.low, bounds.high) {
+            (Finding::Inconclusive, Some(low), Some(high)) => {
+                format!(", between {} and {} ({sure})", shown(low), shown(high))
+            }
+            (_, Some(low), _) if is_least => format!(", at least {} ({sure})", shown(low)),
+            (_, _, Some(high)) if !is_least => format!(", at most {} ({sure})", shown(high)),
+            _ => String::new(),
+        };
+        let what = match self.objective.quantile {
+            Some(quantile) => format!("p{}", (quantile * 1e8).round() / 1e6),
+            None => self.objective.metric.as_str().replace('_', " "),
+        };
+        format!("{what} {}{between}, of {calls} calls", shown(measured))
+    }
+
+    fn judged(
+        &self,
+        finding: Finding,
+        measured: Option<f64>,
+        bounds: Interval,
+        calls: u64,
+        why: String,
+    ) -> Judged {
+        Judged {
+            name: self.objective.title(),
+            objective: self.objective.clone(),
+            finding,
+            measured,
+            at_least: bounds.low,
+            at_most: bounds.high,
+            calls,
+            why,
+        }
+    }
+}
+
+fn below(bounds: Interval, limit: f64) -> (Finding, &'static str) {
+    match bounds {
+        Interval { high: Some(high), .. } if high < limit => (Finding::Pass, ""),
+        Interval { low: Some(low), .. } if low >= limit => (Finding::Fail, ""),
+        _ => (Finding::Inconclusive, ": too few to tell it from the limit"),
+    }
+}
+
+/// How many of the times say something of their own: the gaps of one call are one call's.
+pub(super) fn independent(metric: Metric, tally: &Tally, times: &Times) -> u64 {
+    let streams = tally.times(Metric::TimeToFirstToken).map_or(0, Times::count);
+    match metric {
+        Metric::Gap => times.count().min(streams.max(1)),
+        _ => times.count(),
+    }
+}
+
+/// Says so where many whole answers did not have it.
+fn coverage(tally: &Tally, metric: Metric, times: &Times) -> String {
+    let whole = tally.outcomes.completed.saturating_sub(tally.wrong_content());
+    let had_it = independent(metric, tally, times);
+    match had_it < whole {
+        true => format!("; {} of {whole} whole answers did not have it", whole - had_it),
+        false => String::new(),
+    }
+}
+
+fn shown(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Time => time(Some(value)),
+        Unit::Ratio => percent(value),
+        Unit::Rate => format!("{value:.1}"),
+    }
+}
+
+/// A share in percent, with as many digits as tell it from none and from all.
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    match percent.min(100.0 - percent) {
+        edge if edge <= 0.0 => format!("{percent:.0}%"),
+        edge if edge < 0.1 => format!("{percent:.3}%"),
+        edge if edge < 10.0 => format!("{percent:.2}%"),
+        _ => format!("{percent:.1}%"),
+    }
+}
