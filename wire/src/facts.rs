@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) goes_on: bool,
     /// Counts have come with or after the reason of the end: these are the final ones.
     pub(crate) counted_at_end: bool,
+    /// It calls a tool.
+    pub(crate) calls_tool: bool,
     /// Nested JSON was broken.
     pub(crate) is_broken: bool,
     flat: Fault,
@@ -160,6 +162,7 @@ impl Facts {
             Field::Fingerprint => replace(&mut self.fingerprint, text),
             Field::MimeType => self.part.is_no_image = !text.starts_with(b"image/"),
             Field::Type => self.event(text),
+            Field::ItemType => self.calls_tool |= text.ends_with(b"_call"),
             Field::Object if text == b"error" => drop(self.fail()),
             Field::ErrorType => self.fail().kind = kept(text),
             Field::ErrorStatus => self.error_status(text),
@@ -295,6 +298,11 @@ impl Sink<Field> for Facts {
             Field::Delta => self.item.has_delta = true,
             Field::PartText => self.part.has_text = true,
             Field::PartThought => self.part.is_thought = true,
+            Field::PartTool => {
+                self.part.has_text = true;
+                self.calls_tool = true;
+            }
+            Field::Tool => self.calls_tool = true,
             Field::Image => self.part.has_media = true,
             Field::Images => self.counts.add(Count::Images, 1),
             Field::Error => drop(self.fail()),
