@@ -16,6 +16,7 @@ use tidegate_wire::Dialect;
 use crate::export::names::Conventions;
 use crate::export::otlp::{self, Otlp, OtlpConfig};
 pub use crate::layer::breaker::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
+pub use crate::layer::cache::{Allow, CacheConfig, SharedCacheConfig};
 pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
 pub use crate::layer::limit::{AdaptiveConfig, LimitConfig};
@@ -50,7 +51,7 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// Threads that carry traffic; as many as the container has cores where absent.
     pub workers: Option<NonZeroU16>,
-    /// Whether calls pass all policies by: no retry, fallback, breaker or limit, and no total time.
+    /// Whether calls pass all policies by: no cache, retry, fallback, breaker or limit, and no total time.
     pub bypass: bool,
     /// A file for one JSON object per call; `-` is standard output.
     pub records: Option<PathBuf>,
@@ -58,6 +59,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// Which call goes where; the first match wins.
     pub routes: Vec<RouteConfig>,
+    /// How much of their answers all routes with a `cache` keep together.
+    pub cache: SharedCacheConfig,
     /// How long things may take.
     pub timeouts: TimeoutsConfig,
     /// How much there may be of things.
@@ -120,6 +123,9 @@ pub struct RouteConfig {
     pub strip_prefix: Option<String>,
     /// The name of an upstream.
     pub upstream: String,
+    /// Which answers are kept, to be given to equal calls; none where absent.
+    #[serde(default)]
+    pub cache: Option<CacheConfig>,
     /// Whether streams of OpenAI's interface are asked for their usage.
     #[serde(default)]
     pub include_usage: IncludeUsage,
@@ -228,6 +234,7 @@ impl Default for Config {
             records: None,
             upstreams: BTreeMap::new(),
             routes: Vec::new(),
+            cache: SharedCacheConfig::default(),
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
@@ -242,7 +249,12 @@ impl RouteConfig {
     /// The same route, as it would be without any policy.
     pub(crate) fn without_policies(&self) -> Self {
         let plain = self.clone();
-        Self { retry: None, fallback: Vec::new(), timeout: None, ..plain }
+        Self { cache: None, retry: None, fallback: Vec::new(), timeout: None, ..plain }
+    }
+
+    /// Its name in records and metrics.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.upstream)
     }
 
     /// The upstreams that its calls may go to, its own first.
@@ -315,6 +327,7 @@ impl Config {
             matches: MatchConfig::default(),
             strip_prefix: None,
             upstream: DEFAULT.to_owned(),
+            cache: None,
             include_usage: IncludeUsage::default(),
             retry: None,
             timeout: None,
@@ -434,6 +447,9 @@ impl Config {
         let own = ["routes", &number];
         let wrong = |rest: &[&str], message| ConfigError::at(&[&own, rest].concat(), message);
         self.check_name(&route.upstream).map_err(|message| wrong(&["upstream"], message))?;
+        if let Some(cache) = &route.cache {
+            cache.check(&self.cache).map_err(|(key, message)| wrong(&["cache", key], message))?;
+        }
         if let Some(retry) = &route.retry {
             retry.check().map_err(|(key, message)| wrong(&["retry", key], message))?;
         }

@@ -19,9 +19,11 @@ use crate::trace;
 use crate::verdict::Verdict;
 
 mod attempts;
+mod given;
 mod notes;
 mod times;
 
+pub(crate) use given::Told;
 pub(crate) use times::Wait;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
@@ -216,7 +218,6 @@ impl Notes {
 
     /// Has this see the record when the call is over, with what it cost, before it is exported.
     /// It is called once, however the call ends, and must not look at these notes.
-    #[expect(dead_code, reason = "for the policies to come that settle by the record")]
     pub(crate) fn when_closed(&self, settlement: Settlement) {
         self.state.borrow_mut().settlements.push(settlement);
     }

@@ -12,6 +12,7 @@ use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
 use crate::generation::Generation;
 use crate::head::RequestHead;
 use crate::layer::Below;
+use crate::layer::cache::CacheLayer;
 use crate::layer::fallback::{FallbackLayer, Target};
 use crate::layer::include_usage::IncludeUsageLayer;
 use crate::layer::repeatable::{Keeping, RepeatableLayer};
@@ -183,7 +184,7 @@ impl Route {
         let own_timeout = config.timeout.filter(|_| !bypass);
         let asks_for_model = |name| generation.policies.of(name).asks_for_model();
         Self {
-            name: config.name.as_deref().unwrap_or(&config.upstream).into(),
+            name: config.name().into(),
             upstream: upstream.spec.name.clone(),
             model: upstream.spec.model.clone(),
             strip_prefix: config.strip_prefix.clone(),
@@ -213,6 +214,7 @@ impl Route {
         let own = policies.of(&config.upstream);
         stack(
             target(upstream, end(upstream.clone()), &own, config, 0),
+            CacheLayer::new(generation, config, upstream.has_credential()),
             IncludeUsageLayer::new(config.include_usage, timeouts, limits, held),
             repeatable(generation, config),
             fallback(config, upstreams, policies, end),

@@ -317,6 +317,9 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
         warn!("bypass is on: calls pass all policies by");
     }
     generation.policies.watch(registry);
+    if let Some(caches) = &generation.caches {
+        registry.watch(caches.clone());
+    }
     for (upstream, credential) in generation.credentials.all() {
         let credential = credential.clone();
         registry.watch_credential(upstream.clone(), move || credential.freshness());

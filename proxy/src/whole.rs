@@ -44,8 +44,8 @@ pub(crate) async fn read_ahead(
     Ok((!ahead.has_trailers(body)).then_some(whole))
 }
 
-/// Takes a body that was read ahead whole off its connection, and puts this one in its place.
-pub(crate) async fn replace(call: &mut Call, whole: &[u8], by: Vec<u8>) -> Result<(), Error> {
+/// Takes a body that was read ahead whole off its connection.
+pub(crate) async fn take(call: &mut Call) -> Result<(), Error> {
     match &mut call.body {
         RequestBody::Http1(framed) => {
             while poll_fn(|cx| framed.poll_payload(cx)).await.map_err(Error::of_caller)?.is_some() {
@@ -54,6 +54,12 @@ pub(crate) async fn replace(call: &mut Call, whole: &[u8], by: Vec<u8>) -> Resul
         RequestBody::Http2(body) => body.ahead.clear(),
         RequestBody::Empty | RequestBody::Full(_) => {}
     }
+    Ok(())
+}
+
+/// The same, and puts this one in its place.
+pub(crate) async fn replace(call: &mut Call, whole: &[u8], by: Vec<u8>) -> Result<(), Error> {
+    take(call).await?;
     call.notes.request_replaced(whole);
     let fields = call.head.fields.without("transfer-encoding").without("expect");
     call.head.fields = fields.with("content-length", by.len().to_string().as_bytes());

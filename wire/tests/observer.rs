@@ -366,7 +366,11 @@ fn an_answer_that_calls_a_tool_is_known_whatever_its_finish_reason_says() {
     let gemini = "/v1beta/models/gemini-pro:generateContent";
     for (path, body, calls_tool) in [
         (chat, format!(r#"{{"choices":[{{"message":{call},"finish_reason":"stop"}}]}}"#), true),
-        (chat, r#"{"choices":[{"message":{"content":"tool_calls","tool_calls":[]}}]}"#.into(), false),
+        (
+            chat,
+            r#"{"choices":[{"message":{"content":"tool_calls","tool_calls":[]}}]}"#.into(),
+            false,
+        ),
         (chat, r#"{"choices":[{"message":{"content":"hi","tool_calls":null}}]}"#.into(), false),
         ("/v1/responses", r#"{"output":[{"type":"function_call"}]}"#.into(), true),
         ("/v1/responses", r#"{"output":[{"type":"message"}]}"#.into(), false),

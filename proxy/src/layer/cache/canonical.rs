@@ -83,9 +83,9 @@ impl Document {
 
     /// The value of a member of the outermost object, in its canonical form.
     pub(crate) fn member(&self, key: &str) -> Option<&[u8]> {
-        let found = self.members.binary_search_by(|member| {
-            member.key(&self.text).as_ref().cmp(key.as_bytes())
-        });
+        let found = self
+            .members
+            .binary_search_by(|member| member.key(&self.text).as_ref().cmp(key.as_bytes()));
         found.ok().map(|at| &self.text[self.members[at].value..self.members[at].at.end])
     }
 }

@@ -53,11 +53,38 @@ fn what_could_be_read_in_two_ways_has_no_form() {
         assert_reads(json, Err(DuplicateKey));
     }
     for json in [
-        "", " ", "[]", "1", "null", "{", "}", r#"{"a"}"#, r#"{"a":}"#, r#"{"a":1,}"#, r#"{,"a":1}"#,
-        r#"{"a":01}"#, r#"{"a":+1}"#, r#"{"a":1.}"#, r#"{"a":.5}"#, r#"{"a":1e}"#, r#"{"a":-}"#,
-        r#"{"a":NaN}"#, r#"{"a":tru}"#, r#"{"a":'b'}"#, r#"{a:1}"#, r#"{"a":[1,]}"#, r#"{"a":[1}"#,
-        r#"{"a":"\x"}"#, r#"{"a":"\u12g4"}"#, r#"{"a":"\"#, r#"{"a":"b"#, "{\"a\":\"\n\"}",
-        r#"{"\ud800":1}"#, r#"{"a":1}{"b":2}"#, r#"{"a":1} x"#, "\u{feff}{}",
+        "",
+        " ",
+        "[]",
+        "1",
+        "null",
+        "{",
+        "}",
+        r#"{"a"}"#,
+        r#"{"a":}"#,
+        r#"{"a":1,}"#,
+        r#"{,"a":1}"#,
+        r#"{"a":01}"#,
+        r#"{"a":+1}"#,
+        r#"{"a":1.}"#,
+        r#"{"a":.5}"#,
+        r#"{"a":1e}"#,
+        r#"{"a":-}"#,
+        r#"{"a":NaN}"#,
+        r#"{"a":tru}"#,
+        r#"{"a":'b'}"#,
+        r#"{a:1}"#,
+        r#"{"a":[1,]}"#,
+        r#"{"a":[1}"#,
+        r#"{"a":"\x"}"#,
+        r#"{"a":"\u12g4"}"#,
+        r#"{"a":"\"#,
+        r#"{"a":"b"#,
+        "{\"a\":\"\n\"}",
+        r#"{"\ud800":1}"#,
+        r#"{"a":1}{"b":2}"#,
+        r#"{"a":1} x"#,
+        "\u{feff}{}",
     ] {
         assert_reads(json, Err(NotJson));
     }
@@ -117,7 +144,8 @@ fn shuffled(value: &Value, dice: &mut impl FnMut() -> u64, text: &mut String) {
             text.push('{');
             for (at, (_, (key, value))) in members.into_iter().enumerate() {
                 let comma = if at > 0 { "," } else { "" };
-                *text += &format!("{comma}{}{}{}:", blank(dice), Value::from(key.as_str()), blank(dice));
+                *text +=
+                    &format!("{comma}{}{}{}:", blank(dice), Value::from(key.as_str()), blank(dice));
                 shuffled(value, dice, text);
                 *text += blank(dice);
             }
