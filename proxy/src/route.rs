@@ -100,6 +100,7 @@ impl Routes {
             })
             .collect();
         let route = |route: &RouteConfig| {
+            let old = old.filter(|old| old.generation.config.cache == config.cache);
             let kept = old.and_then(|old| old.route(route, &upstreams));
             kept.unwrap_or_else(|| Rc::new(Route::new(&generation, route, &upstreams)))
         };

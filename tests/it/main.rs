@@ -3,6 +3,7 @@
 mod attacks;
 mod balance;
 mod breaker;
+mod cache;
 mod corpus;
 mod credential_faults;
 mod credentials;

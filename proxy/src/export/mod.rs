@@ -37,7 +37,9 @@ mod tests {
     use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
     use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
     use tidegate_credential::Freshness;
-    use tidegate_wire::{ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource};
+    use tidegate_wire::{
+        CacheSource, Cached, ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource,
+    };
     use tokio::time::Instant;
 
     use super::catalog::{FAMILIES, Family};
@@ -99,6 +101,10 @@ mod tests {
         registry.watch(pool());
         let policies = [
             &catalog::BYPASS,
+            &catalog::CACHE_NOT_STORED,
+            &catalog::CACHE_ENTRIES,
+            &catalog::CACHE_BYTES,
+            &catalog::CACHE_EVICTIONS,
             &catalog::RETRIES,
             &catalog::RETRIES_DENIED,
             &catalog::FALLBACKS,
@@ -194,6 +200,12 @@ mod tests {
             overhead_s: Some(size / 65536.0),
             not_understood: failed.then(|| "json".into()),
             warnings: vec!["word".into()],
+            cached: Some(Box::new(Cached {
+                source: Some(CacheSource::ALL[number % CacheSource::ALL.len()]),
+                saved_input_tokens: Some(number as u64),
+                saved_cost_usd: Some(size / 1e6),
+                ..Cached::default()
+            })),
             ..Record::default()
         }
     }

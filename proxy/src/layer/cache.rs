@@ -165,8 +165,9 @@ impl Caching {
     fn key(&self, call: &Call, body: Option<&[u8]>) -> Result<Key, Reason> {
         let body = body.ok_or(Reason::BodyTooLarge)?;
         call.notes.request_known(body);
+        admission::of_notes(&call.notes, self.config.allow)?;
         let document = Document::read(body)?;
-        admission::of_body(call, &document, self.config.allow)?;
+        admission::of_body(call.head.target.path(), &document)?;
         let caller = call.notes.caller();
         let asked = Asked {
             place: &self.place,
@@ -255,11 +256,8 @@ impl Caching {
     /// The cache has no say in this call.
     fn pass_by(&self, call: &Call, reason: Reason) {
         self.shared.tally.count(reason);
-        call.notes.record(|record| {
-            let cached = record.cached.get_or_insert_default();
-            cached.source = Some(CacheSource::Bypass);
-            cached.reason = Some(reason.as_str().into());
-        });
+        let cached = Cached::bypass(reason.as_str());
+        call.notes.record(|record| record.cached = Some(cached.into()));
     }
 }
 

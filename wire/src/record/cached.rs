@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::line::Line;
+use crate::words::word;
 
 /// Where the answer came from, on a route with a cache.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,6 +48,12 @@ pub enum CacheSource {
 }
 
 impl Cached {
+    /// The cache was passed by for this reason: one of few fixed words.
+    pub fn bypass(reason: &str) -> Self {
+        let source = Some(CacheSource::Bypass);
+        Self { source, reason: Some(word(reason)), ..Self::default() }
+    }
+
     pub(super) fn write(&self, line: &mut Line<'_>) {
         line.text("tidegate.cache", self.source.map(CacheSource::as_str));
         line.text("tidegate.cache.reason", self.reason.as_deref());

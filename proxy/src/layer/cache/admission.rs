@@ -9,6 +9,7 @@ use super::canonical::{Document, Unclear};
 use super::config::{Allow, CacheConfig};
 use super::key;
 use crate::call::{Call, RequestBody};
+use crate::exchange::Notes;
 use crate::head::ResponseHead;
 
 /// Why a call or its answer is none for a cache.
@@ -51,7 +52,7 @@ pub(crate) enum Reason {
     /// The answer could not be read, or says nothing of its end.
     NotUnderstood,
     /// The answer was filtered, refused, or ended for a reason that nobody here knows.
-    FinishReason,
+    BadEnd,
     /// The answer ended because it might be no longer.
     CutOff,
     /// The answer calls a tool.
@@ -124,7 +125,7 @@ impl Reason {
         Self::Busy,
         Self::Incomplete,
         Self::NotUnderstood,
-        Self::FinishReason,
+        Self::BadEnd,
         Self::CutOff,
         Self::ToolCall,
         Self::Fallback,
@@ -151,7 +152,7 @@ impl Reason {
             Self::Busy => "busy",
             Self::Incomplete => "incomplete",
             Self::NotUnderstood => "not_understood",
-            Self::FinishReason => "finish_reason",
+            Self::BadEnd => "finish_reason",
             Self::CutOff => "cut_off",
             Self::ToolCall => "tool_call",
             Self::Fallback => "fallback",
@@ -202,20 +203,10 @@ fn asks(call: &Call) -> bool {
     })
 }
 
-/// The same, as far as its body says, which its notes have seen.
-pub(crate) fn of_body(call: &Call, body: &Document, allow: Allow) -> Result<(), Reason> {
-    let says = |key: &str, value: &[u8]| body.member(key) == Some(value);
-    let is_said = |key: &str| body.member(key).is_some_and(|value| value != b"null");
-    let stores_unasked =
-        call.head.target.path().ends_with("/responses") && !says("store", b"false");
-    if says("store", b"true") || says("background", b"true") || stores_unasked {
-        return Err(Reason::Stateful);
-    }
-    if STATEFUL.iter().any(|key| is_said(key)) {
-        return Err(Reason::Stateful);
-    }
+/// The same, as far as its notes say, which have seen its body.
+pub(crate) fn of_notes(notes: &Notes, allow: Allow) -> Result<(), Reason> {
     let is_same_each_time = || {
-        call.notes.observer(|observer| {
+        notes.observer(|observer| {
             let operation = observer.shape().operation.as_deref().unwrap_or_default();
             CALCULATING.contains(&operation)
                 || observer.asked().is_some_and(|asked| {
@@ -227,6 +218,20 @@ pub(crate) fn of_body(call: &Call, body: &Document, allow: Allow) -> Result<(), 
     match allow {
         Allow::Deterministic if !is_same_each_time() => Err(Reason::NotDeterministic),
         Allow::Deterministic | Allow::All => Ok(()),
+    }
+}
+
+/// The same, as far as its body says, of a call to this path.
+pub(crate) fn of_body(path: &str, body: &Document) -> Result<(), Reason> {
+    let says = |key: &str, value: &[u8]| body.member(key) == Some(value);
+    let is_said = |key: &str| body.member(key).is_some_and(|value| value != b"null");
+    let stores_unasked = path.ends_with("/responses") && !says("store", b"false");
+    if says("store", b"true") || says("background", b"true") || stores_unasked {
+        return Err(Reason::Stateful);
+    }
+    match STATEFUL.iter().any(|key| is_said(key)) {
+        true => Err(Reason::Stateful),
+        false => Ok(()),
     }
 }
 
@@ -275,7 +280,7 @@ pub(crate) fn of_record(
         return Err(Reason::NotUnderstood);
     }
     if record.block_reason.is_some() {
-        return Err(Reason::FinishReason);
+        return Err(Reason::BadEnd);
     }
     record.finish_reasons.iter().try_for_each(|reason| of_end(reason, config))?;
     match record.calls_tool && !config.tool_calls {
@@ -292,6 +297,6 @@ fn of_end(reason: &str, config: &CacheConfig) -> Result<(), Reason> {
         () if is_one_of(&CUT_ENDS) => Err(Reason::CutOff),
         () if is_one_of(&TOOL_ENDS) && config.tool_calls => Ok(()),
         () if is_one_of(&TOOL_ENDS) => Err(Reason::ToolCall),
-        () => Err(Reason::FinishReason),
+        () => Err(Reason::BadEnd),
     }
 }

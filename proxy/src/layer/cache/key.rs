@@ -109,6 +109,9 @@ pub(crate) struct Asked<'a> {
     pub(crate) body: &'a Document,
 }
 
+/// Fields by their names in lower case.
+type Lines<'a> = Vec<(Cow<'a, [u8]>, &'a [u8])>;
+
 /// Parts one after the other, each behind its length.
 #[derive(Default)]
 struct Form(Vec<u8>);
@@ -171,25 +174,22 @@ impl Asked<'_> {
         form.part(place);
         let target = String::from_utf8_lossy(target.as_bytes());
         match caller {
-            Some(name) => form.list([(&b"caller"[..], name.as_bytes())].into_iter()),
-            None => form.list(credentials(fields, &target).into_iter()),
+            Some(name) => form.lines(&[(b"caller"[..].into(), name.as_bytes())]),
+            None => form.lines(&credentials(fields, &target)),
         }
         form.part(method.as_str().as_bytes());
         form.part(without_credentials(&target).as_bytes());
-        let fields = counted(fields, ignored);
-        form.list(fields.iter().map(|(name, value)| (&**name, *value)));
+        form.lines(&counted(fields, ignored));
         form.length(body.text().len());
         form
     }
 }
 
-/// The fields that count, by name in lower case, those of one name in their order.
-fn counted<'a>(fields: &'a Fields, ignored: &[String]) -> Vec<(Cow<'a, [u8]>, &'a [u8])> {
+/// The fields that count.
+fn counted<'a>(fields: &'a Fields, ignored: &[String]) -> Lines<'a> {
     let lines = fields.iter().filter(|(name, _)| !is_credential(name));
     let lines = lines.map(|(name, value)| (lower_case(name), value));
-    let mut counted: Vec<_> = lines.filter(|(name, _)| !is_ignored(name, ignored)).collect();
-    counted.sort_by(|(one, _), (other, _)| one.cmp(other));
-    counted
+    lines.filter(|(name, _)| !is_ignored(name, ignored)).collect()
 }
 
 fn is_ignored(name: &[u8], ignored: &[String]) -> bool {
@@ -223,20 +223,20 @@ fn lower_case(name: &[u8]) -> Cow<'_, [u8]> {
 
 /// Whose call it is, by all that could tell. Of AWS's signatures, which say something else each
 /// time, it is the key that signed: where they are let through, nobody goes by them.
-fn credentials<'a>(fields: &'a Fields, target: &'a str) -> Vec<(&'a [u8], &'a [u8])> {
+fn credentials<'a>(fields: &'a Fields, target: &'a str) -> Lines<'a> {
     let lines = fields.iter().filter(|(name, _)| is_credential(name));
     let is_of_signature =
         |name: &[u8]| OF_SIGNATURE.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name));
     let is_signed = fields.get("authorization").is_some_and(is_signature);
     let lines = lines.filter(|(name, _)| !(is_signed && is_of_signature(name)));
-    let mut credentials: Vec<_> = lines
+    let mut credentials: Lines<'_> = lines
         .map(|(name, value)| match is_signature(value) {
-            true => (&b"signer"[..], signer(value)),
-            false => (name, value),
+            true => (b"signer"[..].into(), signer(value)),
+            false => (lower_case(name), value),
         })
         .collect();
     if without_credentials(target).len() != target.len() {
-        credentials.push((b"target", target.as_bytes()));
+        credentials.push((b"target"[..].into(), target.as_bytes()));
     }
     credentials
 }
@@ -266,9 +266,12 @@ impl Form {
         self.0.extend_from_slice(part);
     }
 
-    fn list<'a>(&mut self, pairs: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>) {
-        self.length(pairs.len());
-        for (name, value) in pairs {
+    /// Lines by their names; those of one name stay in their order.
+    fn lines(&mut self, lines: &[(Cow<'_, [u8]>, &[u8])]) {
+        let mut lines: Vec<_> = lines.iter().collect();
+        lines.sort_by(|(one, _), (other, _)| one.cmp(other));
+        self.length(lines.len());
+        for (name, value) in lines {
             self.part(name);
             self.part(value);
         }

@@ -86,15 +86,8 @@ fn what_makes_no_difference_makes_none() {
     ] {
         assert!(same.key() == case.key(), "{:?}", same.fields);
     }
-    let (lower, upper) =
-        (vec![("authorization", "Bearer a"), ("content-type", "application/json")], spelled);
-    assert!(
-        Case { fields: lower, ..case.clone() }.key().check
-            == Case { fields: upper[..1].to_vec(), ..case.clone() }
-                .with("authorization", "Bearer a")
-                .key()
-                .check
-    );
+    let spelled = Case { fields: spelled, ..case.clone() };
+    assert!(spelled.key() == case.key(), "neither the case nor the order of names counts");
 }
 
 #[test]
