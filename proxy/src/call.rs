@@ -14,6 +14,7 @@ use crate::head::{RequestHead, ResponseHead};
 use crate::held_reply::HeldReply;
 use crate::http1::body::{BodyError, Framed};
 use crate::http1::conn::Conn;
+use crate::layer::cache::{Recording, Replay};
 use crate::layer::include_usage::Filtered;
 use crate::upstream::{Http1Reply, Http2Reply};
 
@@ -67,6 +68,10 @@ pub(crate) enum ReplyBody {
     Held(Box<HeldReply>),
     /// On its way through a policy that takes something out.
     Filtered(Box<Filtered>),
+    /// On its way past a cache that may keep it.
+    Recording(Box<Recording>),
+    /// From a cache, piece by piece.
+    Replay(Box<Replay>),
 }
 
 /// A call that failed, with the call itself where nothing of it was sent.
@@ -124,6 +129,18 @@ impl Http2Body {
 // === impl ReplyBody ===
 
 impl ReplyBody {
+    /// Whether it comes in frames that have to be framed anew, whatever carried them before.
+    pub(crate) fn is_in_frames(&self) -> bool {
+        match self {
+            Self::Http2(_)
+            | Self::Held(_)
+            | Self::Filtered(_)
+            | Self::Recording(_)
+            | Self::Replay(_) => true,
+            Self::Full(_) | Self::Http1(_) | Self::Upgraded(_) => false,
+        }
+    }
+
     /// The next piece of payload, or the trailers; `None` is the clean end, and comes once.
     pub(crate) fn poll_frame(
         &mut self,
@@ -140,6 +157,8 @@ impl ReplyBody {
             Self::Http2(body) => body.poll_frame(cx),
             Self::Held(body) => body.poll_frame(cx),
             Self::Filtered(body) => body.poll_frame(cx),
+            Self::Recording(body) => body.poll_frame(cx),
+            Self::Replay(body) => Poll::Ready(body.next().map(|piece| Ok(Frame::data(piece)))),
             // What follows is no body.
             Self::Upgraded(_) => Poll::Ready(None),
         }

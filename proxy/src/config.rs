@@ -17,6 +17,7 @@ pub use crate::export::capture::CaptureConfig;
 use crate::export::names::Conventions;
 use crate::export::otlp::{self, Otlp, OtlpConfig};
 pub use crate::layer::breaker::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
+pub use crate::layer::cache::{Allow, CacheConfig, SharedCacheConfig};
 pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
 pub use crate::layer::limit::{AdaptiveConfig, LimitConfig};
@@ -63,6 +64,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// Which call goes where; the first match wins.
     pub routes: Vec<RouteConfig>,
+    /// How much of their answers all routes with a `cache` keep together.
+    pub cache: SharedCacheConfig,
     /// How long things may take.
     pub timeouts: TimeoutsConfig,
     /// How much there may be of things.
@@ -129,6 +132,9 @@ pub struct RouteConfig {
     pub strip_prefix: Option<String>,
     /// The name of an upstream.
     pub upstream: String,
+    /// Which answers are kept, to be given to equal calls; none where absent.
+    #[serde(default)]
+    pub cache: Option<CacheConfig>,
     /// Whether streams of OpenAI's interface are asked for their usage.
     #[serde(default)]
     pub include_usage: IncludeUsage,
@@ -240,6 +246,7 @@ impl Default for Config {
             records: None,
             upstreams: BTreeMap::new(),
             routes: Vec::new(),
+            cache: SharedCacheConfig::default(),
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
@@ -252,6 +259,11 @@ impl Default for Config {
 }
 
 impl RouteConfig {
+    /// Its name in records and metrics.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.upstream)
+    }
+
     /// The upstreams that its calls may go to, its own first.
     pub(crate) fn leads_to(&self) -> impl Iterator<Item = &str> {
         let others = self.fallback.iter().filter_map(|target| target.upstream.as_deref());
@@ -325,6 +337,7 @@ impl Config {
             matches: MatchConfig::default(),
             strip_prefix: None,
             upstream: DEFAULT.to_owned(),
+            cache: None,
             include_usage: IncludeUsage::default(),
             retry: None,
             timeout: None,
@@ -449,6 +462,9 @@ impl Config {
         let own = ["routes", &number];
         let wrong = |rest: &[&str], message| ConfigError::at(&[&own, rest].concat(), message);
         self.check_name(&route.upstream).map_err(|message| wrong(&["upstream"], message))?;
+        if let Some(cache) = &route.cache {
+            cache.check(&self.cache).map_err(|(key, message)| wrong(&["cache", key], message))?;
+        }
         if let Some(retry) = &route.retry {
             retry.check().map_err(|(key, message)| wrong(&["retry", key], message))?;
         }

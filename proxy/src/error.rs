@@ -39,6 +39,8 @@ pub(crate) enum Error {
     SignedBodyTooLarge { limit_bytes: u64 },
     #[error("requests that wait to be signed hold {limit_bytes} bytes already")]
     SignedBodiesFull { limit_bytes: u64 },
+    #[error("there is no kept answer to this call, and its caller wants no other")]
+    NotCached,
     #[error("circuit breaker {0}")]
     CircuitOpen(Box<Refusal>),
     #[error("rate gate {0}")]
@@ -106,6 +108,7 @@ impl Error {
             Self::Credential { source, .. } => source.kind(),
             Self::SignedBodyTooLarge { .. } => "signed_body_too_large",
             Self::SignedBodiesFull { .. } => "signed_bodies_full",
+            Self::NotCached => "not_cached",
             Self::CircuitOpen(_) => "circuit_open",
             Self::RateGateClosed(_) => "rate_limited_upstream",
             Self::CallerLeft => "caller_left",
@@ -140,7 +143,8 @@ impl Error {
             | Self::CircuitOpen(_)
             | Self::LimitQueueFull { .. }
             | Self::LimitQueueTimeout { .. } => 503,
-            Self::ConnectTimeout { .. }
+            Self::NotCached
+            | Self::ConnectTimeout { .. }
             | Self::ResponseTimeout { .. }
             | Self::FirstTokenTimeout { .. }
             | Self::TotalTimeout { .. } => 504,
@@ -164,6 +168,7 @@ impl Error {
                 _,
             ) => ErrorOrigin::Sidecar,
             (Self::RateGateClosed(_), _) => ErrorOrigin::Quota,
+            (Self::NotCached, _) => ErrorOrigin::Client,
             (_, 400..500) => ErrorOrigin::Client,
             _ => ErrorOrigin::Upstream,
         }

@@ -23,9 +23,11 @@ use crate::trace;
 use crate::verdict::Verdict;
 
 mod attempts;
+mod given;
 mod notes;
 mod times;
 
+pub(crate) use given::Told;
 pub(crate) use times::Wait;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.

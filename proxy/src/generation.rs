@@ -18,6 +18,7 @@ use crate::config::{Config, ConfigError};
 use crate::credentials::{self, Credentials};
 use crate::going_on::AllPlaces;
 use crate::hold::Held;
+use crate::layer::cache::Caches;
 use crate::policies::Policies;
 use crate::states::States;
 use crate::upstream::Resolver;
@@ -32,6 +33,8 @@ pub(crate) struct Generation {
     pub(crate) held: Held,
     /// What the policies of its upstreams know.
     pub(crate) policies: Policies,
+    /// What was answered before, and is kept; absent where no route keeps anything.
+    pub(crate) caches: Option<Caches>,
     /// What its workers share and the admin address shows.
     pub(crate) states: States,
     means: Means,
@@ -69,20 +72,24 @@ impl Generation {
     /// The first one.
     pub(crate) fn first(config: Config, means: Means) -> Result<Self, Error> {
         let none = (&Credentials::default(), Policies::default());
-        Self::new(config, none.0, none.1, Held::default(), means)
+        let caches = Caches::of(&config, None);
+        Self::new(config, none.0, none.1, caches, Held::default(), means)
     }
 
     /// The one after this, which keeps of it what the configuration says again.
     pub(crate) fn next(&self, config: Config) -> Result<Self, Error> {
         let is_same = |name: &str| config.upstreams.get(name) == self.config.upstreams.get(name);
         let kept = self.policies.kept(is_same);
-        Self::new(config, &self.credentials, kept, self.held.clone(), self.means.clone())
+        let caches = Caches::of(&config, self.caches.as_ref());
+        let (held, means) = (self.held.clone(), self.means.clone());
+        Self::new(config, &self.credentials, kept, caches, held, means)
     }
 
     fn new(
         config: Config,
         credentials: &Credentials,
         kept: Policies,
+        caches: Option<Caches>,
         held: Held,
         means: Means,
     ) -> Result<Self, Error> {
@@ -98,11 +105,15 @@ impl Generation {
         policies.show(&mut states);
         let switch = means.switch.clone();
         states.show("bypass", "switch", move || json!(switch.setting()));
+        if let Some(caches) = &caches {
+            caches.show(&mut states);
+        }
         Ok(Self {
             prices,
             credentials,
             held,
             policies,
+            caches,
             states,
             means,
             loaded: jiff::Timestamp::now(),

@@ -4,7 +4,7 @@
 //! block of bytes and the places in it, not a map.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -15,7 +15,7 @@ use tidegate_wire::Headers as WireHeaders;
 pub(crate) struct Fields {
     block: Bytes,
     /// Shared: a call that may be made again keeps a copy of its head.
-    places: Rc<[Place]>,
+    places: Arc<[Place]>,
 }
 
 /// Where one field stands in the block. A head has at most 64 KiB, so 32 bits are plenty.

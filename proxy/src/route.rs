@@ -14,6 +14,7 @@ use crate::generation::Generation;
 use crate::head::RequestHead;
 use crate::hold::Keeping;
 use crate::layer::Below;
+use crate::layer::cache::CacheLayer;
 use crate::layer::fallback::{FallbackLayer, Target};
 use crate::layer::include_usage::{IncludeUsage, IncludeUsageLayer};
 use crate::layer::repeatable::RepeatableLayer;
@@ -101,6 +102,7 @@ impl Routes {
             })
             .collect();
         let route = |route: &RouteConfig| {
+            let old = old.filter(|old| old.generation.config.cache == config.cache);
             let kept = old.and_then(|old| old.route(route, &upstreams));
             kept.unwrap_or_else(|| Rc::new(Route::new(&generation, route, &upstreams)))
         };
@@ -184,7 +186,7 @@ impl Route {
         let upstream = &upstreams[&config.upstream];
         let asks_for_model = |name| generation.policies.of(name).asks_for_model();
         Self {
-            name: config.name.as_deref().unwrap_or(&config.upstream).into(),
+            name: config.name().into(),
             upstream: upstream.spec.name.clone(),
             model: upstream.spec.model.clone(),
             strip_prefix: config.strip_prefix.clone(),
@@ -209,6 +211,7 @@ impl Route {
         let keeping = Arc::new(Keeping::new(&generation.config, &generation.held));
         stack(
             target(upstream, end(upstream.clone()), &own, config, 0),
+            CacheLayer::new(generation, config, upstream.has_credential()),
             include_usage(config, &keeping),
             repeatable(config, &keeping),
             fallback(config, upstreams, policies, end),

@@ -336,6 +336,9 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
     registry.watch_afresh();
     registry.watch(generation.switch().clone());
     generation.policies.watch(registry);
+    if let Some(caches) = &generation.caches {
+        registry.watch(caches.clone());
+    }
     for (upstream, credential) in generation.credentials.all() {
         let credential = credential.clone();
         registry.watch_credential(upstream.clone(), move || credential.freshness());

@@ -10,6 +10,7 @@ use tower::ServiceBuilder;
 use crate::call::{Failure, Reply};
 use crate::config::RouteConfig;
 use crate::layer::breaker::BreakerLayer;
+use crate::layer::cache::CacheLayer;
 use crate::layer::fallback::FallbackLayer;
 use crate::layer::include_usage::IncludeUsageLayer;
 use crate::layer::limit::LimitLayer;
@@ -23,8 +24,10 @@ use crate::upstream::{Forward, Upstream};
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>>>>;
 
 /// What stands between a route and its upstreams.
-pub(crate) type Stack<S = Forward> =
-    Before<IncludeUsageLayer, Before<RepeatableLayer, BeforeTargets<S>>>;
+pub(crate) type Stack<S = Forward> = Before<CacheLayer, BeforeAttempts<S>>;
+
+/// What makes a call ready for its attempts.
+type BeforeAttempts<S> = Before<IncludeUsageLayer, Before<RepeatableLayer, BeforeTargets<S>>>;
 
 /// What chooses among the targets.
 type BeforeTargets<S> = Before<FallbackLayer<Target<S>>, Target<S>>;
@@ -39,11 +42,15 @@ const MAX_ADDRESSES: u32 = 3;
 /// The stack of one route.
 pub(crate) fn stack<S: Below>(
     target: Target<S>,
+    cache: CacheLayer,
     include_usage: IncludeUsageLayer,
     repeatable: RepeatableLayer,
     fallback: FallbackLayer<Target<S>>,
 ) -> Stack<S> {
     ServiceBuilder::new()
+        // Above all else: what has an answer already costs nothing, and what is kept is what callers
+        // get.
+        .layer(before(cache))
         // Above the attempts, so that a body is read and changed once, whoever gets it.
         .layer(before(include_usage))
         // Likewise; and below what changes it, so that the changed one is at hand.

@@ -298,3 +298,39 @@ fn bedrock_is_read_to_the_end_of_what_it_bills() {
     assert_eq!(record["tidegate.wasted.output_tokens"], 4);
     assert!(record["tidegate.cost_usd"].as_f64().is_some_and(|cost| cost > 0.0), "{record:#}");
 }
+
+/// A call with temperature 0 that ends at its token limit, from this key, with a header of the
+/// application's own.
+fn label(key: &str, document: &str) -> String {
+    let body = r#"{"model":"gpt-4o-mini","temperature":0,"max_tokens":1}"#;
+    let request = bare_post("/v1/chat/completions", body);
+    let fields = format!("\r\nAuthorization: Bearer {key}\r\nX-Document: {document}\r\n");
+    request.replacen("\r\n", &fields, 1)
+}
+
+#[test]
+fn a_label_is_asked_for_once_by_each_key_and_kept_for_when_its_provider_fails() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let openai = Upstream::new(move |mut peer| {
+        while peer.request().is_some() {
+            let is_well = count.fetch_add(1, SeqCst) < 2;
+            let cut_off = COMPLETION.replace("\"stop\"", "\"length\"");
+            peer.wire.send(if is_well { answer(&cut_off) } else { answer_with(503, "{}") });
+        }
+    });
+    let url = openai.url();
+    let others = [("https://api.openai.com", url.as_str()), ("ttl: 24h", "ttl: 1ns")];
+    for (at, kept) in [(1, "hit"), (2, "stale")] {
+        asked.store(0, SeqCst);
+        let sidecar = start(&example("cached-classifier.yaml", &others[..at]), &tokens());
+        for key in ["a", "b"] {
+            assert_eq!(sidecar.call(label(key, "1")).header("x-tidegate-cache"), None, "{key}");
+        }
+        wait_until("both are kept", || sidecar.metric("tidegate_cache_entries") == 2.0);
+        let again = sidecar.call(label("b", "2"));
+        let said = again.header("x-tidegate-cache").unwrap_or_default();
+        assert!(said.starts_with(kept), "{said}");
+        assert_eq!(asked.load(SeqCst), if kept == "hit" { 2 } else { 3 });
+    }
+}

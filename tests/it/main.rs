@@ -4,6 +4,7 @@ mod attacks;
 mod balance;
 mod breaker;
 mod bypass;
+mod cache;
 mod capture;
 mod corpus;
 mod credential_faults;

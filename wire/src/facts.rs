@@ -41,6 +41,8 @@ pub(crate) struct Facts {
     pub(crate) counted_at_end: bool,
     /// Chunks with tokens that had come when counts last did.
     counted_chunks: u64,
+    /// It calls a tool.
+    pub(crate) calls_tool: bool,
     /// Nested JSON was broken.
     pub(crate) is_broken: bool,
     flat: Fault,
@@ -167,6 +169,7 @@ impl Facts {
             Field::Fingerprint => replace(&mut self.fingerprint, text),
             Field::MimeType => self.part.is_no_image = !text.starts_with(b"image/"),
             Field::Type => self.event(text),
+            Field::ItemType => self.calls_tool |= text.ends_with(b"_call"),
             Field::Object if text == b"error" => drop(self.fail()),
             Field::ErrorType => self.fail().kind = kept(text),
             Field::ErrorStatus => self.error_status(text),
@@ -302,6 +305,11 @@ impl Sink<Field> for Facts {
             Field::Delta => self.item.has_delta = true,
             Field::PartText => self.part.has_text = true,
             Field::PartThought => self.part.is_thought = true,
+            Field::PartTool => {
+                self.part.has_text = true;
+                self.calls_tool = true;
+            }
+            Field::Tool => self.calls_tool = true,
             Field::Image => self.part.has_media = true,
             Field::Images => self.counts.add(Count::Images, 1),
             Field::Error => drop(self.fail()),

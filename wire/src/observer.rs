@@ -14,7 +14,7 @@ use crate::request::Request;
 use crate::times::Times;
 use crate::words::{bounded, word};
 use crate::{
-    Ending, ErrorOrigin, Headers, Outcome, RateLimits, Record, Shape, UsageSource, job, size,
+    Asked, Ending, ErrorOrigin, Headers, Outcome, RateLimits, Record, Shape, UsageSource, job, size,
 };
 
 /// `error.type` of an error in band that names neither type nor code.
@@ -137,6 +137,11 @@ impl Observer {
     pub fn model(&self) -> Option<&str> {
         let named = self.grpc.as_ref().and_then(|grpc| grpc.named.model.as_deref());
         self.request.model().or(self.shape.model.as_deref()).or(named)
+    }
+
+    /// The parameters that the request has stated so far.
+    pub fn asked(&self) -> Option<&Asked> {
+        self.request.asked()
     }
 
     /// The location that the call names, as far as it has been read.
@@ -391,6 +396,7 @@ impl Observer {
         record.response_model = said(&facts.model);
         record.response_id = said(&facts.id);
         record.finish_reasons = facts.reasons();
+        record.calls_tool = facts.calls_tool;
         record.block_reason = facts.block_reason.clone().or(record.block_reason.take());
         record.counted_tokens = facts.counts.value(Count::Counted);
         record.service_tier = said(&facts.service_tier);

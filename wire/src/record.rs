@@ -13,6 +13,7 @@ use crate::content::Content;
 use crate::{ErrorOrigin, Outcome};
 
 mod asked;
+mod cached;
 mod drain;
 mod id;
 mod job;
@@ -22,6 +23,7 @@ mod media;
 mod moment;
 
 pub use asked::Asked;
+pub use cached::{CacheSource, Cached};
 pub use drain::{Drain, DrainEnd};
 pub use id::{Id, SpanId, TraceId};
 pub use job::{Job, JobOutcome};
@@ -168,6 +170,9 @@ pub struct Record {
     /// it went where its route leads.
     #[serde(rename = "tidegate.fallback", skip_serializing_if = "Option::is_none")]
     pub fallback: Option<u64>,
+    /// What a cache did for the call.
+    #[serde(flatten, deserialize_with = "unless_empty")]
+    pub cached: Option<Box<Cached>>,
     /// How often an upstream was tried.
     #[serde(rename = "tidegate.attempts", skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
@@ -291,6 +296,9 @@ pub struct Record {
     /// prices.
     #[serde(skip)]
     pub has_long_cache_write: bool,
+    /// Whether the answer calls a tool. No key: for caches.
+    #[serde(skip)]
+    pub calls_tool: bool,
     /// Whether the caller's trace is sampled, where it sent a `traceparent`. No key: for spans.
     #[serde(skip)]
     pub is_sampled: Option<bool>,
@@ -317,7 +325,14 @@ impl Record {
         // Who makes images by an interface for text is not asked for tokens.
         let makes_images = self.media.as_ref().is_some_and(|media| media.images_made.is_some());
         let is_silent = self.usage_source.is_none() && self.counted_tokens.is_none();
-        generates && !makes_images && is_silent && self.outcome == Some(Outcome::Completed)
+        let is_due = generates && !makes_images && !self.is_from_cache();
+        is_due && is_silent && self.outcome == Some(Outcome::Completed)
+    }
+
+    /// Whether the answer came from a cache, so that no provider was asked for it.
+    pub fn is_from_cache(&self) -> bool {
+        let source = self.cached.as_ref().and_then(|cached| cached.source);
+        source.is_some_and(CacheSource::is_answer)
     }
 }
 
@@ -403,6 +418,11 @@ mod tests {
             let media = Media { images_made: Some(1), ..Media::default() };
             let image = Record { media: Some(media.into()), ..completed() };
             assert!(!image.lacks_usage(), "{operation}");
+            for source in CacheSource::ALL {
+                let cached = Cached { source: Some(source), ..Cached::default() };
+                let served = Record { cached: Some(cached.into()), ..completed() };
+                assert_eq!(served.lacks_usage(), !source.is_answer(), "{operation} {source:?}");
+            }
         }
         for operation in ["", "count_tokens", "predict", "predict_long_running", "rerank"] {
             assert!(!silent(operation, Outcome::Completed).lacks_usage(), "{operation}");

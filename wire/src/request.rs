@@ -212,6 +212,11 @@ impl Request {
         self.said.stream.or(default)
     }
 
+    /// The parameters that it has stated so far.
+    pub(crate) fn asked(&self) -> Option<&Asked> {
+        self.said.asked.as_deref()
+    }
+
     /// The long-running operation that it asks for.
     pub(crate) fn job_name(&self) -> Option<&str> {
         self.said.job_name.as_deref()

@@ -429,3 +429,36 @@ fn where_only_the_total_is_stated_wasted_tokens_are_an_estimate_by_chunks() {
     let drain = finish(observer, Ending::Clean, ms(42)).drain.expect("a figure");
     assert_eq!((drain.wasted_tokens, drain.estimated_wasted_tokens), (None, Some(30)));
 }
+
+#[test]
+fn an_answer_that_calls_a_tool_is_known_whatever_its_finish_reason_says() {
+    let call = r#"{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}"#;
+    let parts = |part: &str| format!(r#"{{"candidates":[{{"content":{{"parts":[{part}]}}}}]}}"#);
+    let chat = "/v1/chat/completions";
+    let gemini = "/v1beta/models/gemini-pro:generateContent";
+    for (path, body, calls_tool) in [
+        (chat, format!(r#"{{"choices":[{{"message":{call},"finish_reason":"stop"}}]}}"#), true),
+        (
+            chat,
+            r#"{"choices":[{"message":{"content":"tool_calls","tool_calls":[]}}]}"#.into(),
+            false,
+        ),
+        (chat, r#"{"choices":[{"message":{"content":"hi","tool_calls":null}}]}"#.into(), false),
+        ("/v1/responses", r#"{"output":[{"type":"function_call"}]}"#.into(), true),
+        ("/v1/responses", r#"{"output":[{"type":"message"}]}"#.into(), false),
+        (gemini, parts(r#"{"functionCall":{"name":"f"}}"#), true),
+        (gemini, parts(r#"{"text":"functionCall"}"#), false),
+        ("/api/chat", r#"{"message":{"tool_calls":[{"function":{}}]},"done":true}"#.into(), true),
+    ] {
+        let mut observer = Observer::new(Shape::read(&HeadView {
+            method: "POST",
+            host: None,
+            path,
+            query: None,
+            headers: &HeaderMap::new(),
+        }));
+        observer.head(200, &HeaderMap::new(), ms(1));
+        observer.chunk(body.as_bytes(), ms(2));
+        assert_eq!(finish(observer, Ending::Clean, ms(3)).calls_tool, calls_tool, "{path} {body}");
+    }
+}

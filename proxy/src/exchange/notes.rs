@@ -1,6 +1,7 @@
 //! What goes by while a call runs: to the observer, to what is kept, and into the record.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tidegate_wire::{Dialect, Observer, Record};
@@ -37,6 +38,11 @@ impl Notes {
         let state = self.state.borrow();
         let observer = state.observer.as_ref();
         look(observer.and_then(Observer::model).or(state.default_model.as_deref()))
+    }
+
+    /// The caller's name, where callers have names.
+    pub(crate) fn caller(&self) -> Option<Arc<str>> {
+        self.state.borrow().record.caller.clone()
     }
 
     /// Writes into the record what only the carrier knows.
@@ -96,14 +102,21 @@ impl Notes {
         }
     }
 
-    /// The whole request body, which goes to the upstream in another form.
-    pub(crate) fn request_replaced(&self, whole: &[u8]) {
+    /// The whole request body, read ahead of its way to the upstream.
+    pub(crate) fn request_known(&self, whole: &[u8]) {
         let mut state = self.state.borrow_mut();
         let fresh = whole.get(state.request_seen as usize..).unwrap_or_default();
         state.observer().request(fresh);
         state.see_request(fresh);
-        state.request_replaced = true;
-        drop(state);
+        if !state.has_model {
+            state.count_in_flight(&self.recorder);
+        }
+    }
+
+    /// The whole request body, which goes to the upstream in another form.
+    pub(crate) fn request_replaced(&self, whole: &[u8]) {
+        self.request_known(whole);
+        self.state.borrow_mut().request_replaced = true;
         self.request_ended();
     }
 

@@ -5,6 +5,7 @@
 use super::metrics::{Labels, Series, Value};
 use super::names::Conventions;
 
+mod cache;
 mod calls;
 mod conventions;
 mod drains;
@@ -14,6 +15,7 @@ mod policies;
 mod sidecar;
 mod upstreams;
 
+pub use cache::*;
 pub use calls::*;
 pub use conventions::*;
 pub use drains::*;
@@ -62,6 +64,13 @@ pub static FAMILIES: &[&Family] = &[
     &LIMIT_IN_USE,
     &LIMIT_QUEUE,
     &LIMIT_SHED,
+    &CACHE_CALLS,
+    &CACHE_SAVED_TOKENS,
+    &CACHE_SAVED_COST,
+    &CACHE_NOT_STORED,
+    &CACHE_ENTRIES,
+    &CACHE_BYTES,
+    &CACHE_EVICTIONS,
     &BYPASS,
     &BYPASSED,
     &RETRIES,

@@ -46,7 +46,8 @@ mod tests {
     use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
     use tidegate_credential::Freshness;
     use tidegate_wire::{
-        Drain, DrainEnd, ErrorOrigin, Job, JobOutcome, Media, Outcome, UsageSource,
+        CacheSource, Cached, Drain, DrainEnd, ErrorOrigin, Job, JobOutcome, Media, Outcome,
+        UsageSource,
     };
     use tokio::time::Instant;
 
@@ -110,6 +111,10 @@ mod tests {
         let policies = [
             &catalog::BYPASS,
             &catalog::BYPASSED,
+            &catalog::CACHE_NOT_STORED,
+            &catalog::CACHE_ENTRIES,
+            &catalog::CACHE_BYTES,
+            &catalog::CACHE_EVICTIONS,
             &catalog::RETRIES,
             &catalog::RETRIES_DENIED,
             &catalog::FALLBACKS,
@@ -211,6 +216,12 @@ mod tests {
                 wasted_tokens: Some(number as u64),
                 estimated_wasted_tokens: Some(2),
                 ..Drain::default()
+            })),
+            cached: Some(Box::new(Cached {
+                source: Some(CacheSource::ALL[number % CacheSource::ALL.len()]),
+                saved_input_tokens: Some(number as u64),
+                saved_cost_usd: Some(size / 1e6),
+                ..Cached::default()
             })),
             ..Record::default()
         }

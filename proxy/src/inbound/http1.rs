@@ -280,14 +280,10 @@ fn body_as(head: &ResponseHead, body: &ReplyBody, terms: &Terms) -> BodyAs {
             BodyAs::UntilClose
         }
         ReplyBody::Http1(_) if !chunked && !sized => BodyAs::UntilClose,
-        ReplyBody::Http2(_) | ReplyBody::Held(_) | ReplyBody::Filtered(_)
-            if !sized && terms.version == http::Version::HTTP_10 =>
-        {
-            BodyAs::UntilClose
-        }
-        ReplyBody::Http2(_) | ReplyBody::Held(_) | ReplyBody::Filtered(_) if !sized => {
-            BodyAs::Chunked
-        }
+        body if body.is_in_frames() && !sized => match terms.version {
+            http::Version::HTTP_10 => BodyAs::UntilClose,
+            _ => BodyAs::Chunked,
+        },
         _ => BodyAs::Framed,
     }
 }
@@ -353,21 +349,18 @@ impl Source for UpstreamBody {
                 Some(payload) => Piece::Data(payload),
                 None => body.trailers().map_or(Piece::End, Piece::Trailers),
             },
-            body @ (ReplyBody::Http2(_) | ReplyBody::Held(_) | ReplyBody::Filtered(_)) => {
-                match ready!(body.poll_frame(cx)).transpose()? {
-                    None => Piece::End,
-                    Some(frame) => match frame.into_data() {
-                        Ok(data) => {
-                            self.left =
-                                self.left.and_then(|left| left.checked_sub(data.len() as u64));
-                            Piece::Data(data)
-                        }
-                        Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
-                    },
-                }
-            }
             // It is no body; see `change`.
             ReplyBody::Upgraded(_) => Piece::End,
+            body => match ready!(body.poll_frame(cx)).transpose()? {
+                None => Piece::End,
+                Some(frame) => match frame.into_data() {
+                    Ok(data) => {
+                        self.left = self.left.and_then(|left| left.checked_sub(data.len() as u64));
+                        Piece::Data(data)
+                    }
+                    Err(frame) => Piece::Trailers(frame.into_trailers().unwrap_or_default()),
+                },
+            },
         };
         Poll::Ready(Ok(piece))
     }

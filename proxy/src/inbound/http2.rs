@@ -169,11 +169,8 @@ fn response(
 fn is_over(body: &ReplyBody, bodiless: bool) -> bool {
     match body {
         ReplyBody::Full(bytes) => bytes.is_empty() || bodiless,
-        ReplyBody::Http1(_)
-        | ReplyBody::Held(_)
-        | ReplyBody::Filtered(_)
-        | ReplyBody::Upgraded(_) => false,
         ReplyBody::Http2(body) => body.is_bodiless(),
+        _ => false,
     }
 }
 
@@ -301,7 +298,7 @@ impl Answer {
             ReplyBody::Http2(body) => ready!(body.poll_frame(cx)).transpose()?,
             // Nobody asks for it over HTTP/2.
             ReplyBody::Upgraded(_) => None,
-            body @ (ReplyBody::Held(_) | ReplyBody::Filtered(_)) => {
+            body => {
                 let frame = ready!(body.poll_frame(cx)).transpose()?;
                 // Nobody asks for what comes after the trailers.
                 if frame.as_ref().is_some_and(Frame::is_trailers) {

@@ -1,6 +1,7 @@
 //! The policies, one file each; `stack.rs` puts them in order.
 
 pub(crate) mod breaker;
+pub(crate) mod cache;
 pub(crate) mod fallback;
 pub(crate) mod include_usage;
 pub(crate) mod limit;

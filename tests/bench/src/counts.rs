@@ -145,7 +145,7 @@ fn call_under(
     calls: u64,
     setup: &Setup,
 ) -> Result<String> {
-    let target = Target::start_under(wrapper, kind, setup)?;
+    let target = Target::start_under(wrapper, kind, setup, false)?;
     let load = Load { connections: CONNECTIONS, until: Until::Calls(calls) };
     client::run(target.address, workload, load)?;
     target.stop()

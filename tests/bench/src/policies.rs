@@ -54,6 +54,7 @@ struct Policy {
 
 const POLICIES: &[Policy] = &[
     Policy { name: "total deadline", layers: 1, upstream: "", route: "timeout: 600s" },
+    Policy { name: "cache", layers: 1, upstream: "", route: "cache: {}" },
     Policy { name: "include_usage", layers: 1, upstream: "", route: "include_usage: add" },
     // What is made again is kept at hand.
     Policy { name: "retry, repeatable", layers: 2, upstream: "", route: "retry: {}" },

@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     length: Duration,
     /// Whether the proxy has served calls before; one whose memory is asked for has not.
     warm: bool,
+    /// Whether tidegate keeps answers; nginx goes on to ask for them.
+    cache: bool,
     pub(crate) figures: &'static [Figure],
 }
 
@@ -36,6 +38,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         connections: 16,
         length: Duration::from_millis(2000),
         warm: true,
+        cache: false,
         figures: &[CpuPerCall, CallsPerSecond, LatencyP50, LatencyP99],
     },
     Scenario {
@@ -45,6 +48,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         connections: 64,
         length: Duration::from_millis(2000),
         warm: true,
+        cache: false,
         figures: &[CpuPerCall, CallsPerSecond, LatencyP50, LatencyP99],
     },
     Scenario {
@@ -54,6 +58,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         connections: 16,
         length: Duration::from_millis(2000),
         warm: true,
+        cache: false,
         // At saturation, times to first token only tell how long the queue is.
         figures: &[CpuPerChunk, CallsPerSecond, LatencyP50],
     },
@@ -64,6 +69,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         connections: 200,
         length: Duration::from_millis(3000),
         warm: true,
+        cache: false,
         figures: &[
             CpuPerChunk,
             AddedTtftP50,
@@ -81,6 +87,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         connections: 1000,
         length: Duration::from_millis(3000),
         warm: false,
+        cache: false,
         figures: &[
             MemoryAtRest,
             AnonymousAtRest,
@@ -92,12 +99,33 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "hit",
+        about: "1 KiB up, 2 KiB down out of the cache, 16 connections; nginx asks for it each time",
+        workload: "hit",
+        connections: 16,
+        length: Duration::from_millis(2000),
+        warm: true,
+        cache: true,
+        figures: &[CpuPerHit, CallsPerSecond, LatencyP50, LatencyP99],
+    },
+    Scenario {
+        name: "hit-burst",
+        about: "streams of 100 chunks back to back out of the cache, 16 at once",
+        workload: "hit-burst",
+        connections: 16,
+        length: Duration::from_millis(2000),
+        warm: true,
+        cache: true,
+        figures: &[CpuPerHit, CallsPerSecond, LatencyP50],
+    },
+    Scenario {
         name: "request-1m",
         about: "1 MiB up, 2 KiB down, 4 connections",
         workload: "request-1m",
         connections: 4,
         length: Duration::from_millis(1500),
         warm: true,
+        cache: false,
         figures: &[CpuPerCall, CallsPerSecond],
     },
     Scenario {
@@ -107,6 +135,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         connections: 1,
         length: Duration::from_millis(500),
         warm: true,
+        cache: false,
         figures: &[MemoryRise],
     },
 ];
@@ -115,6 +144,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Figure {
     CpuPerCall,
+    CpuPerHit,
     CpuPerChunk,
     CallsPerSecond,
     LatencyP50,
@@ -147,6 +177,7 @@ impl Figure {
     pub(crate) fn label(self) -> &'static str {
         match self {
             CpuPerCall => "CPU, µs per call",
+            CpuPerHit => "CPU, µs per hit",
             CpuPerChunk => "CPU, µs per chunk",
             CallsPerSecond => "calls per second",
             LatencyP50 => "latency p50, µs",
@@ -168,8 +199,8 @@ impl Figure {
 
     pub(crate) fn decimals(self) -> usize {
         match self {
-            CpuPerCall | CpuPerChunk | MemoryAtRest | AnonymousAtRest | MemoryAtPeak
-            | MemoryPerStream | MemoryRise => 1,
+            CpuPerCall | CpuPerHit | CpuPerChunk | MemoryAtRest | AnonymousAtRest
+            | MemoryAtPeak | MemoryPerStream | MemoryRise => 1,
             _ => 0,
         }
     }
@@ -178,6 +209,7 @@ impl Figure {
     pub(crate) fn goal(self) -> Option<Goal> {
         match self {
             CpuPerCall => Some(Goal::TimesNginx(1.4)),
+            CpuPerHit => Some(Goal::TimesNginx(0.6)),
             CpuPerChunk => Some(Goal::TimesNginx(1.3)),
             FirstTokenOffP50 => Some(Goal::AtMost(200.0)),
             FirstTokenOffP99 => Some(Goal::TimesDirect(2.0)),
@@ -214,7 +246,7 @@ impl Figure {
             Some(micros(told.value_at_quantile(quantile)))
         };
         match self {
-            CpuPerCall => Some(cpu_micros? / tally.calls as f64),
+            CpuPerCall | CpuPerHit => Some(cpu_micros? / tally.calls as f64),
             CpuPerChunk => Some(cpu_micros? / tally.events as f64),
             CallsPerSecond => Some(tally.calls as f64 / tally.elapsed.as_secs_f64()),
             LatencyP50 => Some(micros(tally.latency.value_at_quantile(0.5))),
@@ -264,7 +296,7 @@ impl Scenario {
         let length = if quick { self.length / 4 } else { self.length };
         let load = Load { connections: self.connections, until: Until::Elapsed(length) };
 
-        let target = Target::start(kind, setup)?;
+        let target = Target::start(kind, setup, self.cache)?;
         sleep(Duration::from_millis(300));
         let rest = target.pid().map(usage::memory).transpose()?;
         if self.warm {

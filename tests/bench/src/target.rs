@@ -93,19 +93,25 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn start(kind: Kind, setup: &Setup) -> Result<Self> {
-        Self::start_under(&[], kind, setup)
+    /// Starts it; `cache` has tidegate keep answers.
+    pub(crate) fn start(kind: Kind, setup: &Setup, cache: bool) -> Result<Self> {
+        Self::start_under(&[], kind, setup, cache)
     }
 
     /// Starts the target as the last arguments of `wrapper`, which must become its process.
-    pub(crate) fn start_under(wrapper: &[String], kind: Kind, setup: &Setup) -> Result<Self> {
+    pub(crate) fn start_under(
+        wrapper: &[String],
+        kind: Kind,
+        setup: &Setup,
+        cache: bool,
+    ) -> Result<Self> {
         let log = setup.folder.join(format!("{kind}.log"));
         let address = free_address()?;
         let arguments = match kind {
             Kind::Direct => return Ok(Self { address: setup.upstream, process: None, log }),
             Kind::Nginx => nginx(address, setup)?,
             Kind::Haproxy => haproxy(address, setup)?,
-            Kind::Tidegate => tidegate(address, setup)?,
+            Kind::Tidegate => tidegate(address, setup, cache)?,
         };
         let line = [wrapper, &arguments].concat();
         let (program, arguments) = line.split_first().context("an empty command line")?;
@@ -247,17 +253,24 @@ backend mock
 }
 
 /// Everything measured and exported: records to a file, metrics by Prometheus and OTLP.
-fn tidegate(address: SocketAddr, setup: &Setup) -> Result<Vec<String>> {
+fn tidegate(address: SocketAddr, setup: &Setup, cache: bool) -> Result<Vec<String>> {
     let records = setup.records();
     // One round's records are not in the next.
     if records.exists() {
         fs::remove_file(&records)?;
     }
+    let file = setup.folder.join("tidegate.yaml");
+    let policies = if cache { ", cache: {}" } else { "" };
+    let routes = format!("routes: [{{ upstream: mock{policies} }}]");
+    fs::write(
+        &file,
+        format!("upstreams: {{ mock: {{ url: 'http://{}' }} }}\n{routes}\n", setup.upstream),
+    )?;
     let arguments = [
         text(&setup.tidegate)?,
         "proxy",
-        "--upstream",
-        &format!("http://{}", setup.upstream),
+        "--config",
+        text(&file)?,
         "--listen",
         &address.to_string(),
         "--admin",

@@ -147,36 +147,47 @@ static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
     let millis = Duration::from_millis;
     vec![
         whole("plain", KIB),
+        Workload { request: request("hit", KIB, SAME, ""), ..whole("hit", KIB) },
         whole("request-1m", MIB),
         whole("request-20m", 20 * MIB),
         stream("burst", 100, Duration::ZERO),
+        Workload {
+            request: request("hit-burst", KIB, SAME, STREAM),
+            ..stream("hit-burst", 100, Duration::ZERO)
+        },
         stream("paced", 50, millis(20)),
         stream("counted", 100, millis(5)),
     ]
 });
 
+/// Temperatures: that of most calls, and that of those that ask for the same answer each time.
+const USUAL: &str = "0.2";
+const SAME: &str = "0";
+/// What asks for a stream.
+const STREAM: &str = r#","stream":true,"stream_options":{"include_usage":true}"#;
+
 fn whole(name: &'static str, request_bytes: usize) -> Workload {
     Workload {
         name,
-        request: request(name, request_bytes, ""),
+        request: request(name, request_bytes, USUAL, ""),
         reply: Reply::Whole(completion(2048)),
     }
 }
 
 fn stream(name: &'static str, chunks: usize, gap: Duration) -> Workload {
-    let options = r#","stream":true,"stream_options":{"include_usage":true}"#;
     Workload {
         name,
-        request: request(name, 1024, options),
+        request: request(name, 1024, USUAL, STREAM),
         reply: Reply::Stream { events: events(chunks), gap },
     }
 }
 
 /// A chat request as an SDK sends it, its body exactly `length` bytes long.
-fn request(workload: &str, length: usize, options: &str) -> Request {
+fn request(workload: &str, length: usize, temperature: &str, options: &str) -> Request {
     let before = r#"{"messages":[{"role":"system","content":"You are a helpful assistant."},{"role":"user","content":""#;
-    let after =
-        format!(r#""}}],"model":"gpt-4o-mini","max_tokens":512,"temperature":0.2{options}}}"#);
+    let after = format!(
+        r#""}}],"model":"gpt-4o-mini","max_tokens":512,"temperature":{temperature}{options}}}"#
+    );
     let prompt = prose(length - before.len() - after.len());
     let body = format!("{before}{prompt}{after}");
     debug_assert_eq!(body.len(), length);

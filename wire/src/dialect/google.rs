@@ -57,7 +57,7 @@ const GENERATE_PATHS: &[(&str, Want, Field)] = &[
     ("candidates[*].content.parts[*]", Want::Closed, Field::Part),
     ("candidates[*].content.parts[*].text", Want::Seen, Field::PartText),
     ("candidates[*].content.parts[*].thought", Want::Seen, Field::PartThought),
-    ("candidates[*].content.parts[*].functionCall", Want::Seen, Field::PartText),
+    ("candidates[*].content.parts[*].functionCall", Want::Seen, Field::PartTool),
     ("candidates[*].content.parts[*].executableCode", Want::Seen, Field::PartText),
     ("candidates[*].content.parts[*].inlineData.mimeType", Want::Value, Field::MimeType),
     ("candidates[*].content.parts[*].inlineData.data", Want::Seen, Field::Image),

@@ -109,8 +109,14 @@ pub(crate) enum Field {
     PartText,
     /// Whether the part is a thought.
     PartThought,
+    /// The part is the call of a tool, which counts as text.
+    PartTool,
     /// The end of a part.
     Part,
+    /// The call of a tool.
+    Tool,
+    /// The type of an item of the answer, which may be the call of a tool.
+    ItemType,
     /// The type of the event.
     Type,
     /// The type of an object; that of a flat error is `error`.

@@ -23,6 +23,7 @@ const PATHS: &[(&str, Want, Field)] = &[
     ("model", Want::Value, Field::Model),
     ("message.content", Want::Seen, Field::Text),
     ("message.thinking", Want::Seen, Field::Reasoning),
+    ("message.tool_calls[*]", Want::Seen, Field::Tool),
     ("message.tool_calls[*].function.arguments", Want::Seen, Field::Text),
     ("response", Want::Seen, Field::Text),
     ("thinking", Want::Seen, Field::Reasoning),

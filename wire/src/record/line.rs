@@ -55,6 +55,9 @@ impl Record {
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
         line.plain("tidegate.fallback", self.fallback);
+        if let Some(cached) = &self.cached {
+            cached.write(&mut line);
+        }
         line.plain("tidegate.attempts", self.attempts);
         line.plain("tidegate.client_retries", self.client_retries);
         line.text("error.type", self.error_type.as_deref());
@@ -204,7 +207,9 @@ fn escaped(out: &mut Vec<u8>, character: char) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Asked, Drain, DrainEnd, Job, JobOutcome, Media, RateLimit, RateLimits};
+    use crate::{
+        Asked, CacheSource, Cached, Drain, DrainEnd, Job, JobOutcome, Media, RateLimit, RateLimits,
+    };
 
     /// Every field is named: a new one does not compile until it stands here, and fails until it
     /// is written above.
@@ -249,6 +254,14 @@ mod tests {
             upstream: Some("a".into()),
             caller: Some("a".into()),
             fallback: Some(12),
+            cached: Some(Box::new(Cached {
+                source: Some(CacheSource::Stale),
+                reason: Some("a".into()),
+                age_s: Some(12.5),
+                saved_input_tokens: Some(12),
+                saved_output_tokens: Some(12),
+                saved_cost_usd: Some(0.0125),
+            })),
             attempts: Some(3),
             client_retries: Some(1),
             error_type: Some("error_type \"\\ \n \u{1b} \u{9b} ü 😀".into()),
@@ -307,6 +320,7 @@ mod tests {
             // These have no keys.
             is_provider_assumed: false,
             has_long_cache_write: false,
+            calls_tool: false,
             is_sampled: None,
             sent_s: None,
             moments: Vec::new(),

@@ -17,6 +17,7 @@ pub(super) static UPSTREAM: Label =
     Label::same("upstream", |labels, _| labels.upstream.to_string());
 pub(super) static TO: Label = Label::same("to", |_, part| part.to_owned());
 pub(super) static BY: Label = Label::same("by", |_, part| part.to_owned());
+pub(super) static CACHE: Label = Label::same("cache", |_, part| part.to_owned());
 pub(super) static STREAM: Label = Label::same("stream", |labels, _| text(labels.stream));
 pub(super) static STATUS: Label = Label::same("status", |labels, _| text(labels.status));
 pub(super) static OUTCOME: Label =

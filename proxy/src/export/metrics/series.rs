@@ -4,10 +4,14 @@ use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use tidegate_wire::{Drain, DrainEnd, ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES};
+use tidegate_wire::{
+    CacheSource, Cached, Drain, DrainEnd, ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES,
+};
 
 use super::value::{Amount, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS};
-use crate::export::catalog::{MEDIA_KINDS, TOKEN_TYPES, UNPRICED_TYPES, WASTE_SOURCES};
+use crate::export::catalog::{
+    MEDIA_KINDS, SAVED_TYPES, TOKEN_TYPES, UNPRICED_TYPES, WASTE_SOURCES,
+};
 
 /// What tells the series of calls apart.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub(in crate::export) struct Series {
     pub(in crate::export) tokens: [Option<u64>; TOKEN_TYPES.len()],
     /// In dollars; absent until a call had a cost.
     pub(in crate::export) cost: Option<Amount>,
+    /// What caches did; absent until one had a say.
+    pub(in crate::export) cached: Option<Box<CachedCalls>>,
     pub(in crate::export) unpriced: u64,
     /// By the types of [`UNPRICED_TYPES`].
     pub(in crate::export) unpriced_tokens: [u64; UNPRICED_TYPES.len()],
@@ -50,6 +56,17 @@ pub(in crate::export) struct Series {
     pub(in crate::export) drains: [u64; DrainEnd::ALL.len()],
     /// Output tokens of them that nobody got, by [`WASTE_SOURCES`].
     pub(in crate::export) wasted: [u64; WASTE_SOURCES.len()],
+}
+
+/// What caches did for calls with the same labels.
+#[derive(Clone, Debug, Default)]
+pub(in crate::export) struct CachedCalls {
+    /// By [`CacheSource::ALL`].
+    pub(in crate::export) calls: [u64; CacheSource::ALL.len()],
+    /// Input and output tokens that were not spent.
+    pub(in crate::export) saved_tokens: [Option<u64>; SAVED_TYPES.len()],
+    /// In dollars.
+    pub(in crate::export) saved_cost: Option<Amount>,
 }
 
 /// [`Labels`], borrowed from a record.
@@ -81,6 +98,7 @@ impl Series {
             usage_absent: 0,
             tokens: [None; TOKEN_TYPES.len()],
             cost: None,
+            cached: None,
             unpriced: 0,
             unpriced_tokens: [0; UNPRICED_TYPES.len()],
             duration: Histogram::new(SECONDS),
@@ -110,6 +128,9 @@ impl Series {
             merge_stated(sum, stated);
         }
         self.add_cost(record);
+        if let Some(cached) = record.cached.as_deref() {
+            self.cached.get_or_insert_default().add(cached);
+        }
         self.duration.observe(record.duration_s);
         self.time_to_first_token.observe(record.time_to_first_token_s);
         self.time_per_output_token.observe(record.time_per_output_token_s);
@@ -169,6 +190,9 @@ impl Series {
             merge_stated(sum, stated);
         }
         merge_cost(&mut self.cost, other.cost);
+        if let Some(others) = &other.cached {
+            self.cached.get_or_insert_default().merge(others);
+        }
         self.unpriced += other.unpriced;
         for (sum, tokens) in self.unpriced_tokens.iter_mut().zip(other.unpriced_tokens) {
             *sum = sum.saturating_add(tokens);
@@ -189,6 +213,30 @@ impl Series {
         for (sum, count) in counts.chain(drains).chain(wasted) {
             *sum = sum.saturating_add(count);
         }
+    }
+}
+
+// === impl CachedCalls ===
+
+impl CachedCalls {
+    fn add(&mut self, cached: &Cached) {
+        let Cached { source, saved_input_tokens, saved_output_tokens, saved_cost_usd, .. } = cached;
+        if let Some(at) = CacheSource::ALL.iter().position(|known| Some(*known) == *source) {
+            self.calls[at] += 1;
+        }
+        let tokens = [*saved_input_tokens, *saved_output_tokens];
+        for (sum, saved) in self.saved_tokens.iter_mut().zip(tokens) {
+            merge_stated(sum, saved);
+        }
+        merge_cost(&mut self.saved_cost, saved_cost_usd.map(Amount::new));
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.calls.iter_mut().zip(other.calls).for_each(|(sum, count)| *sum += count);
+        for (sum, saved) in self.saved_tokens.iter_mut().zip(other.saved_tokens) {
+            merge_stated(sum, saved);
+        }
+        merge_cost(&mut self.saved_cost, other.saved_cost);
     }
 }
 

@@ -1,0 +1,278 @@
+//! Gives a call the answer that an equal one of the same caller got before.
+//!
+//! Only what asks a model and leaves nothing behind is looked up, and only answers that came to a
+//! good end are kept. Who asks is part of what must be equal: nobody gets what another was told.
+//! Whatever else is said here of an answer, its caller gets it as the upstream gave it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidegate_wire::{CacheSource, Cached};
+use tower::ServiceExt;
+
+use crate::bypass::Bypass;
+use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
+use crate::config::{Config, RouteConfig};
+use crate::error::Error;
+use crate::exchange::Notes;
+use crate::generation::Generation;
+use crate::head::{Fields, ResponseHead};
+use crate::hold::Keeping;
+use crate::layer::{Below, Policy};
+use crate::stack::LocalFuture;
+use crate::verdict::{Again, Verdict};
+use crate::whole;
+
+mod admission;
+mod canonical;
+mod config;
+mod entry;
+mod key;
+mod memory;
+mod recording;
+mod replay;
+mod shared;
+mod tally;
+mod wish;
+
+pub use config::{Allow, CacheConfig, SharedCacheConfig};
+pub(crate) use recording::Recording;
+pub(crate) use replay::Replay;
+pub(crate) use shared::Caches;
+
+use admission::Reason;
+use canonical::Document;
+use entry::Entry;
+use key::{Asked, Key};
+use recording::Kept;
+use shared::CacheOfRoute;
+use wish::Wish;
+
+/// The field by which an answer says that it was given before.
+const FIELD: &str = "x-tidegate-cache";
+
+/// Answers calls from what was kept; absent where a route keeps nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct CacheLayer(Option<Rc<Caching>>);
+
+/// The cache of one route, as one worker knows it.
+#[derive(Debug)]
+pub(crate) struct Caching {
+    config: CacheConfig,
+    shared: CacheOfRoute,
+    /// The route and the upstreams behind it, with all that is configured of them.
+    place: Box<[u8]>,
+    /// Whether callers' credentials end here.
+    is_signed_here: bool,
+    keeping: Keeping,
+}
+
+impl CacheLayer {
+    /// The cache of a route.
+    pub(crate) fn new(generation: &Generation, route: &RouteConfig, is_signed_here: bool) -> Self {
+        let Generation { config, caches, held, .. } = generation;
+        let caching = caches.as_ref().zip(route.cache.as_ref()).map(|(caches, cache)| {
+            Rc::new(Caching {
+                config: cache.clone(),
+                shared: caches.of_route(route.name()),
+                place: place(config, route),
+                is_signed_here,
+                keeping: Keeping::new(config, held),
+            })
+        });
+        Self(caching)
+    }
+}
+
+/// What an answer depends on beside its call: where it goes. What was kept before that changed is
+/// nobody's any more.
+fn place(config: &Config, route: &RouteConfig) -> Box<[u8]> {
+    let upstreams: Vec<_> = route.leads_to().map(|name| config.upstreams.get(name)).collect();
+    let place = serde_json::to_vec(&(route, upstreams));
+    place.expect("what was read from a file can be written").into()
+}
+
+impl<S: Below> Policy<S> for CacheLayer {
+    fn call(&self, below: &mut S, call: Call) -> LocalFuture {
+        let Some(caching) = &self.0 else { return below.call(call) };
+        let wish = Wish::of(&call.head.fields);
+        let may_look = match admission::of_head(&call, caching.is_signed_here) {
+            Ok(()) if wish.no_store => Err(Reason::NoStore),
+            result => result,
+        };
+        match may_look {
+            Ok(()) => Box::pin(caching.clone().serve(below.clone(), call, wish)),
+            Err(reason) => {
+                caching.pass_by(&call, reason);
+                match wish.only_if_cached {
+                    true => Box::pin(std::future::ready(Err(Error::NotCached.into()))),
+                    false => below.call(call),
+                }
+            }
+        }
+    }
+
+    /// Whether it would have had an answer shows only once the body is held, which it is not.
+    fn look_on(&self, below: &mut S, call: Call, _: Rc<Bypass>) -> LocalFuture {
+        below.call(call)
+    }
+}
+
+// === impl Caching ===
+
+impl Caching {
+    async fn serve<S: Below>(
+        self: Rc<Self>,
+        below: S,
+        mut call: Call,
+        wish: Wish,
+    ) -> Result<Reply, Failure> {
+        let key = match whole::read_ahead(&mut call, &self.keeping).await? {
+            true => whole::look(&call, |body| self.key(&call, body)),
+            false => Err(Reason::BodyTooLarge),
+        };
+        let key = match key {
+            Ok(key) => key,
+            Err(reason) => {
+                self.pass_by(&call, reason);
+                return match wish.only_if_cached {
+                    true => Err(Error::NotCached.into()),
+                    false => below.oneshot(call).await,
+                };
+            }
+        };
+        whole::take(&mut call);
+        let found = if wish.no_cache { None } else { self.shared.get(&key) };
+        let age = found.as_ref().map(|entry| entry.age()).unwrap_or_default();
+        let is_fresh = age <= self.config.ttl.0 && wish.takes(age);
+        if let Some(entry) = found.as_ref().filter(|_| is_fresh) {
+            if let RequestBody::Full(body) = &call.body {
+                call.notes.request_chunk(body);
+            }
+            return Ok(self.answer(entry, CacheSource::Hit, &call));
+        }
+        if wish.only_if_cached {
+            return Err(Error::NotCached.into());
+        }
+        note(&call, CacheSource::Miss);
+        let stale = found.filter(|_| self.config.stale_if_error.is_some());
+        self.ask(below, call, key, stale).await
+    }
+
+    /// The key of a call that may have a kept answer.
+    fn key(&self, call: &Call, body: &[u8]) -> Result<Key, Reason> {
+        call.notes.request_known(body);
+        admission::of_notes(&call.notes, self.config.allow)?;
+        let document = Document::read(body)?;
+        admission::of_body(call.head.target.path(), &document)?;
+        let caller = call.notes.caller();
+        let asked = Asked {
+            place: &self.place,
+            caller: caller.as_deref(),
+            head: &call.head,
+            ignored: &self.config.ignore_headers,
+            body: &document,
+        };
+        Ok(Key::of(&asked, self.shared.secret()))
+    }
+
+    /// Asks the upstream, and keeps its answer where that turns out to be good.
+    async fn ask<S: Below>(
+        &self,
+        below: S,
+        call: Call,
+        key: Key,
+        stale: Option<Arc<Entry>>,
+    ) -> Result<Reply, Failure> {
+        let spare = stale.as_ref().and_then(|_| call.spare());
+        let notes = call.notes.clone();
+        let result = below.oneshot(call).await;
+        if let (Some(entry), Some(call)) = (stale, spare)
+            && let Some(verdict) = failed(&result, &call)
+        {
+            drop(result);
+            notes.again(verdict);
+            return Ok(self.answer(&entry, CacheSource::Stale, &call));
+        }
+        let Reply { head, body } = result?;
+        if let Err(reason) = admission::of_answer(&head, self.config.entry.as_u64()) {
+            self.shared.tally.count(reason);
+            return Ok(Reply { head, body });
+        }
+        let kept = Kept::new(self.config.entry.as_u64(), self.shared.under_way());
+        let kept = Rc::new(RefCell::new(kept));
+        self.keep_later(key, &head, kept.clone(), &notes);
+        Ok(Reply { head, body: ReplyBody::Recording(Box::new(Recording::new(body, kept))) })
+    }
+
+    /// Keeps the answer once its record says that it was good.
+    fn keep_later(&self, key: Key, head: &ResponseHead, kept: Rc<RefCell<Kept>>, notes: &Notes) {
+        let (shared, config, head) = (self.shared.clone(), self.config.clone(), head.clone());
+        let dialect = notes.dialect();
+        notes.when_closed(Box::new(move |record| {
+            let kept = kept.borrow();
+            let pieces =
+                admission::of_record(record, dialect, &config).and_then(|()| kept.pieces());
+            match pieces {
+                Ok(pieces) => {
+                    let entry = Entry::new(key, &head, pieces, record, config.keep());
+                    shared.put(&key, entry.into());
+                }
+                Err(reason) => shared.tally.count(reason),
+            }
+        }));
+    }
+
+    /// A kept answer, as it came but for the fields that say so.
+    fn answer(&self, entry: &Arc<Entry>, source: CacheSource, call: &Call) -> Reply {
+        let notes = &call.notes;
+        let age = entry.age();
+        notes.given_again(&entry.told, source, age);
+        let age = age.as_secs().to_string();
+        let said = format!("{}; age={age}", source.as_str());
+        let length = entry.body.len().to_string();
+        let mut lines: Vec<_> = entry.head.fields.iter().collect();
+        lines.push((FIELD.as_bytes(), said.as_bytes()));
+        lines.push((b"age", age.as_bytes()));
+        if !entry.is_stream {
+            lines.push((b"content-length", length.as_bytes()));
+        }
+        let fields = Fields::of(&lines);
+        let head = ResponseHead { fields, reason: entry.head.reason.clone(), ..entry.head };
+        notes.replays(&head);
+        let body = match entry.is_stream {
+            true => ReplyBody::Replay(Box::new(Replay::new(entry.clone(), notes.clone()))),
+            false => {
+                notes.replayed(&entry.body);
+                ReplyBody::Full(entry.body.clone())
+            }
+        };
+        Reply { head, body }
+    }
+
+    /// The cache has no say in this call.
+    fn pass_by(&self, call: &Call, reason: Reason) {
+        self.shared.tally.count(reason);
+        let cached = Cached::bypass(reason.as_str());
+        call.notes.record(|record| record.cached = Some(cached.into()));
+    }
+}
+
+/// Writes down what became of the call here.
+fn note(call: &Call, source: CacheSource) {
+    let cached = Cached { source: Some(source), ..Cached::default() };
+    call.notes.record(|record| record.cached = Some(cached.into()));
+}
+
+/// What the upstream's failure says of it, where that is no fault of the caller.
+fn failed(result: &Result<Reply, Failure>, call: &Call) -> Option<Verdict> {
+    let verdict = match result {
+        Err(Failure { error: Error::CallerLeft, .. }) => return None,
+        Err(Failure { error, unsent }) => Verdict::of_error(error, unsent.is_some()),
+        Ok(_) => call.notes.settled().or_else(|| call.notes.verdict())?,
+    };
+    let is_fault =
+        matches!(verdict.again, Again::Unsent | Again::Soon | Again::Later | Again::Elsewhere);
+    is_fault.then_some(verdict)
+}

@@ -1,0 +1,132 @@
+//! What all workers and routes share of the caches, from one reading of the configuration to the next.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+use super::config::SharedCacheConfig;
+use super::entry::Entry;
+use super::key::{Key, Secret};
+use super::memory::Memory;
+use super::tally::Tally;
+use crate::config::Config;
+use crate::export::catalog::{self, Family};
+use crate::export::metrics::{Source, Value, lock};
+use crate::states::States;
+
+/// The caches of all routes.
+#[derive(Clone, Debug)]
+pub(crate) struct Caches(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    config: SharedCacheConfig,
+    secret: Secret,
+    memory: Memory,
+    /// Bytes of answers that are on their way to be kept.
+    under_way: Arc<AtomicU64>,
+    tallies: Mutex<BTreeMap<Box<str>, Arc<Tally>>>,
+}
+
+/// The cache of one route.
+#[derive(Clone, Debug)]
+pub(crate) struct CacheOfRoute {
+    caches: Caches,
+    pub(super) tally: Arc<Tally>,
+}
+
+impl Caches {
+    /// Those that a configuration asks for: the ones that there are, where it says the same of them.
+    pub(crate) fn of(config: &Config, before: Option<&Self>) -> Option<Self> {
+        if config.routes.iter().all(|route| route.cache.is_none()) {
+            return None;
+        }
+        let same = before.filter(|caches| caches.0.config == config.cache);
+        let caches = same.cloned().unwrap_or_else(|| Self::new(&config.cache));
+        let is_there = |name: &str| config.routes.iter().any(|route| route.name() == name);
+        lock(&caches.0.tallies).retain(|name, _| is_there(name));
+        Some(caches)
+    }
+
+    fn new(config: &SharedCacheConfig) -> Self {
+        Self(Arc::new(Shared {
+            config: config.clone(),
+            secret: Secret::draw(),
+            memory: Memory::new(config.memory.as_u64()),
+            under_way: Arc::default(),
+            tallies: Mutex::default(),
+        }))
+    }
+
+    /// The cache of the route of this name.
+    pub(crate) fn of_route(&self, name: &str) -> CacheOfRoute {
+        let tally = lock(&self.0.tallies).entry(name.into()).or_default().clone();
+        CacheOfRoute { caches: self.clone(), tally }
+    }
+
+    /// Has the admin address show how they stand.
+    pub(crate) fn show(&self, states: &mut States) {
+        let caches = self.clone();
+        states.show("cache", "memory", move || {
+            let (entries, bytes) = caches.0.memory.size();
+            let evictions: BTreeMap<_, _> = caches.0.memory.evictions().into();
+            json!({ "entries": entries, "bytes": bytes, "evictions": evictions })
+        });
+        let caches = self.clone();
+        states.show("cache", "not_stored", move || {
+            let counts = |tally: &Tally| {
+                let words = tally.all().map(|(reason, count)| (reason.as_str(), count));
+                words.collect::<BTreeMap<_, _>>()
+            };
+            let tallies = lock(&caches.0.tallies);
+            json!(
+                tallies
+                    .iter()
+                    .map(|(route, tally)| (route, counts(tally)))
+                    .collect::<BTreeMap<_, _>>()
+            )
+        });
+    }
+}
+
+impl CacheOfRoute {
+    /// The answer to a call of this key.
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.caches.0.memory.get(key)
+    }
+
+    /// Keeps an answer.
+    pub(super) fn put(&self, key: &Key, entry: Arc<Entry>) {
+        self.caches.0.memory.put(key, entry);
+    }
+
+    /// What keys are made with.
+    pub(super) fn secret(&self) -> &Secret {
+        &self.caches.0.secret
+    }
+
+    /// Bytes of answers that are on their way to be kept, and how many there may be.
+    pub(super) fn under_way(&self) -> (&Arc<AtomicU64>, u64) {
+        (&self.caches.0.under_way, self.caches.0.config.memory.as_u64())
+    }
+}
+
+impl Source for Caches {
+    fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
+        let (entries, bytes) = self.0.memory.size();
+        let gauge = |number: u64| Value::Gauge(i64::try_from(number).unwrap_or(i64::MAX));
+        show(&catalog::CACHE_ENTRIES, Vec::new(), gauge(entries));
+        show(&catalog::CACHE_BYTES, Vec::new(), gauge(bytes));
+        for (cause, count) in self.0.memory.evictions() {
+            show(&catalog::CACHE_EVICTIONS, vec![cause.to_owned()], Value::Counter(count));
+        }
+        for (route, tally) in lock(&self.0.tallies).iter() {
+            for (reason, count) in tally.all() {
+                let labels = vec![route.to_string(), reason.as_str().to_owned()];
+                show(&catalog::CACHE_NOT_STORED, labels, Value::Counter(count));
+            }
+        }
+    }
+}
