@@ -175,7 +175,11 @@ fn an_answer_without_usage_is_counted_where_it_should_have_some() {
 #[test]
 fn the_generated_name_of_each_metric_is_the_one_of_prometheus() {
     for family in FAMILIES {
-        let unit = if family.unit == "s" { "_seconds" } else { "" };
+        let unit = match family.unit {
+            "s" => "_seconds",
+            "By" => "_bytes",
+            _ => "",
+        };
         let total = if family.kind == catalog::Kind::Counter { "_total" } else { "" };
         let generated = family.name.replace('.', "_") + unit + total;
         assert_eq!(generated, family.prometheus);
