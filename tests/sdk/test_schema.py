@@ -21,11 +21,15 @@ def uncommented(text):
     return "\n".join(line[1:] if is_example(line) else line for line in lines)
 
 
-@pytest.fixture(scope="module")
-def validator():
-    schema = json.loads(SCHEMA.read_text())
+def validator_of(path):
+    schema = json.loads(path.read_text())
     jsonschema.Draft7Validator.check_schema(schema)
     return jsonschema.Draft7Validator(schema)
+
+
+@pytest.fixture(scope="module")
+def validator():
+    return validator_of(SCHEMA)
 
 
 def test_the_schema_is_the_one_that_the_program_prints():
@@ -40,11 +44,14 @@ def test_the_reference_keeps_to_the_schema_with_all_its_examples(validator):
         assert errors == []
 
 
-def test_every_example_keeps_to_the_schema(validator):
+def test_every_example_keeps_to_the_schema_that_it_names():
     files = list((FOLDER / "examples").glob("*.yaml"))
     assert len(files) >= 3
     for file in files:
-        errors = [error.message for error in validator.iter_errors(yaml.safe_load(file.read_text()))]
+        text = file.read_text()
+        mark, schema = text.splitlines()[0].split("$schema=")
+        assert mark == "# yaml-language-server: ", file.name
+        errors = [error.message for error in validator_of(file.parent / schema).iter_errors(yaml.safe_load(text))]
         assert errors == [], file.name
 
 
