@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use tidegate_loadgen::schedule::Schedule;
 use tidegate_loadgen::workload::Mix;
 use tidegate_loadgen::{Plan, Target};
@@ -28,7 +29,7 @@ pub(crate) struct Args {
         env = "TIDEGATE_LOAD_TARGET",
         required_unless_present = "slo_schema"
     )]
-    target: Option<Target>,
+    target: Option<String>,
     /// Concurrent users; with --rate, the most calls at once.
     #[arg(long, value_name = "N", default_value = "200", env = "TIDEGATE_LOAD_USERS")]
     users: NonZeroUsize,
@@ -74,6 +75,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         println!("{:#}", Objectives::schema());
         return Ok(Exit::Good);
     };
+    // Not by clap, which would show what it cannot read.
+    let target: Target = target.parse().context("--target")?;
     let mix = match &args.mix {
         Some(path) => Mix::read(path)?,
         None => Mix::default(),

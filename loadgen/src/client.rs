@@ -26,8 +26,16 @@ pub struct Target {
 
 /// The text names no target.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no target; write a URL such as http://127.0.0.1:4100")]
-pub struct InvalidTarget(String);
+pub enum InvalidTarget {
+    /// It is no such URL.
+    #[error("`{0}` is no target; write a URL such as http://127.0.0.1:4100")]
+    Malformed(String),
+    /// Reports show the target, so there must be nothing in it that they may not show. Nor does this.
+    #[error(
+        "a target must not hold a user or a password; leave out what stands before the `@`, and sign calls with --credential FILE"
+    )]
+    Credential,
+}
 
 /// What is known of a call once it is over.
 #[derive(Clone, Debug)]
@@ -180,8 +188,15 @@ impl FromStr for Target {
     type Err = InvalidTarget;
 
     fn from_str(text: &str) -> Result<Self, InvalidTarget> {
-        let invalid = || InvalidTarget(text.to_owned());
+        // What does not read as a URL may hold a password all the same.
+        let invalid = || match text.contains('@') {
+            true => InvalidTarget::Credential,
+            false => InvalidTarget::Malformed(text.to_owned()),
+        };
         let url: reqwest::Url = text.parse().map_err(|_| invalid())?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidTarget::Credential);
+        }
         let usable = matches!(url.scheme(), "http" | "https")
             && url.has_host()
             && url.query().is_none()

@@ -89,6 +89,18 @@ fn a_key_goes_with_every_call_of_a_load_test() {
 }
 
 #[test]
+fn a_target_with_a_password_is_refused_and_not_shown() {
+    for target in
+        ["http://ada:PASSWORD@127.0.0.1:1", "http://PASSWORD@127.0.0.1:1", "ada:PASSWORD@a b"]
+    {
+        let output = Load::new(target, "bearer: { env: A }").run(&[]);
+        assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+        assert!(!told(&output).contains("PASSWORD"), "{}", told(&output));
+        assert!(told(&output).contains("--credential FILE"), "{}", told(&output));
+    }
+}
+
+#[test]
 fn a_load_test_signs_for_aws() {
     let upstream = Upstream::answering(answer(COMPLETION));
     let load = Load::new(&format!("{}/prefix", upstream.url()), "aws: { region: us-east-1 }");
