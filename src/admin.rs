@@ -4,11 +4,32 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::Exit;
+
 /// Bytes of an answer that are read.
 const MAX_ANSWER: u64 = 4096;
 
+/// Shows a good answer to this question, and says on standard error why there is none.
+pub(crate) fn show(
+    admin: SocketAddr,
+    timeout: Duration,
+    line: &str,
+    fields: &str,
+    show: impl FnOnce(&str),
+) -> Exit {
+    match ask(admin, timeout, line, fields) {
+        Ok((200, answer)) => {
+            show(&answer);
+            return Exit::Good;
+        }
+        Ok((status, answer)) => eprintln!("tidegate: {admin} answers {status}: {}", answer.trim()),
+        Err(error) => eprintln!("tidegate: no answer from {admin}: {error}"),
+    }
+    Exit::NotSo
+}
+
 /// Asks with this request line and these fields (each ends its line), and gives status and body.
-pub(crate) fn ask(
+fn ask(
     admin: SocketAddr,
     timeout: Duration,
     line: &str,

@@ -49,30 +49,17 @@ enum Wanted {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let answer = match args.wanted {
-        None => admin::ask(args.admin, args.timeout, "GET /bypass", ""),
-        Some(wanted) => switch(&args, matches!(wanted, Wanted::On))?,
+    let (line, fields) = match args.wanted {
+        None => ("GET /bypass", String::new()),
+        Some(Wanted::On) => ("POST /bypass?on=true", authority(&args)?),
+        Some(Wanted::Off) => ("POST /bypass?on=false", authority(&args)?),
     };
-    match answer {
-        Ok((200, answer)) => {
-            print!("{answer}");
-            Ok(Exit::Good)
-        }
-        Ok((status, answer)) => {
-            eprintln!("tidegate: {} answers {status}: {}", args.admin, answer.trim());
-            Ok(Exit::NotSo)
-        }
-        Err(error) => {
-            eprintln!("tidegate: no answer from {}: {error}", args.admin);
-            Ok(Exit::NotSo)
-        }
-    }
+    Ok(admin::show(args.admin, args.timeout, line, &fields, |answer| print!("{answer}")))
 }
 
-fn switch(args: &Args, on: bool) -> anyhow::Result<std::io::Result<(u16, String)>> {
-    let fields =
-        format!("Authorization: Bearer {}\r\nContent-Length: 0\r\n", token(args)?.expose());
-    Ok(admin::ask(args.admin, args.timeout, &format!("POST /bypass?on={on}"), &fields))
+/// The fields of a request that switches something.
+fn authority(args: &Args) -> anyhow::Result<String> {
+    Ok(format!("Authorization: Bearer {}\r\nContent-Length: 0\r\n", token(args)?.expose()))
 }
 
 fn token(args: &Args) -> anyhow::Result<tidegate_credential::Secret> {

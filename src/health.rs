@@ -28,15 +28,5 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let line = if args.live { "GET /livez" } else { "GET /readyz" };
-    match admin::ask(args.admin, args.timeout, line, "") {
-        Ok((200, _)) => Ok(Exit::Good),
-        Ok((status, answer)) => {
-            eprintln!("tidegate: {} answers {status}: {}", args.admin, answer.trim());
-            Ok(Exit::NotSo)
-        }
-        Err(error) => {
-            eprintln!("tidegate: no answer from {}: {error}", args.admin);
-            Ok(Exit::NotSo)
-        }
-    }
+    Ok(admin::show(args.admin, args.timeout, line, "", |_| {}))
 }
