@@ -230,13 +230,14 @@ impl Sidecar {
                 if !generation.is_taken_up(self.workers.len(), TAKE_UP).await {
                     warn!("a worker has not taken up the new configuration yet");
                 }
-                self.recorders.registry().reloaded(generation.loaded);
                 let Config { upstreams, routes, .. } = &generation.config;
                 info!(upstreams = upstreams.len(), routes = routes.len(), "configuration reloaded");
+                // Last: who sees it counted finds it said.
+                self.recorders.registry().reloaded(generation.loaded);
             }
             Err(reason) => {
-                self.recorders.registry().reload_failed();
                 error!(%reason, "configuration cannot be used; the one before it still is");
+                self.recorders.registry().reload_failed();
             }
         }
     }
