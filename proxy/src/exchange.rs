@@ -245,7 +245,7 @@ impl Notes {
         }
         let was_tried = self.record(|record| record.attempts.is_some());
         self.ended(if was_tried { Ending::NoAnswer } else { Ending::Refused });
-        if self.left.has_left() {
+        if self.left.goes_on() {
             return;
         }
         self.record(|record| {
@@ -259,7 +259,7 @@ impl Notes {
     /// Notes why an answer that had begun was broken off.
     pub(crate) fn broken(&self, kind: &'static str) {
         self.ended(Ending::Broken);
-        if !self.left.has_left() {
+        if !self.left.goes_on() {
             self.record(|record| record.error_type = Some(kind.to_owned()));
         }
     }
@@ -283,7 +283,7 @@ impl Notes {
 
     /// Tidegate itself let go of a call that was still open.
     fn cut(&self, kind: &'static str) {
-        if self.ending.get() != Ending::CallerLeft || self.left.has_left() {
+        if self.ending.get() != Ending::CallerLeft || self.left.goes_on() {
             return;
         }
         let is_answered = self.stamps.answered.get().is_some();

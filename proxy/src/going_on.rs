@@ -1,5 +1,4 @@
-//! Calls that go on though their caller has left: their answer is paid for in any case, or somebody
-//! else waits for it.
+//! Calls that go on though their caller has left: their answer is paid for in any case.
 //!
 //! Who wants that tells the call's notes ([`Left`]). When the caller has gone, whoever carried the
 //! answer hands over what is left of it ([`Staying`]), and it is read on, as far as is allowed, by
@@ -38,18 +37,15 @@ pub(crate) struct Terms {
     pub(crate) time: Duration,
     /// How much of its answer is read.
     pub(crate) bytes: u64,
-    /// Whether somebody else waits for the answer, so that the call is made again where it fails.
-    pub(crate) is_awaited: bool,
 }
 
 /// Who wants a call to go on, and whether it does.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
-    by_call: RefCell<Option<Arc<dyn Stay>>>,
     by_attempt: RefCell<Option<Arc<dyn Stay>>>,
     /// Something of the attempt at hand was sent.
     is_sent: Cell<bool>,
-    terms: Cell<Option<Terms>>,
+    goes_on: Cell<bool>,
 }
 
 /// A call that goes on without its caller; it ends with this.
@@ -113,12 +109,6 @@ pub(crate) fn body_is_left(exchange: Exchange, body: ReplyBody) {
 // === impl Left ===
 
 impl Left {
-    /// Has this asked when the caller leaves, whichever attempt is at hand then.
-    #[expect(dead_code, reason = "for whoever lets others wait for the answer to one call")]
-    pub(crate) fn stay(&self, stay: Arc<dyn Stay>) {
-        *self.by_call.borrow_mut() = Some(stay);
-    }
-
     /// Has this asked when the caller leaves during the attempt that begins now; nobody where absent.
     pub(crate) fn stay_for_attempt(&self, stay: Option<Arc<dyn Stay>>) {
         self.is_sent.set(false);
@@ -130,27 +120,18 @@ impl Left {
         self.is_sent.set(true);
     }
 
-    /// Whether the call goes on without its caller.
-    pub(crate) fn has_left(&self) -> bool {
-        self.terms.get().is_some()
-    }
-
-    /// Whether nobody is left for whom the call would be made again.
-    pub(crate) fn is_forlorn(&self) -> bool {
-        self.terms.get().is_some_and(|terms| !terms.is_awaited)
+    /// Whether the call goes on without its caller: nobody is left for whom it would be made again.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on.get()
     }
 
     /// What the call goes on by, and a place to do so; or that there is none.
     fn leave(&self) -> Option<Result<(Terms, Place), DrainEnd>> {
-        let by_attempt = self.by_attempt.borrow().clone().filter(|_| self.is_sent.get());
-        let stays = [self.by_call.borrow().clone(), by_attempt];
-        let (stay, terms) = stays.into_iter().flatten().find_map(|stay| {
-            let terms = stay.terms()?;
-            Some((stay, terms))
-        })?;
+        let stay = self.by_attempt.borrow().clone().filter(|_| self.is_sent.get())?;
+        let terms = stay.terms()?;
         let place = stay.places().take().ok_or(DrainEnd::Full);
         Some(place.map(|place| {
-            self.terms.set(Some(terms));
+            self.goes_on.set(true);
             (terms, place)
         }))
     }

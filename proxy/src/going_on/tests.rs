@@ -14,7 +14,7 @@ use crate::head::{Fields, RequestHead, ResponseHead, Target};
 use crate::recorder::{Options, Recorders};
 use crate::route::shape;
 
-const TERMS: Terms = Terms { time: Duration::from_secs(60), bytes: 10, is_awaited: false };
+const TERMS: Terms = Terms { time: Duration::from_secs(60), bytes: 10 };
 
 #[derive(Debug)]
 struct Wanted {

@@ -91,7 +91,7 @@ async fn fall_back<S: Below>(
     for (at, target) in targets.targets.iter().enumerate() {
         let verdict = verdict(&result, &notes);
         let is_late = notes.deadline().is_some_and(|due| Instant::now() >= due);
-        let is_over = is_late || notes.left.is_forlorn();
+        let is_over = is_late || notes.left.goes_on();
         if !verdict.leads_on() || is_over || notes.sent_attempts() >= targets.attempts {
             break;
         }

@@ -79,7 +79,7 @@ async fn next_address<S: Below>(
             Err(Failure { error, unsent: Some(back) })
                 if made < addresses
                     && Verdict::of_error(&error, true).again == Again::Unsent
-                    && !back.notes.left.is_forlorn() =>
+                    && !back.notes.left.goes_on() =>
             {
                 back.notes.again(Verdict::of_error(&error, true));
                 call = back;
@@ -122,7 +122,7 @@ async fn repeat<S: Below>(
         let another = unsent.or(spare);
         let may_repeat = another.as_ref().map(|call| || call.may_repeat());
         let standing = tries.standing(addresses, &notes);
-        let decided = match notes.left.is_forlorn() {
+        let decided = match notes.left.goes_on() {
             true => Err(None),
             false => terms.decide(&verdict, &standing, may_repeat, Instant::now()),
         };

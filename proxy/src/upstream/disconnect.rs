@@ -107,7 +107,7 @@ impl Drains {
     /// Those of an upstream, where it has any.
     pub(crate) fn of(config: &OnDisconnect, all: &AllPlaces) -> Option<Self> {
         let OnDisconnect::Drain(DrainConfig { time, bytes }) = config else { return None };
-        let terms = Terms { time: time.0, bytes: bytes.as_u64(), is_awaited: false };
+        let terms = Terms { time: time.0, bytes: bytes.as_u64() };
         Some(Self { terms, places: Places::among(all) })
     }
 

@@ -192,13 +192,13 @@ pub(crate) async fn send(
             };
         match again {
             // The connection was closing, and nothing of the call went out on it.
-            Again::Unsent(request) if unsent < MAX_UNSENT && !notes.left.is_forlorn() => {
+            Again::Unsent(request) if unsent < MAX_UNSENT && !notes.left.goes_on() => {
                 unsent += 1;
                 call = *request;
                 seat.0.leave(pool);
             }
             // The server says that it has not looked at the call, of which all is still here.
-            Again::Unprocessed { is_closing } if !refused && !notes.left.is_forlorn() => {
+            Again::Unprocessed { is_closing } if !refused && !notes.left.goes_on() => {
                 let Some(body) = uploading.whole_body() else { return Err(error.into()) };
                 refused = true;
                 uploading = Uploading::new(body, &notes, limits);
