@@ -233,6 +233,8 @@ fn a_caller_that_leaves_while_a_retry_waits_leaves_nothing_behind() {
     assert_eq!(sidecar.metric("tidegate_retries_total"), 0.0, "nothing was made again");
     let record = assert_abandoned(sidecar);
     assert_eq!(record["tidegate.attempts"], 1);
+    let waited_s = record["tidegate.wait.retry_s"].as_f64();
+    assert!(waited_s.is_some_and(|seconds| seconds > 0.0 && seconds < 30.0), "{record:#}");
     assert_eq!(upstream.requests().len(), 1);
 }
 

@@ -44,6 +44,20 @@ pub(crate) enum Wait {
     Retry,
 }
 
+/// A wait that is under way; it is noted when this is dropped, be it that the caller has left.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    notes: &'a Notes,
+    wait: Wait,
+    since: Instant,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.notes.waited(self.wait, self.since.elapsed());
+    }
+}
+
 impl Notes {
     /// The first byte of the request went to the upstream.
     pub(crate) fn sent(&self) {
@@ -68,6 +82,11 @@ impl Notes {
     /// The beginning of the answer was held back for so long.
     pub(crate) fn held_back(&self, time: Duration) {
         self.stamps.held_back.set(time);
+    }
+
+    /// From now on the call waits for something else.
+    pub(crate) fn waiting(&self, wait: Wait) -> Waiting<'_> {
+        Waiting { notes: self, wait, since: Instant::now() }
     }
 
     /// Time that the call spent waiting for something else.

@@ -113,12 +113,13 @@ async fn serve_call(
     match left {
         // The call is over; what its caller still sends is no part of it.
         None => drop(exchange),
-        Some(body) => {
-            if let Ok(staying) = Staying::of(exchange) {
+        Some(body) => match Staying::of(exchange) {
+            Ok(staying) => {
                 conn.close();
                 Box::pin(staying.body(body)).await;
             }
-        }
+            Err(exchange) => drop((body, exchange)),
+        },
     }
     if next == Next::Linger {
         linger(conn).await;
@@ -134,16 +135,19 @@ async fn reply(
     worker: &Worker,
 ) -> Option<(Reply, Exchange)> {
     let notes = exchange.notes().clone();
+    // Dropped after the work: who carries a call may look at it to the last.
+    let _over;
     let mut work = pin!(worker.reply(request, &notes));
     match or_gone(conn, &notes, work.as_mut()).await {
         Some(Ok(reply)) => return Some((reply, exchange)),
         Some(Err(_)) => {}
-        None => {
-            if let Ok(staying) = Staying::of(exchange) {
+        None => match Staying::of(exchange) {
+            Ok(staying) => {
                 conn.close();
                 Box::pin(staying.reply(work)).await;
             }
-        }
+            Err(exchange) => _over = exchange,
+        },
     }
     None
 }

@@ -150,19 +150,17 @@ impl Limits {
 
     /// Waits for a place, as long as one may and the caller is there.
     async fn wait(&self, waiter: Waiter, call: &Call) -> Result<Result<Permit, Shed>, Error> {
-        let start = Instant::now();
+        let _waiting = call.notes.waiting(Wait::Queue);
         let mut result = pin!(self.admitted(waiter));
-        let result = poll_fn(|cx| match (result.as_mut().poll(cx), &call.body) {
+        poll_fn(|cx| match (result.as_mut().poll(cx), &call.body) {
             (Poll::Ready(result), _) => Poll::Ready(Ok(result)),
             // Nobody reads this body as yet, so nobody else would see its caller go.
             (Poll::Pending, RequestBody::Http1(body)) => {
                 body.conn.poll_gone(cx).map(|()| Err(Error::CallerLeft))
             }
             (Poll::Pending, _) => Poll::Pending,
-        });
-        let result = result.await;
-        call.notes.waited(Wait::Queue, start.elapsed());
-        result
+        })
+        .await
     }
 
     async fn admitted(&self, mut waiter: Waiter) -> Result<Permit, Shed> {

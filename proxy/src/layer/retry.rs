@@ -137,8 +137,8 @@ async fn repeat<S: Below>(
         call = another.expect("it is there");
         notes.again(verdict);
         if !wait.is_zero() {
+            let _waiting = notes.waiting(Wait::Retry);
             sleep(wait).await;
-            notes.waited(Wait::Retry, wait);
         }
         // A caller that leaves while it waits has no second attempt.
         terms.tally.made(reason);
