@@ -21,10 +21,10 @@ use aws_smithy_runtime_api::client::identity::Identity;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, moved};
 use crate::config::AwsConfig;
 use crate::fresh::{Fetched, Fresh, Source};
-use crate::{Error, Request, Secret, Signed};
+use crate::{Error, Request, Secret, Signed, Version};
 
 /// Keys are fetched anew so long before they expire, or after half of a shorter life.
 const AHEAD: Duration = Duration::from_secs(300);
@@ -45,9 +45,8 @@ pub(crate) struct Aws {
 
 impl Aws {
     pub(crate) fn new(config: &AwsConfig, background: &Handle) -> Self {
-        let keys = Keys { config: config.clone(), provider: None };
         Self {
-            keys: Fresh::keep(keys, background),
+            keys: Fresh::keep(Keys::new(config), background),
             clock: Arc::default(),
             region: config.region.clone(),
             service: config.service.clone(),
@@ -65,7 +64,10 @@ impl Aws {
     ) -> Result<Signed, Error> {
         let scope = Scope::of(request.host, self.region.as_deref(), self.service.as_deref())?;
         let keys = self.keys.get(limit).await?;
-        signed(request, &scope, &keys, self.clock.now())
+        let clock_offset_s = self.clock.offset_s();
+        let now = moved(SystemTime::now(), clock_offset_s);
+        let signed = signed(request, &scope, &keys.value, now)?;
+        Ok(Signed { version: Version { key: keys.version, clock_offset_s }, ..signed })
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -132,7 +134,7 @@ fn signed(
     let headers = headers
         .into_iter()
         .map(|header| (header.name().to_owned(), Secret::new(header.value().to_owned())));
-    Ok(Signed { headers: headers.collect() })
+    Ok(Signed { headers: headers.collect(), ..Signed::default() })
 }
 
 /// Fields that the signature covers beside `host`.
@@ -145,6 +147,13 @@ fn is_signed(name: &str) -> bool {
 struct Keys {
     config: AwsConfig,
     provider: Option<SharedCredentialsProvider>,
+    last: Option<Credentials>,
+}
+
+impl Keys {
+    fn new(config: &AwsConfig) -> Self {
+        Self { config: config.clone(), provider: None, last: None }
+    }
 }
 
 impl Source for Keys {
@@ -160,6 +169,7 @@ impl Source for Keys {
         }
         let provider = self.provider.as_ref().ok_or("there is no source")?;
         let keys = provider.provide_credentials().await.map_err(|error| told(&error))?;
+        self.last = Some(keys.clone());
         let left = keys
             .expiry()
             .map(|expiry| expiry.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO));
@@ -168,6 +178,15 @@ impl Source for Keys {
             again_in: left.map_or(LOOK, ahead).max(SOONEST),
             value: Some(identity(keys)),
         })
+    }
+
+    async fn renew(&mut self) -> Result<Fetched<Identity>, String> {
+        // The SDK keeps what it has read of files: begin anew.
+        let mut anew = Self::new(&self.config);
+        let fetched = anew.fetch().await?;
+        let is_same = anew.last == self.last;
+        *self = anew;
+        Ok(Fetched { value: fetched.value.filter(|_| !is_same), ..fetched })
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::aws::told;
 use crate::config::GoogleConfig;
 use crate::fresh::{Fetched, Fresh, Source};
-use crate::{Error, Secret, Signed};
+use crate::{Error, Secret, Signed, Version};
 
 use impersonation::Impersonation;
 
@@ -44,7 +44,9 @@ impl Google {
     }
 
     pub(crate) async fn sign(&self, limit: Duration) -> Result<Signed, Error> {
-        Ok(Signed::clone(&*self.token.get(limit).await?))
+        let token = self.token.get(limit).await?;
+        let version = Version { key: token.version, ..Version::default() };
+        Ok(Signed { version, ..Signed::clone(&token.value) })
     }
 
     pub(crate) fn fresh(&self) -> &Fresh<Signed> {
@@ -79,6 +81,14 @@ impl Source for Tokens {
             (self.origin, self.tag) = (None, None);
         }
         fetched.map_err(|reason| without_body(&reason).chars().take(TOLD).collect())
+    }
+
+    async fn renew(&mut self) -> Result<Fetched<Signed>, String> {
+        // The library keeps a token until shortly before its end: begin anew.
+        let mut anew = Self::new(&self.config);
+        let fetched = anew.fetch().await?;
+        *self = anew;
+        Ok(fetched)
     }
 
     fn keeps_until_expiry(&self) -> bool {
@@ -121,7 +131,7 @@ fn signed(headers: &HeaderMap) -> Signed {
     let fields = headers.iter().filter_map(|(name, value)| {
         Some((name.as_str().to_owned(), Secret::new(value.to_str().ok()?.to_owned())))
     });
-    Signed { headers: fields.collect() }
+    Signed { headers: fields.collect(), ..Signed::default() }
 }
 
 async fn origin(config: &GoogleConfig) -> Result<Origin, String> {

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{HeaderConfig, Place};
 use crate::fresh::{Fetched, Fresh, Source};
-use crate::{Error, Secret};
+use crate::{Error, Secret, Signed, Version};
 
 /// How often a file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -51,12 +51,17 @@ impl Header {
         Ok(Self { name: name.to_owned(), value })
     }
 
-    /// The value to send.
-    pub(crate) async fn value(&self, limit: Duration) -> Result<Secret, Error> {
-        match &self.value {
-            Value::Fixed(secret) => Ok(secret.clone()),
-            Value::File(fresh) => Ok(Secret::clone(&*fresh.get(limit).await?)),
-        }
+    /// The header, with the value to send.
+    pub(crate) async fn sign(&self, limit: Duration) -> Result<Signed, Error> {
+        let (value, key) = match &self.value {
+            Value::Fixed(secret) => (secret.clone(), 0),
+            Value::File(fresh) => {
+                let known = fresh.get(limit).await?;
+                (Secret::clone(&known.value), known.version)
+            }
+        };
+        let version = Version { key, ..Version::default() };
+        Ok(Signed { headers: vec![(self.name.clone(), value)], version })
     }
 
     pub(crate) fn fresh(&self) -> Option<&Fresh<Secret>> {
@@ -141,8 +146,8 @@ mod tests {
         let place = Place::File(path.clone());
         let header = Header::bearer(&place, &Handle::current()).expect("a header");
         let value = async || {
-            let value = header.value(Duration::from_secs(5)).await.expect("a value");
-            value.expose().to_owned()
+            let signed = header.sign(Duration::from_secs(5)).await.expect("a value");
+            signed.headers[0].1.expose().to_owned()
         };
         assert_eq!(value().await, "Bearer first");
         fs::write(&path, "second").expect("a file");

@@ -69,6 +69,17 @@ pub struct Request<'a> {
 pub struct Signed {
     /// Fields by lower-case name, to be set in place of any of that name.
     pub headers: Vec<(String, Secret)>,
+    /// What it is made with, for [`Credential::renew`].
+    pub version: Version,
+}
+
+/// What a signature was made with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Which key or token, of those that there were, from 1; 0 where there is but one.
+    key: u64,
+    /// By how many seconds our clock was corrected.
+    clock_offset_s: i64,
 }
 
 impl Credential {
@@ -98,7 +109,7 @@ impl Credential {
     /// Waits until there is a credential, or a reason why there is none; not for long.
     pub async fn ready(&self) -> Result<(), Error> {
         match &self.0 {
-            Kind::Header(header) => header.value(WAIT).await.map(drop),
+            Kind::Header(header) => header.sign(WAIT).await.map(drop),
             Kind::Aws(aws) => aws.fresh().get(WAIT).await.map(drop),
             Kind::Google(google) => google.fresh().get(WAIT).await.map(drop),
         }
@@ -107,13 +118,31 @@ impl Credential {
     /// What to add to this request. Waits only where no credential has come yet, and not for long.
     pub async fn sign(&self, request: &Request<'_>) -> Result<Signed, Error> {
         match &self.0 {
-            Kind::Header(header) => {
-                let value = header.value(WAIT).await?;
-                Ok(Signed { headers: vec![(header.name.clone(), value)] })
-            }
+            Kind::Header(header) => header.sign(WAIT).await,
             Kind::Aws(aws) => aws.sign(request, WAIT).await,
             Kind::Google(google) => google.sign(WAIT).await,
         }
+    }
+
+    /// Whether there is another key or token than the one that was refused. If not, one is fetched,
+    /// for all who ask together, and at most once a minute; waits for it as long as `limit`, though
+    /// not for long.
+    pub async fn renew(&self, refused: Version, limit: Duration) -> bool {
+        let (refused, limit) = (refused.key, limit.min(WAIT));
+        match &self.0 {
+            Kind::Header(header) => match header.fresh() {
+                Some(fresh) => fresh.renew(refused, limit).await,
+                None => false,
+            },
+            Kind::Aws(aws) => aws.fresh().renew(refused, limit).await,
+            Kind::Google(google) => google.fresh().renew(refused, limit).await,
+        }
+    }
+
+    /// Whether what was made with this bears the time of a clock that was corrected meanwhile.
+    pub fn is_of_another_clock(&self, version: Version) -> bool {
+        let Kind::Aws(aws) = &self.0 else { return false };
+        aws.clock().offset_s() != version.clock_offset_s
     }
 
     /// Takes in how what it signed was answered, as `field` gives the fields. Where a signature was

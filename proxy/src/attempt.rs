@@ -46,6 +46,11 @@ impl Attempt {
         self.began.get_or_insert(now);
     }
 
+    /// It begins anew, and whoever waits to hear how it goes waits on.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        self.began = Some(now);
+    }
+
     /// When it began.
     pub(crate) fn began(&self) -> Option<Instant> {
         self.began

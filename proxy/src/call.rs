@@ -90,6 +90,19 @@ impl Call {
     }
 }
 
+// === impl RequestBody ===
+
+impl RequestBody {
+    /// The same once more, where all of it is here.
+    pub(crate) fn at_hand(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Full(bytes) => Some(Self::Full(bytes.clone())),
+            Self::Http1(_) | Self::Http2(_) => None,
+        }
+    }
+}
+
 // === impl Http2Body ===
 
 impl Http2Body {

@@ -4,13 +4,23 @@
 //! them; the others stop once no call holds them any longer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use serde_json::{Value, json};
 use tidegate_credential::{Credential, CredentialConfig};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::config::Config;
+use crate::export::catalog::{self, Family};
+use crate::export::metrics::{self, Source, lock};
+
+/// Between two lines of the log that tell of the same.
+const TOLD: Duration = Duration::from_secs(60);
 
 /// The credential of each upstream that has one of its own, shared by all workers.
 #[derive(Debug, Default)]
@@ -25,6 +35,21 @@ pub(crate) struct Credentials {
 struct Kept {
     config: CredentialConfig,
     credential: Credential,
+    refusals: Arc<Refusals>,
+}
+
+/// Answers that did not accept an upstream's credential (401, 403).
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    count: AtomicU64,
+    last: Mutex<Option<Refusal>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    status: u16,
+    time: jiff::Timestamp,
+    told: Instant,
 }
 
 /// The thread that fetches.
@@ -58,25 +83,30 @@ impl Credentials {
         let mut next = Self { by_upstream: BTreeMap::new(), background: self.background.clone() };
         for (name, upstream) in &config.upstreams {
             let Some(config) = &upstream.credential else { continue };
-            let credential = match self.by_upstream.get(name.as_str()) {
-                Some(kept) if kept.config == *config => kept.credential.clone(),
-                _ => Credential::new(config, &next.background()?)
-                    .map_err(|source| Error::Config { upstream: name.clone(), source })?,
+            let (credential, refusals) = match self.by_upstream.get(name.as_str()) {
+                Some(kept) if kept.config == *config => {
+                    (kept.credential.clone(), kept.refusals.clone())
+                }
+                _ => {
+                    let credential = Credential::new(config, &next.background()?)
+                        .map_err(|source| Error::Config { upstream: name.clone(), source })?;
+                    (credential, Arc::default())
+                }
             };
-            let kept = Kept { config: config.clone(), credential };
+            let kept = Kept { config: config.clone(), credential, refusals };
             next.by_upstream.insert(name.as_str().into(), kept);
         }
         Ok(next)
     }
 
-    /// The credential of this upstream.
-    pub(crate) fn of(&self, upstream: &str) -> Option<&Credential> {
-        self.by_upstream.get(upstream).map(|kept| &kept.credential)
+    /// The credential of this upstream, and how it is received.
+    pub(crate) fn of(&self, upstream: &str) -> Option<(&Credential, &Arc<Refusals>)> {
+        self.by_upstream.get(upstream).map(|kept| (&kept.credential, &kept.refusals))
     }
 
-    /// Each upstream with its credential.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&Arc<str>, &Credential)> {
-        self.by_upstream.iter().map(|(name, kept)| (name, &kept.credential))
+    /// Each upstream with its credential, and how that is received.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Arc<str>, &Credential, &Arc<Refusals>)> {
+        self.by_upstream.iter().map(|(name, kept)| (name, &kept.credential, &kept.refusals))
     }
 
     fn background(&mut self) -> Result<Handle, std::io::Error> {
@@ -87,6 +117,48 @@ impl Credentials {
         Ok(self.background.insert(background).runtime.clone())
     }
 }
+
+// === impl Refusals ===
+
+impl Refusals {
+    /// One more, with this status; the log hears of it now and then.
+    pub(crate) fn add(&self, upstream: &str, status: u16) {
+        self.count.fetch_add(1, Relaxed);
+        let now = Instant::now();
+        let mut last = lock(&self.last);
+        let told = last.map(|last| last.told).filter(|told| now < *told + TOLD);
+        *last = Some(Refusal { status, time: jiff::Timestamp::now(), told: told.unwrap_or(now) });
+        drop(last);
+        if told.is_none() {
+            warn!(%upstream, status, "the upstream does not accept its credential");
+        }
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    /// What the admin address shows of them.
+    pub(crate) fn state(&self) -> Value {
+        let last = *lock(&self.last);
+        let last = last.map(|last| json!({ "status": last.status, "time": last.time }));
+        json!({ "count": self.count(), "last": last })
+    }
+}
+
+/// What the metrics show of the refusals of one upstream's credential.
+pub(crate) struct Shown(pub(crate) Arc<str>, pub(crate) Arc<Refusals>);
+
+impl Source for Shown {
+    fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, metrics::Value)) {
+        let Self(upstream, refusals) = self;
+        let count = metrics::Value::Counter(refusals.count());
+        show(&catalog::CREDENTIAL_REFUSED, vec![upstream.to_string()], count);
+    }
+}
+
+// === impl Background ===
 
 impl Background {
     /// A thread with a runtime of its own.

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use tidegate_wire::capture::Captured;
 use tidegate_wire::content::Content;
-use tidegate_wire::{Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Record, Shape};
+use tidegate_wire::{Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Outcome, Record, Shape};
 use tokio::time::Instant;
 
 use crate::activity::Activity;
@@ -90,6 +90,8 @@ struct State {
     captured: Option<Box<Captured>>,
     /// The attempt at hand.
     attempt: Attempt,
+    /// Its upstream does not accept our credential.
+    is_credential_refused: bool,
     /// What the last one came to.
     settled: Option<Verdict>,
     /// Attempts of which something was sent.
@@ -159,6 +161,7 @@ impl Exchange {
             content: None,
             captured: None,
             attempt: Attempt::default(),
+            is_credential_refused: false,
             settled: None,
             sent_attempts: 0,
             settlements: Vec::new(),
@@ -311,6 +314,9 @@ impl Notes {
         record.overhead_s = self.overhead().map(|time| time.as_secs_f64());
         if let Some(observer) = state.observer.take() {
             observer.finish(self.ending.get(), self.opened.elapsed(), &mut record);
+        }
+        if state.is_credential_refused && record.outcome == Some(Outcome::Failed) {
+            record.error_origin = Some(ErrorOrigin::Sidecar);
         }
         if record.request_model.is_none() && record.operation.is_some() {
             record.request_model = state.default_model.take();

@@ -98,9 +98,14 @@ impl Generation {
         means.places.allow(config.limits.drains.get() as usize);
         let policies = kept.with(&config, &means);
         let mut states = States::default();
-        for (upstream, credential) in credentials.all() {
-            let credential = credential.clone();
-            states.show("credentials", upstream, move || freshness(&credential));
+        for (upstream, credential, refusals) in credentials.all() {
+            let (credential, refusals) = (credential.clone(), refusals.clone());
+            let state = move || {
+                let mut state = freshness(&credential);
+                state["refused"] = refusals.state();
+                state
+            };
+            states.show("credentials", upstream, state);
         }
         policies.show(&mut states);
         let switch = means.switch.clone();

@@ -170,9 +170,9 @@ impl Routes {
 fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) -> Rc<Upstream> {
     let Config { timeouts, limits, .. } = &generation.config;
     let spec = Spec::new(name, config).expect("the configuration was checked");
-    let signing = generation.credentials.of(name).map(|credential| {
-        let (credential, held) = (credential.clone(), &generation.held.signed);
-        Signing::new(spec.name.clone(), credential, timeouts, limits, held)
+    let signing = generation.credentials.of(name).map(|(credential, refusals)| {
+        let (own, held) = ((credential.clone(), refusals.clone()), &generation.held.signed);
+        Signing::new(spec.name.clone(), own, timeouts, limits, held)
     });
     let policies = generation.policies.of(name);
     Rc::new(Upstream::new(spec.into(), signing, &policies, (timeouts, &config.timeouts), limits))

@@ -340,9 +340,10 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
     if let Some(caches) = &generation.caches {
         registry.watch(caches.clone());
     }
-    for (upstream, credential) in generation.credentials.all() {
+    for (upstream, credential, refusals) in generation.credentials.all() {
         let credential = credential.clone();
         registry.watch_credential(upstream.clone(), move || credential.freshness());
+        registry.watch(credentials::Shown(upstream.clone(), refusals.clone()));
     }
 }
 

@@ -82,6 +82,11 @@ impl Verdict {
         }
     }
 
+    /// The upstream is there, but does not accept our credential: another target has another one.
+    pub(crate) fn refused_credential() -> Self {
+        Self { health: Health::Good, again: Again::Elsewhere, ..Self::unknown() }
+    }
+
     /// An answer, or what came in band, that states an error.
     pub(crate) fn of_fault(fault: &Fault) -> Self {
         let (health, again) = match (fault.origin, fault.status) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::thread;
 
 use jiff::{Timestamp, ToSpan};
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -46,7 +47,7 @@ fn skewed(ahead_s: Arc<AtomicI64>, kind: &'static str) -> Upstream {
 }
 
 #[test]
-fn a_wrong_clock_costs_one_call_and_is_told_once() {
+fn a_wrong_clock_costs_one_attempt_and_is_told_once() {
     let ahead_s = Arc::new(AtomicI64::new(7200));
     let upstream = skewed(ahead_s.clone(), "InvalidSignatureException:http://internal.amazon.com/");
     let sidecar = signing(&upstream.url(), AWS).start();
@@ -54,23 +55,35 @@ fn a_wrong_clock_costs_one_call_and_is_told_once() {
         let status = |_| sidecar.call(post("/model/a/converse", "{}")).status();
         (0..3).map(status).collect::<Vec<_>>()
     };
-    assert_eq!(statuses(), [403, 200, 200]);
+    assert_eq!(statuses(), [200, 200, 200]);
     // The clock is set right.
     ahead_s.store(0, SeqCst);
-    assert_eq!(statuses(), [403, 200, 200]);
+    assert_eq!(statuses(), [200, 200, 200]);
     ahead_s.store(-86_400, SeqCst);
-    assert_eq!(statuses(), [403, 200, 200]);
+    assert_eq!(statuses(), [200, 200, 200]);
     let told = "our clock is wrong";
     wait_until("it is told", || sidecar.log().matches(told).count() == 3);
+    assert_eq!(sidecar.metric("tidegate_credential_refused_total"), 0.0, "the keys are good");
     let records = sidecar.finish();
     assert_eq!(records.len(), 9);
-    for record in &records {
-        let warnings = match record["http.response.status_code"] == 403 {
-            true => serde_json::json!(["clock_corrected"]),
-            false => serde_json::Value::Null,
+    for (number, record) in records.iter().enumerate() {
+        let (attempts, warnings) = match number % 3 {
+            0 => (2, json!(["clock_corrected"])),
+            _ => (1, Value::Null),
         };
+        assert_eq!(record["tidegate.attempts"], attempts, "{record:#}");
         assert_eq!(record["tidegate.warnings"], warnings, "{record:#}");
     }
+}
+
+#[test]
+fn calls_that_are_refused_together_for_their_time_are_all_made_once_more() {
+    let upstream = skewed(Arc::new(AtomicI64::new(7200)), "RequestTimeTooSkewed");
+    let sidecar = signing(&upstream.url(), AWS).start();
+    let mut callers: Vec<_> = (0..20).map(|_| sidecar.connect()).collect();
+    callers.iter_mut().for_each(|caller| caller.send(post("/model/a/converse", "{}")));
+    assert!(callers.iter_mut().all(|caller| caller.response().status() == 200));
+    assert_eq!(sidecar.metric("tidegate_credential_refused_total"), 0.0, "the keys are good");
 }
 
 #[test]

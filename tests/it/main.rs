@@ -8,6 +8,7 @@ mod cache;
 mod capture;
 mod corpus;
 mod credential_faults;
+mod credential_refused;
 mod credentials;
 mod deadlines;
 #[cfg(feature = "loadgen")]

@@ -53,6 +53,7 @@ impl Impersonation {
         Ok(Fetched {
             value: Some(Signed {
                 headers: vec![("authorization".to_owned(), Secret::new(format!("Bearer {token}")))],
+                ..Signed::default()
             }),
             expires,
             again_in: left

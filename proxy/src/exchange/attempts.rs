@@ -115,9 +115,27 @@ impl Notes {
         let now = Instant::now();
         state.attempt.judge(verdict, now);
         state.attempt.end(false, now);
+        self.forget_answer(state);
+    }
+
+    /// The upstream does not accept our credential: no fault of the caller's, and no sign of ill health.
+    pub(crate) fn credential_refused(&self) {
+        self.state.borrow_mut().is_credential_refused = true;
+    }
+
+    /// The attempt at hand goes on with another signature: what the answer to the first one said counts
+    /// for nothing any more. Whoever holds something for the attempt goes on holding it.
+    pub(crate) fn signed_anew(&self) {
+        let mut state = self.state.borrow_mut();
+        state.attempt.restart(Instant::now());
+        self.forget_answer(&mut state);
+    }
+
+    fn forget_answer(&self, state: &mut State) {
         state.observer().again();
         state.request_passed = 0;
         state.response_bytes = 0;
+        state.is_credential_refused = false;
         state.record.error_type = None;
         state.record.error_origin = None;
         state.record.status = None;
@@ -152,6 +170,7 @@ impl State {
     fn verdict(&self, opened: Instant) -> Option<Verdict> {
         let observer = self.observer.as_ref().expect("the exchange is open");
         match observer.progress() {
+            Progress::Failed if self.is_credential_refused => Some(Verdict::refused_credential()),
             Progress::Failed => observer.fault().as_ref().map(Verdict::of_fault),
             Progress::Token | Progress::Over | Progress::Unread => {
                 let began = self.attempt.began().map_or(Duration::ZERO, |began| began - opened);

@@ -126,6 +126,12 @@ impl Notes {
         self.stamps.deadline.get()
     }
 
+    /// How long it is until then; for ever where nobody minds.
+    pub(crate) fn time_left(&self) -> Duration {
+        let left = |due: Instant| due.saturating_duration_since(Instant::now());
+        self.deadline().map_or(Duration::MAX, left)
+    }
+
     /// Until when to wait, and at the most: for a stream's first token, for the end of all.
     pub(crate) fn due(&self, due: Instant, first_token: Option<Duration>) -> Instant {
         let (total, token) = (self.stamps.total.get(), self.token_due(first_token));

@@ -111,6 +111,7 @@ mod tests {
         let policies = [
             &catalog::BYPASS,
             &catalog::BYPASSED,
+            &catalog::CREDENTIAL_REFUSED,
             &catalog::CACHE_NOT_STORED,
             &catalog::CACHE_ENTRIES,
             &catalog::CACHE_BYTES,

@@ -60,11 +60,7 @@ struct Leaves {
 impl Call {
     /// The same call once more, where all of it is at hand.
     pub(crate) fn spare(&self) -> Option<Self> {
-        let body = match &self.body {
-            RequestBody::Empty => RequestBody::Empty,
-            RequestBody::Full(bytes) => RequestBody::Full(bytes.clone()),
-            RequestBody::Http1(_) | RequestBody::Http2(_) => return None,
-        };
+        let body = self.body.at_hand()?;
         Some(Self { head: self.head.clone(), body, notes: self.notes.clone() })
     }
 

@@ -35,6 +35,7 @@ use crate::call::{Call, Failure, Reply};
 use crate::config::{LimitsConfig, TimeoutsConfig, UpstreamTimeoutsConfig};
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
+use crate::head::RequestHead;
 use crate::http1::conn::Conn;
 use crate::policies::UpstreamPolicies;
 use crate::timer::Timer;
@@ -213,19 +214,40 @@ impl Upstream {
     ) -> Result<Reply, Failure> {
         // Held until the upstream has answered: until then all of it may be sent again.
         let mut hold = signing.hold();
-        let signed = signing.sign(&mut call, &pool.origin, &mut hold).await?;
-        let own = std::mem::replace(&mut call.head, signed);
+        let (head, version) = signing.sign(&mut call, &pool.origin, &mut hold).await?;
+        let (body, notes) = (call.body.at_hand(), call.notes.clone());
+        let body = body.filter(|_| notes.bypass().is_none());
+        let (reply, own) = self.carry_with(head, pool.clone(), call).await?;
+        let limit = if body.is_some() { notes.time_left() } else { Duration::ZERO };
+        let is_mended = signing.answered(&reply.head, version, &notes, limit).await;
+        let may_go_again = is_mended && !notes.left.goes_on();
+        let Some(body) = body.filter(|_| may_go_again) else { return Ok(reply) };
+        // Nothing of this answer has gone to the caller, and the upstream has done nothing for it.
+        drop(reply);
+        notes.signed_anew();
+        hold = signing.hold();
+        let mut call = Call { head: own, body, notes };
+        let (head, version) = signing.sign(&mut call, &pool.origin, &mut hold).await?;
         let notes = call.notes.clone();
-        let carried = self.carry(pool, call).await;
-        if let Ok(reply) = &carried {
-            signing.answered(&reply.head, &notes);
-        }
-        carried.map_err(|mut failure| {
-            if let Some(call) = &mut failure.unsent {
-                call.head = own;
+        let (reply, _) = self.carry_with(head, pool, call).await?;
+        signing.answered(&reply.head, version, &notes, Duration::ZERO).await;
+        Ok(reply)
+    }
+
+    /// Carries a call with this head in place of its own, which comes back with the answer.
+    async fn carry_with(
+        &self,
+        head: RequestHead,
+        pool: Rc<Pool>,
+        mut call: Call,
+    ) -> Result<(Reply, RequestHead), Failure> {
+        let own = std::mem::replace(&mut call.head, head);
+        match self.carry(pool, call).await {
+            Ok(reply) => Ok((reply, own)),
+            Err(Failure { error, unsent }) => {
+                Err(Failure { error, unsent: unsent.map(|call| Call { head: own, ..call }) })
             }
-            failure
-        })
+        }
     }
 
     /// An attempt at this server is under way.

@@ -10,12 +10,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tidegate_credential::{Credential, Request, is_credential, without_credentials};
+use tidegate_credential::{Credential, Request, Version, is_credential, without_credentials};
 use tokio::time::timeout;
 
 use super::Origin;
 use crate::call::{Call, RequestBody};
 use crate::config::{LimitsConfig, TimeoutsConfig};
+use crate::credentials::Refusals;
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::head::{Fields, RequestHead, ResponseHead, Target};
@@ -35,6 +36,7 @@ const FIRST_BYTES: u64 = 64 << 10;
 pub(crate) struct Signing {
     upstream: Arc<str>,
     credential: Credential,
+    refusals: Arc<Refusals>,
     /// Of one body, and of all.
     limits: (u64, u64),
     body_idle: Duration,
@@ -45,7 +47,7 @@ pub(crate) struct Signing {
 impl Signing {
     pub(crate) fn new(
         upstream: Arc<str>,
-        credential: Credential,
+        (credential, refusals): (Credential, Arc<Refusals>),
         timeouts: &TimeoutsConfig,
         limits: &LimitsConfig,
         held: &Arc<AtomicU64>,
@@ -53,23 +55,47 @@ impl Signing {
         Self {
             upstream,
             credential,
+            refusals,
             limits: (limits.signed_body.as_u64(), limits.signed_bodies.as_u64()),
             body_idle: timeouts.request_body_idle.0,
             held: held.clone(),
         }
     }
 
-    /// Takes in how a call that was signed was answered.
-    pub(crate) fn answered(&self, head: &ResponseHead, notes: &Notes) {
-        let field = |name: &str| std::str::from_utf8(head.fields.get(name)?).ok();
-        if let Some(offset_s) = self.credential.answered(head.status, field) {
-            tracing::warn!(
-                upstream = %self.upstream,
-                offset_s,
-                "signature refused for its time: our clock is wrong, the upstream's is used from now on"
-            );
-            notes.record(|record| record.warnings.push(CLOCK_CORRECTED.into()));
+    /// Takes in how a call was answered that was signed with this version of the credential. Whether
+    /// it may be answered otherwise with another signature, for which is waited no longer than `limit`.
+    pub(crate) async fn answered(
+        &self,
+        head: &ResponseHead,
+        version: Version,
+        notes: &Notes,
+        limit: Duration,
+    ) -> bool {
+        let is_corrected = self.corrects_clock(head, notes);
+        // Of calls that were refused together for their time, one corrects the clock.
+        if is_corrected || is_refusal(head) && self.credential.is_of_another_clock(version) {
+            return true;
         }
+        if !is_refusal(head) {
+            return false;
+        }
+        self.refusals.add(&self.upstream, head.status);
+        notes.credential_refused();
+        let _waiting = (!limit.is_zero()).then(|| notes.waiting(Wait::Retry));
+        self.credential.renew(version, limit).await
+    }
+
+    /// Whether the answer shows that our clock is wrong: then it is right from now on.
+    fn corrects_clock(&self, head: &ResponseHead, notes: &Notes) -> bool {
+        let field = |name: &str| std::str::from_utf8(head.fields.get(name)?).ok();
+        let Some(offset_s) = self.credential.answered(head.status, field) else { return false };
+        tracing::warn!(
+            upstream = %self.upstream,
+            offset_s,
+            "signature refused for its time: our clock is wrong, the upstream's is used from now on"
+        );
+        notes.record(|record| record.warnings.push(CLOCK_CORRECTED.into()));
+        true
     }
 
     /// What a call holds, for as long as it is sent.
@@ -77,24 +103,25 @@ impl Signing {
         Hold::new(&self.held)
     }
 
-    /// The head to send in place of the call's own; its body is held where it must be signed.
+    /// The head to send in place of the call's own, and the version of the credential in it; the body
+    /// is held where it must be signed.
     pub(crate) async fn sign(
         &self,
         call: &mut Call,
         origin: &Origin,
         hold: &mut Hold,
-    ) -> Result<RequestHead, Error> {
+    ) -> Result<(RequestHead, Version), Error> {
         let body = match self.credential.needs_body() {
             true => self.whole_body(call, hold).await?,
             false => Bytes::new(),
         };
         let mut head = call.head.clone();
         head.target = stripped(&head.target);
-        head.fields = self
-            .signed(&head, origin, &body)
-            .await
+        let signed = self.signed(&head, origin, &body).await;
+        let (fields, version) = signed
             .map_err(|source| Error::Credential { upstream: self.upstream.clone(), source })?;
-        Ok(head)
+        head.fields = fields;
+        Ok((head, version))
     }
 
     /// The fields of the head, signed.
@@ -103,7 +130,7 @@ impl Signing {
         head: &RequestHead,
         origin: &Origin,
         body: &[u8],
-    ) -> Result<Fields, tidegate_credential::Error> {
+    ) -> Result<(Fields, Version), tidegate_credential::Error> {
         let kept = |name: &[u8]| !is_credential(name) && !self.credential.sets(name);
         let mut lines: Vec<_> = head.fields.iter().filter(|(name, _)| kept(name)).collect();
         let signed = match self.credential.needs_body() {
@@ -121,7 +148,7 @@ impl Signing {
             }
             lines.push((name.as_bytes(), value));
         }
-        Ok(Fields::of(&lines))
+        Ok((Fields::of(&lines), signed.version))
     }
 
     /// Takes the whole body off its caller, as it is without framing.
@@ -185,6 +212,13 @@ impl Signing {
         }
         Ok(())
     }
+}
+
+/// Whether an upstream does not accept the credential, by HTTP or by gRPC, which has its status in
+/// the head where there is no more (`UNAUTHENTICATED`, `PERMISSION_DENIED`).
+fn is_refusal(head: &ResponseHead) -> bool {
+    let by_grpc = || matches!(head.fields.get("grpc-status"), Some(b"16" | b"7"));
+    matches!(head.status, 401 | 403) || by_grpc()
 }
 
 /// The target without the caller's own credentials.

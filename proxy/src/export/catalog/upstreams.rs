@@ -123,3 +123,14 @@ pub static CREDENTIAL_FAILURES: Family = Family {
     labels: &[&UPSTREAM],
     read: |_, _, _| {},
 };
+
+/// Credentials that were not accepted.
+pub static CREDENTIAL_REFUSED: Family = Family {
+    name: "tidegate.credential.refused",
+    prometheus: "tidegate_credential_refused_total",
+    unit: "{answer}",
+    help: "Answers by which an upstream did not accept the credential that it has here (401, 403).",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM],
+    read: |_, _, _| {},
+};
