@@ -49,6 +49,7 @@ tidegate
 /config    the configuration in use, without secrets
 /policies  the state of every policy
 /bypass    whether policies act; POST with the admin token switches it: /bypass?on=true
+/quotas    what of the quotas is used, as a table
 ";
 
 /// What administration shows.
@@ -140,6 +141,9 @@ impl Admin {
             ("/metrics", _, _) => Page::Ready(self.metrics()),
             ("/", Surface::Admin, _) => Page::Ready(text(StatusCode::OK, INDEX)),
             ("/config", Surface::Admin, Some(inside)) => Page::Ready(json(&inside.configuration())),
+            ("/quotas", Surface::Admin, Some(inside)) => {
+                Page::Ready(text(StatusCode::OK, inside.quotas()))
+            }
             ("/policies", Surface::Admin, Some(inside)) => Page::Policies(inside.clone()),
             ("/bypass", Surface::Admin, Some(inside)) if request.method() == Method::POST => {
                 return Page::Switch(inside.clone(), request);
@@ -200,6 +204,12 @@ impl Inside {
         // Where the file leaves it to us, too.
         shown["config"]["workers"] = self.workers.len().into();
         shown
+    }
+
+    fn quotas(&self) -> String {
+        let generation = self.generations.borrow().clone();
+        let none = || "there are no quotas\n".to_owned();
+        generation.quotas.as_ref().map_or_else(none, |quotas| quotas.glance())
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum By {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bypassed {
     /// It would have refused the call.
+    Quota,
+    /// Likewise.
     Breaker,
     /// Likewise, for a limit that the provider has named.
     RateGate,
@@ -61,7 +63,8 @@ pub(crate) enum Bypassed {
     Timeout,
 }
 
-const BYPASSED: [(Bypassed, &str); 8] = [
+const BYPASSED: [(Bypassed, &str); 9] = [
+    (Bypassed::Quota, "quota"),
     (Bypassed::Breaker, "breaker"),
     (Bypassed::RateGate, "rate_gate"),
     (Bypassed::Limit, "limit"),

@@ -21,6 +21,9 @@ pub use crate::layer::cache::{Allow, CacheConfig, SharedCacheConfig};
 pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
 pub use crate::layer::limit::{AdaptiveConfig, LimitConfig};
+pub use crate::layer::quota::{
+    Dollars, Mode, Part, Parts, QuotaConfig, QuotaMatch, Reserve, WindowConfig,
+};
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 pub use crate::upstream::{
     BalanceConfig, DnsConfig, DrainConfig, EjectConfig, HealthConfig, Metrics, OnDisconnect,
@@ -66,6 +69,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// How much of their answers all routes with a `cache` keep together.
     pub cache: SharedCacheConfig,
+    /// How much calls may use in a window, by name.
+    pub quotas: BTreeMap<String, QuotaConfig>,
     /// How long things may take.
     pub timeouts: TimeoutsConfig,
     /// How much there may be of things.
@@ -230,6 +235,8 @@ pub struct LimitsConfig {
     pub jobs: NonZeroU32,
     /// Calls that go on though their callers have left, at a time.
     pub drains: NonZeroU32,
+    /// Budgets of all quotas together: one for each caller, model or upstream that they tell apart.
+    pub quota_budgets: NonZeroU32,
 }
 
 // === impl Config ===
@@ -247,6 +254,7 @@ impl Default for Config {
             upstreams: BTreeMap::new(),
             routes: Vec::new(),
             cache: SharedCacheConfig::default(),
+            quotas: BTreeMap::new(),
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
@@ -451,6 +459,12 @@ impl Config {
             let (key, message) = message.split_once(": ").unwrap_or(("", &message));
             ConfigError::at(&["otlp", "traces", key], message)
         })?;
+        for (name, quota) in &self.quotas {
+            quota.check().map_err(|(key, message)| {
+                let own = ["quotas", name.as_str(), key];
+                ConfigError::at(&own[..if key.is_empty() { 2 } else { 3 }], message)
+            })?;
+        }
         for (at, route) in self.routes.iter().enumerate() {
             self.check_route(at, route)?;
         }
@@ -549,6 +563,7 @@ impl Default for LimitsConfig {
             http2_connections: NonZeroU32::new(64).expect("not zero"),
             jobs: NonZeroU32::new(4096).expect("not zero"),
             drains: NonZeroU32::new(256).expect("not zero"),
+            quota_budgets: NonZeroU32::new(4096).expect("not zero"),
         }
     }
 }

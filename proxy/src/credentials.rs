@@ -23,7 +23,7 @@ use crate::export::metrics::{self, Source, lock};
 const TOLD: Duration = Duration::from_secs(60);
 
 /// The credential of each upstream that has one of its own, shared by all workers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Credentials {
     by_upstream: BTreeMap<Arc<str>, Kept>,
     /// Absent until the first credential needs it.
@@ -31,7 +31,7 @@ pub(crate) struct Credentials {
 }
 
 /// A credential and what it was made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     config: CredentialConfig,
     credential: Credential,

@@ -10,6 +10,7 @@ use crate::exchange::Notes;
 use crate::head::{Fields, ResponseHead};
 use crate::http1::body::BodyError;
 use crate::http1::parse::HeadError;
+use crate::layer::quota::Spent;
 
 /// The cause of something that went wrong below.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -41,6 +42,8 @@ pub(crate) enum Error {
     SignedBodiesFull { limit_bytes: u64 },
     #[error("there is no kept answer to this call, and its caller wants no other")]
     NotCached,
+    #[error("{0}")]
+    QuotaSpent(Box<Spent>),
     #[error("circuit breaker {0}")]
     CircuitOpen(Box<Refusal>),
     #[error("rate gate {0}")]
@@ -109,6 +112,8 @@ impl Error {
             Self::SignedBodyTooLarge { .. } => "signed_body_too_large",
             Self::SignedBodiesFull { .. } => "signed_bodies_full",
             Self::NotCached => "not_cached",
+            Self::QuotaSpent(spent) if spent.wait().is_none() => "over_quota",
+            Self::QuotaSpent(_) => "quota_spent",
             Self::CircuitOpen(_) => "circuit_open",
             Self::RateGateClosed(_) => "rate_limited_upstream",
             Self::CallerLeft => "caller_left",
@@ -137,7 +142,7 @@ impl Error {
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
             Self::SignedBodyTooLarge { .. } => 413,
-            Self::RateGateClosed(_) => 429,
+            Self::RateGateClosed(_) | Self::QuotaSpent(_) => 429,
             Self::Saturated { .. }
             | Self::SignedBodiesFull { .. }
             | Self::CircuitOpen(_)
@@ -167,7 +172,7 @@ impl Error {
                 | Self::LimitQueueTimeout { .. },
                 _,
             ) => ErrorOrigin::Sidecar,
-            (Self::RateGateClosed(_), _) => ErrorOrigin::Quota,
+            (Self::RateGateClosed(_) | Self::QuotaSpent(_), _) => ErrorOrigin::Quota,
             (Self::NotCached, _) => ErrorOrigin::Client,
             (_, 400..500) => ErrorOrigin::Client,
             _ => ErrorOrigin::Upstream,
@@ -178,6 +183,7 @@ impl Error {
     pub(crate) fn block_reason(&self) -> Option<&'static str> {
         match self {
             Self::LimitQueueFull { .. } | Self::LimitQueueTimeout { .. } => Some(self.kind()),
+            Self::QuotaSpent(spent) => Some(spent.kind.block_reason()),
             _ => self.refusal().map(|refusal| refusal.reason),
         }
     }
@@ -187,7 +193,16 @@ impl Error {
         match self {
             Self::LimitQueueFull { retry_after, .. }
             | Self::LimitQueueTimeout { retry_after, .. } => Some(*retry_after),
+            Self::QuotaSpent(spent) => spent.wait(),
             _ => self.refusal().map(|refusal| refusal.wait),
+        }
+    }
+
+    /// Whether to try the same again by itself is in vain: SDKs wait for a minute at most.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::QuotaSpent(spent) => spent.wait().is_none_or(|wait| wait > LONGEST_PATIENCE),
+            _ => false,
         }
     }
 
@@ -215,6 +230,9 @@ impl Error {
             // Whole seconds are all that it has.
             set("retry-after", &wait.as_millis().div_ceil(1000).max(1).to_string());
         }
+        if self.is_lasting() {
+            set("x-should-retry", "false");
+        }
         if dialect == Dialect::Bedrock {
             set("x-amzn-errortype", kind);
         }
@@ -226,7 +244,10 @@ impl Error {
     /// The answer to a caller that speaks gRPC: nothing but a head with the status, which goes into
     /// the record too.
     pub(crate) fn grpc_reply(&self, notes: &Notes) -> Reply {
-        let code = grpc_status(self.status());
+        let code = match self {
+            Self::QuotaSpent(_) => RESOURCE_EXHAUSTED,
+            _ => grpc_status(self.status()),
+        };
         notes.record(|record| {
             record.status = Some(200);
             record.grpc_status = Some(code);
@@ -263,6 +284,11 @@ impl std::fmt::Display for Refusal {
         write!(f, "{}; try again in {} s", self.what, self.retry_after_s())
     }
 }
+
+/// gRPC's status for a quota that is spent.
+const RESOURCE_EXHAUSTED: u32 = 8;
+/// What the SDKs of OpenAI and Anthropic wait at most where they are told to.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What gRPC's clients make of a status of HTTP (github.com/grpc/grpc,
 /// `doc/http-grpc-status-mapping.md`).

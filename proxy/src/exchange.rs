@@ -67,7 +67,7 @@ pub(crate) struct Notes {
 }
 
 /// What is to be done once it is known what a call came to: a budget is charged, say.
-pub(crate) type Settlement = Box<dyn FnOnce(&Record)>;
+pub(crate) type Settlement = Box<dyn FnOnce(&mut Record)>;
 
 struct State {
     /// Taken when the record is closed.
@@ -274,12 +274,13 @@ impl Notes {
     }
 
     /// Has this see the record when the call is over, with what it cost, before it is exported.
-    /// It is called once, however the call ends, and must not look at these notes.
+    /// It is called once, however the call ends, may add to the record what is its own to tell, and
+    /// must not look at these notes.
     pub(crate) fn when_closed(&self, settlement: Settlement) {
         self.state.borrow_mut().settlements.push(settlement);
     }
 
-    fn settle_all(&self, record: &Record) {
+    fn settle_all(&self, record: &mut Record) {
         let settlements = std::mem::take(&mut self.state.borrow_mut().settlements);
         settlements.into_iter().for_each(|settlement| settlement(record));
     }

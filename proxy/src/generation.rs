@@ -19,6 +19,7 @@ use crate::credentials::{self, Credentials};
 use crate::going_on::AllPlaces;
 use crate::hold::Held;
 use crate::layer::cache::Caches;
+use crate::layer::quota::{Clock, Quotas};
 use crate::policies::Policies;
 use crate::states::States;
 use crate::upstream::Resolver;
@@ -35,6 +36,8 @@ pub(crate) struct Generation {
     pub(crate) policies: Policies,
     /// What was answered before, and is kept; absent where no route keeps anything.
     pub(crate) caches: Option<Caches>,
+    /// What calls may use; absent where nothing is said of it.
+    pub(crate) quotas: Option<Arc<Quotas>>,
     /// What its workers share and the admin address shows.
     pub(crate) states: States,
     means: Means,
@@ -55,6 +58,18 @@ pub(crate) struct Means {
     pub(crate) places: AllPlaces,
     /// Whether policies act.
     pub(crate) switch: Arc<Switch>,
+    /// What time it is.
+    pub(crate) clock: Clock,
+}
+
+/// What one reading of the configuration leaves to the next.
+#[derive(Default)]
+struct Before {
+    credentials: Credentials,
+    policies: Policies,
+    caches: Option<Caches>,
+    quotas: Option<Arc<Quotas>>,
+    held: Held,
 }
 
 /// Why a configuration that reads well cannot be used.
@@ -71,32 +86,30 @@ pub(crate) enum Error {
 impl Generation {
     /// The first one.
     pub(crate) fn first(config: Config, means: Means) -> Result<Self, Error> {
-        let none = (&Credentials::default(), Policies::default());
-        let caches = Caches::of(&config, None);
-        Self::new(config, none.0, none.1, caches, Held::default(), means)
+        Self::new(config, Before::default(), means)
     }
 
     /// The one after this, which keeps of it what the configuration says again.
     pub(crate) fn next(&self, config: Config) -> Result<Self, Error> {
         let is_same = |name: &str| config.upstreams.get(name) == self.config.upstreams.get(name);
-        let kept = self.policies.kept(is_same);
-        let caches = Caches::of(&config, self.caches.as_ref());
-        let (held, means) = (self.held.clone(), self.means.clone());
-        Self::new(config, &self.credentials, kept, caches, held, means)
+        let before = Before {
+            credentials: self.credentials.clone(),
+            policies: self.policies.kept(is_same),
+            caches: self.caches.clone(),
+            quotas: self.quotas.clone(),
+            held: self.held.clone(),
+        };
+        Self::new(config, before, self.means.clone())
     }
 
-    fn new(
-        config: Config,
-        credentials: &Credentials,
-        kept: Policies,
-        caches: Option<Caches>,
-        held: Held,
-        means: Means,
-    ) -> Result<Self, Error> {
+    fn new(config: Config, before: Before, means: Means) -> Result<Self, Error> {
+        let Before { credentials, policies, caches, quotas, held } = before;
         let prices = crate::prices(config.prices.as_deref())?;
         let credentials = credentials.next(&config)?;
         means.places.allow(config.limits.drains.get() as usize);
-        let policies = kept.with(&config, &means);
+        let policies = policies.with(&config, &means);
+        let caches = Caches::of(&config, caches.as_ref());
+        let quotas = Quotas::new(&config, prices.clone(), means.clock.clone(), quotas.as_deref());
         let mut states = States::default();
         for (upstream, credential, refusals) in credentials.all() {
             let (credential, refusals) = (credential.clone(), refusals.clone());
@@ -113,12 +126,16 @@ impl Generation {
         if let Some(caches) = &caches {
             caches.show(&mut states);
         }
+        if let Some(quotas) = &quotas {
+            quotas.show(&mut states);
+        }
         Ok(Self {
             prices,
             credentials,
             held,
             policies,
             caches,
+            quotas,
             states,
             means,
             loaded: jiff::Timestamp::now(),

@@ -19,6 +19,7 @@ use crate::http1::body::Framed;
 use crate::http1::conn::{Conn, Stream, with_scratch};
 use crate::http1::framing::Framing;
 use crate::http1::parse::{self, Parsed};
+use crate::layer::quota::Clock;
 use crate::recorder::{Options, Recorders};
 use crate::serve::{Request, Worker};
 use crate::stack::Stack;
@@ -39,7 +40,8 @@ impl Measured {
         let recorders = Recorders::start(Options::default())?;
         let background = recorders.background().clone();
         let (resolver, switch) = (Arc::new(System), Switch::new(config.bypass));
-        let means = Means { background, resolver, switch, places: AllPlaces::default() };
+        let (places, clock) = (AllPlaces::default(), Clock::system());
+        let means = Means { background, resolver, switch, places, clock };
         let generation = Generation::first(config, means).map_err(io::Error::other)?;
         let worker = Worker::new(&Arc::new(generation), recorders.worker(), Arc::default());
         let (conn, caller) = (connection().await?, connection().await?);

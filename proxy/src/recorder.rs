@@ -179,12 +179,12 @@ impl Recorder {
     }
 
     /// The same, where somebody waits to see the record first.
-    pub(crate) fn close_after(&self, mut record: Record, see: impl FnOnce(&Record)) {
+    pub(crate) fn close_after(&self, mut record: Record, see: impl FnOnce(&mut Record)) {
         if record.job.is_some() {
             self.jobs.see(&mut record, tokio::time::Instant::now());
         }
         self.prices.apply(&mut record);
-        see(&record);
+        see(&mut record);
         lock(&self.shard).add(&record);
         if let Some(lane) = &self.lane {
             lane.offer(record);

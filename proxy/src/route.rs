@@ -17,6 +17,7 @@ use crate::layer::Below;
 use crate::layer::cache::CacheLayer;
 use crate::layer::fallback::{FallbackLayer, Target};
 use crate::layer::include_usage::{IncludeUsage, IncludeUsageLayer};
+use crate::layer::quota::QuotaLayer;
 use crate::layer::repeatable::RepeatableLayer;
 use crate::policies::Policies;
 use crate::stack::{self, Stack, stack, target};
@@ -101,9 +102,11 @@ impl Routes {
                 (name.clone(), kept.unwrap_or_else(|| new_upstream(&generation, name, upstream)))
             })
             .collect();
+        // Those of the next reading know its prices and limits.
+        let is_same = |old: &&Self| same_quotas(&old.generation, &generation);
         let route = |route: &RouteConfig| {
             let old = old.filter(|old| old.generation.config.cache == config.cache);
-            let kept = old.and_then(|old| old.route(route, &upstreams));
+            let kept = old.filter(is_same).and_then(|old| old.route(route, &upstreams));
             kept.unwrap_or_else(|| Rc::new(Route::new(&generation, route, &upstreams)))
         };
         Self { routes: config.routes.iter().map(route).collect(), upstreams, generation }
@@ -167,6 +170,15 @@ impl Routes {
     }
 }
 
+/// Whether the routes of both charge calls to the same quotas.
+fn same_quotas(one: &Generation, other: &Generation) -> bool {
+    match (&one.quotas, &other.quotas) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) -> Rc<Upstream> {
     let Config { timeouts, limits, .. } = &generation.config;
     let spec = Spec::new(name, config).expect("the configuration was checked");
@@ -184,7 +196,10 @@ impl Route {
     fn new(generation: &Generation, config: &RouteConfig, upstreams: &Upstreams) -> Self {
         let timeouts = &generation.config.timeouts;
         let upstream = &upstreams[&config.upstream];
+        let quotas = generation.quotas.as_ref();
         let asks_for_model = |name| generation.policies.of(name).asks_for_model();
+        let asks_for_model = config.leads_to().any(asks_for_model)
+            || quotas.is_some_and(|quotas| quotas.asks_for_model(&upstream.spec.name));
         Self {
             name: config.name().into(),
             upstream: upstream.spec.name.clone(),
@@ -193,7 +208,7 @@ impl Route {
             timeout: config.timeout.or(timeouts.total).map(|limit| limit.0),
             bypassed: generation.policies.of(&config.upstream).bypassed,
             stack: Self::stack(generation, config, upstreams, |upstream| Forward { upstream }),
-            asks_for_model: config.leads_to().any(asks_for_model),
+            asks_for_model,
             matches: Match::new(&config.matches),
         }
     }
@@ -212,11 +227,18 @@ impl Route {
         stack(
             target(upstream, end(upstream.clone()), &own, config, 0),
             CacheLayer::new(generation, config, upstream.has_credential()),
+            quota(generation, upstream, &keeping),
             include_usage(config, &keeping),
             repeatable(config, &keeping),
             fallback(config, upstreams, policies, end),
         )
     }
+}
+
+/// Charges calls to the quotas that are about this upstream; to none where policies are passed by.
+fn quota(generation: &Generation, upstream: &Upstream, keeping: &Arc<Keeping>) -> QuotaLayer {
+    let quotas = generation.quotas.as_ref().filter(|_| !generation.config.bypass);
+    QuotaLayer(quotas.and_then(|quotas| quotas.of_route(&upstream.spec, keeping)))
 }
 
 /// Asks for the usage where the route says so.

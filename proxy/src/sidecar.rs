@@ -27,6 +27,7 @@ use crate::export::spans::{self, Traces};
 use crate::generation::{self, Generation, Means};
 use crate::going_on::AllPlaces;
 use crate::jobs::JobLimits;
+use crate::layer::quota::{Clock, QuotaMetrics};
 use crate::recorder::{self, Recorders};
 use crate::serve::Worker;
 use crate::states::{Ask, Questions};
@@ -136,13 +137,14 @@ struct Shared {
 impl Sidecar {
     /// Binds all addresses and starts all threads; from then on calls are served.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, Arc::new(System))
+        Self::start_with(config, Arc::new(System), Clock::system())
     }
 
-    /// The same, with names resolved so.
+    /// The same, with names resolved so, and with windows of quotas by this clock.
     pub(crate) fn start_with(
         config: Config,
         resolver: Arc<dyn Resolver>,
+        clock: Clock,
     ) -> Result<Self, StartError> {
         let count = workers(&config);
         let listeners = crate::listener::bind(config.listen, count)
@@ -159,7 +161,7 @@ impl Sidecar {
         let recorders = recorders(&config, crate::prices(config.prices.as_deref())?)?;
         let (background, switch) = (recorders.background().clone(), Switch::new(config.bypass));
         let places = AllPlaces::default();
-        let means = Means { background, resolver, places, switch };
+        let means = Means { background, resolver, places, switch, clock };
         let generation = Generation::first(config, means)?;
         warn_of(&generation, &recorders);
         watch_shared(&recorders, &generation);
@@ -339,6 +341,9 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
     generation.policies.watch(registry);
     if let Some(caches) = &generation.caches {
         registry.watch(caches.clone());
+    }
+    if let Some(quotas) = generation.quotas.clone() {
+        registry.watch(QuotaMetrics { quotas, models: registry.models().clone() });
     }
     for (upstream, credential, refusals) in generation.credentials.all() {
         let credential = credential.clone();

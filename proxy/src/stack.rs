@@ -14,6 +14,7 @@ use crate::layer::cache::CacheLayer;
 use crate::layer::fallback::FallbackLayer;
 use crate::layer::include_usage::IncludeUsageLayer;
 use crate::layer::limit::LimitLayer;
+use crate::layer::quota::QuotaLayer;
 use crate::layer::repeatable::RepeatableLayer;
 use crate::layer::retry::{RetryConfig, RetryLayer, Terms};
 use crate::layer::{Before, Below, before};
@@ -24,7 +25,7 @@ use crate::upstream::{Forward, Upstream};
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>>>>;
 
 /// What stands between a route and its upstreams.
-pub(crate) type Stack<S = Forward> = Before<CacheLayer, BeforeAttempts<S>>;
+pub(crate) type Stack<S = Forward> = Before<CacheLayer, Before<QuotaLayer, BeforeAttempts<S>>>;
 
 /// What makes a call ready for its attempts.
 type BeforeAttempts<S> = Before<IncludeUsageLayer, Before<RepeatableLayer, BeforeTargets<S>>>;
@@ -43,6 +44,7 @@ const MAX_ADDRESSES: u32 = 3;
 pub(crate) fn stack<S: Below>(
     target: Target<S>,
     cache: CacheLayer,
+    quota: QuotaLayer,
     include_usage: IncludeUsageLayer,
     repeatable: RepeatableLayer,
     fallback: FallbackLayer<Target<S>>,
@@ -51,6 +53,8 @@ pub(crate) fn stack<S: Below>(
         // Above all else: what has an answer already costs nothing, and what is kept is what callers
         // get.
         .layer(before(cache))
+        // Above all that costs anything, so that a call which may not be made has cost nothing.
+        .layer(before(quota))
         // Above the attempts, so that a body is read and changed once, whoever gets it.
         .layer(before(include_usage))
         // Likewise; and below what changes it, so that the changed one is at hand.

@@ -33,6 +33,7 @@ mod policies;
 mod pressure;
 mod prices;
 mod protocols;
+mod quotas;
 mod refusals;
 mod reload;
 mod retry;

@@ -144,6 +144,12 @@ impl Observer {
         self.request.asked()
     }
 
+    /// The most output tokens that the request asks for, all choices together, as far as it has
+    /// been read.
+    pub fn max_output_tokens(&self) -> Option<u64> {
+        self.request.max_output_tokens()
+    }
+
     /// The location that the call names, as far as it has been read.
     pub fn location(&self) -> Option<&str> {
         let named = self.grpc.as_ref().and_then(|grpc| grpc.named.location.as_deref());

@@ -21,6 +21,7 @@ mod limits;
 mod line;
 mod media;
 mod moment;
+mod quota;
 
 pub use asked::Asked;
 pub use cached::{CacheSource, Cached};
@@ -30,6 +31,7 @@ pub use job::{Job, JobOutcome};
 pub use limits::{RateLimit, RateLimits};
 pub use media::Media;
 pub use moment::Moment;
+pub use quota::Quota;
 
 /// One call, from the moment its head was read to its last byte.
 ///
@@ -284,6 +286,9 @@ pub struct Record {
     /// How its answer was read on though its caller had left.
     #[serde(flatten, deserialize_with = "unless_empty")]
     pub drain: Option<Box<Drain>>,
+    /// What quotas made of the call.
+    #[serde(flatten, deserialize_with = "unless_empty")]
+    pub quota: Option<Box<Quota>>,
     /// Why reading this call's body was given up, if it was: one of few fixed words.
     #[serde(rename = "tidegate.not_understood", skip_serializing_if = "Option::is_none")]
     pub not_understood: Option<Arc<str>>,

@@ -217,6 +217,12 @@ impl Request {
         self.said.asked.as_deref()
     }
 
+    /// The most output tokens that it asks for, all choices together.
+    pub(crate) fn max_output_tokens(&self) -> Option<u64> {
+        let asked = self.said.asked.as_deref()?;
+        Some(asked.max_tokens?.saturating_mul(asked.choice_count.unwrap_or(1)))
+    }
+
     /// The long-running operation that it asks for.
     pub(crate) fn job_name(&self) -> Option<&str> {
         self.said.job_name.as_deref()

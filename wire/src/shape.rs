@@ -96,7 +96,7 @@ pub struct Shape {
     /// Whether Google's SDK lost the path, so that nobody can tell what was meant.
     pub has_lost_path: bool,
     /// Whether nothing says who serves it, and the provider is whose interface it is.
-    pub(crate) is_provider_assumed: bool,
+    pub is_provider_assumed: bool,
     /// Whether it is a stream that comes where the request does not say.
     pub(crate) streams_unasked: bool,
     /// What the body of the request may add.

@@ -8,7 +8,8 @@ use super::{Config, ConfigError, MatchConfig};
 
 /// All of it, in the order of the routes and then of the upstreams' names.
 pub(super) fn of(config: &Config) -> Vec<ConfigError> {
-    routes_in_vain(config).chain(unused_upstreams(config)).collect()
+    let in_vain = routes_in_vain(config).chain(unused_upstreams(config));
+    in_vain.chain(quotas_in_vain(config)).collect()
 }
 
 /// Routes whose calls an earlier one takes, all of them.
@@ -28,6 +29,19 @@ fn unused_upstreams(config: &Config) -> impl Iterator<Item = ConfigError> {
         .keys()
         .filter(move |name| !used.contains(name.as_str()))
         .map(|name| ConfigError::at(&["upstreams", name], "no route leads to it"))
+}
+
+/// Quotas that are about no call.
+fn quotas_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
+    config.quotas.iter().filter_map(|(name, quota)| {
+        let pattern = quota.matches.upstream.as_ref()?;
+        let mut names = config.upstreams.keys();
+        let is_about_none = !names.any(|upstream| glob(pattern, upstream));
+        is_about_none.then(|| {
+            let key = ["quotas", name, "match", "upstream"];
+            ConfigError::at(&key, format!("charges no call: there is no upstream `{pattern}`"))
+        })
+    })
 }
 
 /// The upstreams that some call may go to.
@@ -99,6 +113,23 @@ mod tests {
             );
             assert_eq!(warnings(&routes), [""; 0], "{routes}");
         }
+    }
+
+    #[test]
+    fn a_quota_for_no_upstream_is_told() {
+        let quota = |upstream: &str| {
+            let quota = format!(
+                "quotas: {{ q: {{ window: day, requests: 1, match: {{ upstream: {upstream} }} }} }}"
+            );
+            let text = format!(
+                "upstreams: {{ a: {{ url: 'http://a' }} }}\nroutes: [{{ upstream: a }}]\n{quota}"
+            );
+            let config = Config::parse(&text).expect("a good configuration");
+            of(&config).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(quota("a*"), [""; 0]);
+        let told = ["quotas.q.match.upstream: charges no call: there is no upstream `b*`"];
+        assert_eq!(quota("'b*'"), told);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod drains;
 mod jobs;
 mod labels;
 mod policies;
+mod quotas;
 mod sidecar;
 mod upstreams;
 
@@ -21,6 +22,7 @@ pub use conventions::*;
 pub use drains::*;
 pub use jobs::*;
 pub use policies::*;
+pub use quotas::*;
 pub use sidecar::*;
 pub use upstreams::*;
 
@@ -76,6 +78,17 @@ pub static FAMILIES: &[&Family] = &[
     &RETRIES,
     &RETRIES_DENIED,
     &FALLBACKS,
+    &QUOTA_USED_RATIO,
+    &QUOTA_LIMIT,
+    &QUOTA_USED,
+    &QUOTA_RESERVED,
+    &QUOTA_EXHAUSTED_IN,
+    &QUOTA_REFUSALS,
+    &QUOTA_CHARGED,
+    &QUOTA_BUDGETS,
+    &QUOTA_WITHOUT_ROOM,
+    &RATE_LIMIT,
+    &RATE_LIMIT_REMAINING,
     &UPSTREAM_ADDRESSES,
     &UPSTREAM_USES_ALL,
     &UPSTREAM_FORCED_CALLS,

@@ -124,6 +124,17 @@ mod tests {
             &catalog::LIMIT_QUEUE,
             &catalog::LIMIT_SHED,
             &catalog::DRAINS_OPEN,
+            &catalog::QUOTA_USED_RATIO,
+            &catalog::QUOTA_LIMIT,
+            &catalog::QUOTA_USED,
+            &catalog::QUOTA_RESERVED,
+            &catalog::QUOTA_EXHAUSTED_IN,
+            &catalog::QUOTA_REFUSALS,
+            &catalog::QUOTA_CHARGED,
+            &catalog::QUOTA_BUDGETS,
+            &catalog::QUOTA_WITHOUT_ROOM,
+            &catalog::RATE_LIMIT,
+            &catalog::RATE_LIMIT_REMAINING,
         ];
         for family in policies {
             registry.watch(Once(family));

@@ -88,11 +88,8 @@ fn encode_point(family: &Family, conventions: Conventions, point: Point) -> Metr
     match point.value {
         Value::Counter(count) => metric.set_counter(counter(count as f64)),
         Value::Amount(amount) => metric.set_counter(counter(amount.units())),
-        Value::Gauge(value) => {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value as f64);
-            metric.set_gauge(gauge);
-        }
+        Value::Gauge(value) => metric.set_gauge(gauge(value as f64)),
+        Value::Measure(value) => metric.set_gauge(gauge(value)),
         Value::Histogram(histogram) => metric.set_histogram(encode_histogram(&histogram)),
     }
     metric
@@ -102,6 +99,12 @@ fn counter(value: f64) -> Counter {
     let mut counter = Counter::default();
     counter.set_value(value);
     counter
+}
+
+fn gauge(value: f64) -> Gauge {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    gauge
 }
 
 /// Buckets of Prometheus are cumulative; the last one, without a bound, goes by itself.

@@ -45,6 +45,7 @@ impl Test {
             Value::Counter(count) => count as f64,
             Value::Amount(amount) => amount.units(),
             Value::Gauge(value) => value as f64,
+            Value::Measure(measure) => measure,
             Value::Histogram(counted) => counted.sum(),
         })
     }

@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod fallback;
 pub(crate) mod include_usage;
 pub(crate) mod limit;
+pub(crate) mod quota;
 pub(crate) mod repeatable;
 pub(crate) mod retry;
 

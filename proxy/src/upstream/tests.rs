@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::resolve::{Resolver, Resolving};
+use crate::layer::quota::Clock;
 use crate::{Config, Sidecar};
 
 /// Where a test gives up.
@@ -154,7 +155,7 @@ fn sidecar(dns: &str, told: &Arc<Told>) -> Sidecar {
          routes: [{{ upstream: a }}] }}"
     ));
     let config = config.expect("a good configuration");
-    Sidecar::start_with(config, told.clone()).expect("it starts")
+    Sidecar::start_with(config, told.clone(), Clock::system()).expect("it starts")
 }
 
 #[test]

@@ -47,30 +47,52 @@ struct Policy {
     name: &'static str,
     /// Layers that this puts before an upstream.
     layers: usize,
-    /// Its keys of the upstream; of the route.
+    /// Its keys of the upstream; of the route; of the whole.
     upstream: &'static str,
     route: &'static str,
+    rest: &'static str,
 }
 
 const POLICIES: &[Policy] = &[
-    Policy { name: "total deadline", layers: 1, upstream: "", route: "timeout: 600s" },
-    Policy { name: "cache", layers: 1, upstream: "", route: "cache: {}" },
-    Policy { name: "include_usage", layers: 1, upstream: "", route: "include_usage: add" },
+    Policy { name: "total deadline", layers: 1, upstream: "", route: "timeout: 600s", rest: "" },
+    Policy { name: "cache", layers: 1, upstream: "", route: "cache: {}", rest: "" },
+    Policy {
+        name: "include_usage",
+        layers: 1,
+        upstream: "",
+        route: "include_usage: add",
+        rest: "",
+    },
     // What is made again is kept at hand.
-    Policy { name: "retry, repeatable", layers: 2, upstream: "", route: "retry: {}" },
+    Policy { name: "retry, repeatable", layers: 2, upstream: "", route: "retry: {}", rest: "" },
     // To fall back one must hear how an attempt went, too.
-    Policy { name: "fallback", layers: 3, upstream: "", route: "fallback: [{ upstream: spare }]" },
-    Policy { name: "breaker", layers: 1, upstream: "breaker: {}", route: "" },
+    Policy {
+        name: "fallback",
+        layers: 3,
+        upstream: "",
+        route: "fallback: [{ upstream: spare }]",
+        rest: "",
+    },
+    Policy { name: "breaker", layers: 1, upstream: "breaker: {}", route: "", rest: "" },
     // No layer: nothing may be allocated.
     Policy {
         name: "on_disconnect",
         layers: 0,
         upstream: "on_disconnect: { drain: {} }",
         route: "",
+        rest: "",
     },
-    Policy { name: "limit", layers: 1, upstream: "limit: {}", route: "" },
+    Policy { name: "limit", layers: 1, upstream: "limit: {}", route: "", rest: "" },
+    // One that holds of a budget what each call may use, and charges what it used.
+    Policy {
+        name: "quota",
+        layers: 1,
+        upstream: "",
+        route: "",
+        rest: "quotas: { all: { window: 1m, tokens: 1000000000000, mode: enforce } }",
+    },
     // One that is not reached gives way to the next.
-    Policy { name: "balancer", layers: 2, upstream: "balance: {}", route: "" },
+    Policy { name: "balancer", layers: 2, upstream: "balance: {}", route: "", rest: "" },
 ];
 
 /// What one call may cost with all policies, in nanoseconds.
@@ -219,6 +241,7 @@ fn configuration(policies: &[Policy]) -> String {
         let keys = policies.iter().map(of).filter(|keys| !keys.is_empty());
         keys.map(|keys| format!(", {keys}")).collect::<String>()
     };
+    let rest: Vec<_> = policies.iter().map(|policy| policy.rest).collect();
     let (upstream, route) = (keys(|policy| policy.upstream), keys(|policy| policy.route));
     let servers = match upstream.contains("balance") {
         true => r#"addresses: ["http://10.0.0.1:8000", "http://10.0.0.2:8000"]"#,
@@ -226,7 +249,8 @@ fn configuration(policies: &[Policy]) -> String {
     };
     format!(
         "upstreams:\n  main: {{ {servers}{upstream} }}\n  spare: {{ url: \"http://10.0.0.3:8000\" }}\n\
-         routes:\n  - {{ upstream: main{route} }}\n"
+         routes:\n  - {{ upstream: main{route} }}\n{}",
+        rest.join("\n")
     )
 }
 

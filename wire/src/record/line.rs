@@ -96,6 +96,9 @@ impl Record {
         if let Some(drain) = &self.drain {
             drain.write(&mut line);
         }
+        if let Some(quota) = &self.quota {
+            quota.write(&mut line);
+        }
         line.text("tidegate.not_understood", self.not_understood.as_deref());
         line.end();
     }
@@ -208,7 +211,8 @@ fn escaped(out: &mut Vec<u8>, character: char) {
 mod tests {
     use super::*;
     use crate::{
-        Asked, CacheSource, Cached, Drain, DrainEnd, Job, JobOutcome, Media, RateLimit, RateLimits,
+        Asked, CacheSource, Cached, Drain, DrainEnd, Job, JobOutcome, Media, Quota, RateLimit,
+        RateLimits,
     };
 
     /// Every field is named: a new one does not compile until it stands here, and fails until it
@@ -315,6 +319,11 @@ mod tests {
                 duration_s: Some(1.5),
                 wasted_tokens: Some(12),
                 estimated_wasted_tokens: Some(13),
+            })),
+            quota: Some(Box::new(Quota {
+                spent: Some("a".into()),
+                estimated_input_tokens: Some(12),
+                estimated_output_tokens: Some(12),
             })),
             not_understood: Some("a".into()),
             // These have no keys.

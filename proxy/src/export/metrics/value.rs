@@ -26,6 +26,8 @@ pub enum Value {
     Amount(Amount),
     /// A number that goes up and down.
     Gauge(i64),
+    /// The same, where it need not be whole: a share, an amount of money, a time.
+    Measure(f64),
     /// How often which size occurred.
     Histogram(Histogram),
 }
@@ -53,6 +55,7 @@ impl Value {
             (Self::Counter(sum), Self::Counter(count)) => *sum = sum.saturating_add(*count),
             (Self::Amount(sum), Self::Amount(amount)) => sum.add(*amount),
             (Self::Gauge(sum), Self::Gauge(count)) => *sum += count,
+            (Self::Measure(sum), Self::Measure(measure)) => *sum += measure,
             (Self::Histogram(sum), Self::Histogram(counted)) => sum.merge(counted),
             _ => debug_assert!(false, "a family has one kind of value"),
         }

@@ -97,6 +97,7 @@ fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPo
         Value::Counter(count) => AsInt(i64::try_from(count).unwrap_or(i64::MAX)),
         Value::Amount(amount) => AsDouble(amount.units()),
         Value::Gauge(value) => AsInt(value),
+        Value::Measure(value) => AsDouble(value),
         Value::Histogram(_) => unreachable!("a family has one kind of value"),
     };
     NumberDataPoint {
