@@ -235,9 +235,9 @@ impl Route {
     }
 }
 
-/// Charges calls to the quotas that are about this upstream; to none where policies are passed by.
+/// Charges calls to the quotas that are about this upstream.
 fn quota(generation: &Generation, upstream: &Upstream, keeping: &Arc<Keeping>) -> QuotaLayer {
-    let quotas = generation.quotas.as_ref().filter(|_| !generation.config.bypass);
+    let quotas = generation.quotas.as_ref();
     QuotaLayer(quotas.and_then(|quotas| quotas.of_route(&upstream.spec, keeping)))
 }
 

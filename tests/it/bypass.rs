@@ -79,6 +79,8 @@ fn every_policy_stands_aside_and_each_call_counts_for_the_first_that_would_have_
         assert_eq!((reply.status(), reply.header("x-tidegate-bypass")), (503, told));
         assert_eq!(reply.header("x-tidegate-attempts"), None);
         assert_eq!(upstream.requests().len(), attempts);
+        // The breaker knows of it once it is over.
+        sidecar.wait_records(attempts);
     }
     status.store(200, SeqCst);
     assert_eq!(sidecar.call(call()).text(), COMPLETION);
@@ -267,6 +269,7 @@ fn the_admin_address_switches_it_at_once_and_back() {
     let policies = "breaker: { consecutive: 1, open: 600s, open_max: 600s }";
     let sidecar = start(&upstream.url(), policies, "", "");
     assert_eq!(sidecar.call(call()).status(), 503);
+    sidecar.wait_records(1);
     status.store(200, SeqCst);
     assert_eq!(sidecar.call(call()).header("x-tidegate-error"), Some("circuit_open"));
     switch(&sidecar, true);
