@@ -186,10 +186,9 @@ fn an_asynchronous_invocation_is_a_job_and_states_its_own_times() {
 }
 
 #[test]
-fn a_prompt_and_its_media_are_counted_by_class_and_kind() {
+fn a_call_is_counted_by_the_sizes_of_its_prompt_and_its_answer_and_by_where_it_waited() {
     let usage = r#"data: {"choices":[],"usage":{"prompt_tokens":5000,"completion_tokens":1}}"#;
-    let events =
-        [chunk(TOKEN), chunk(FINISH), chunk(&format!("{usage}\n\n")), chunk(DONE)].concat();
+    let events = [TOKEN, TOKEN, FINISH, &format!("{usage}\n\n"), DONE].map(chunk).concat();
     let upstream = Upstream::answering(format!("{STREAM_HEAD}{events}{LAST_CHUNK}"));
     let sidecar = Sidecar::to(&upstream);
     let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
@@ -200,6 +199,10 @@ fn a_prompt_and_its_media_are_counted_by_class_and_kind() {
     for series in [
         r#"tidegate_input_media_total{model="m",kind="image"} 2"#,
         r#"tidegate_time_to_first_token_by_input_seconds_count{model="m",input_size="up_to_16k"} 1"#,
+        r#"tidegate_call_duration_by_output_seconds_count{model="m",output_size="up_to_256"} 1"#,
+        r#"tidegate_longest_gap_seconds_count{model="m",provider="openai",region="",route="default",upstream="default"} 1"#,
+        r#"tidegate_stalls_total{model="m",provider="openai",region="",route="default",upstream="default"} 0"#,
+        r#"tidegate_wait_seconds_count{route="default",upstream="default",wait="connect"} 1"#,
     ] {
         assert!(metrics.contains(series), "{series} is not in {metrics}");
     }

@@ -44,4 +44,4 @@ pub use record::{
     RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
 };
 pub use shape::{Dialect, HeadView, Headers, Shape};
-pub use size::SIZE_CLASSES;
+pub use size::{OUTPUT_CLASSES, SIZE_CLASSES, output_class};

@@ -221,6 +221,10 @@ mod tests {
             time_to_first_token_s: Some(size / 16.0),
             time_per_output_token_s: Some(size / 64.0),
             overhead_s: Some(size / 65536.0),
+            gap_max_s: Some(size / 32.0),
+            stalls: Some(number as u64),
+            wait_pool_s: Some(size / 1024.0),
+            wait_queue_s: failed.then_some(size / 4.0),
             not_understood: failed.then(|| "json".into()),
             warnings: vec!["word".into()],
             drain: Some(Box::new(Drain {

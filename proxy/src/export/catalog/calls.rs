@@ -1,10 +1,10 @@
 //! What is counted of calls: how many, how long, what they used and what that cost.
 
-use tidegate_wire::SIZE_CLASSES;
+use tidegate_wire::{OUTPUT_CLASSES, SIZE_CLASSES};
 
 use super::labels::{
-    ERROR_ORIGIN, INPUT_SIZE, MEDIA_KIND, MODEL, OPERATION, OUTCOME, PROVIDER, REGION, ROUTE,
-    STATUS, STREAM, TYPE, UPSTREAM, is_model_call,
+    ERROR_ORIGIN, INPUT_SIZE, MEDIA_KIND, MODEL, OPERATION, OUTCOME, OUTPUT_SIZE, PROVIDER, REGION,
+    ROUTE, STATUS, STREAM, TYPE, UPSTREAM, WAIT, is_model_call,
 };
 use super::{Family, Kind, Label};
 use crate::export::metrics::Value;
@@ -15,6 +15,9 @@ pub(in crate::export) const TOKEN_TYPES: [&str; 5] =
 
 /// The kinds of [`INPUT_MEDIA`], likewise.
 pub(in crate::export) const MEDIA_KINDS: [&str; 4] = ["image", "audio", "video", "document"];
+
+/// What calls of [`WAIT_TIME`] wait for, likewise.
+pub(in crate::export) const WAITS: [&str; 6] = ["pool", "dns", "connect", "tls", "queue", "retry"];
 
 /// The types of [`UNPRICED_TOKENS`], likewise.
 pub(in crate::export) const UNPRICED_TYPES: [&str; 2] = ["input", "output"];
@@ -124,9 +127,66 @@ pub static TIME_TO_FIRST_TOKEN_BY_INPUT: Family = Family {
     kind: Kind::Histogram,
     labels: &[&MODEL, &INPUT_SIZE],
     read: |_, series, put| {
-        let classes = series.by_input.as_deref().into_iter().flatten();
-        for (class, times) in SIZE_CLASSES.into_iter().zip(classes) {
+        for (class, times) in SIZE_CLASSES.into_iter().zip(series.by_input.iter()) {
             put(class, Value::Histogram(times.clone()));
+        }
+    },
+};
+
+/// How long calls took, by the size of the answer.
+pub static CALL_DURATION_BY_OUTPUT: Family = Family {
+    name: "tidegate.call.duration_by_output",
+    prometheus: "tidegate_call_duration_by_output_seconds",
+    unit: "s",
+    help: "Time from the request head to the last byte of a completed response, by output tokens as reported.",
+    kind: Kind::Histogram,
+    labels: &[&MODEL, &OUTPUT_SIZE],
+    read: |_, series, put| {
+        for (class, times) in OUTPUT_CLASSES.into_iter().zip(series.by_output.iter()) {
+            put(class, Value::Histogram(times.clone()));
+        }
+    },
+};
+
+const STREAMED: &[&Label] = &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM];
+
+/// How long streams fell silent at the most.
+pub static LONGEST_GAP: Family = Family {
+    name: "tidegate.longest_gap",
+    prometheus: "tidegate_longest_gap_seconds",
+    unit: "s",
+    help: "Of each stream, the longest time between two chunks that bear tokens.",
+    kind: Kind::Histogram,
+    labels: STREAMED,
+    read: |_, series, put| put("", Value::Histogram(series.longest_gap.clone())),
+};
+
+/// How often streams fell silent.
+pub static STALLS: Family = Family {
+    name: "tidegate.stalls",
+    prometheus: "tidegate_stalls_total",
+    unit: "{stall}",
+    help: "Times over 1 s between two chunks of a stream that bear tokens.",
+    kind: Kind::Counter,
+    labels: STREAMED,
+    read: |_, series, put| {
+        if series.longest_gap.count() > 0 {
+            put("", Value::Counter(series.stalls));
+        }
+    },
+};
+
+/// What calls waited for on their way to the upstream.
+pub static WAIT_TIME: Family = Family {
+    name: "tidegate.wait",
+    prometheus: "tidegate_wait_seconds",
+    unit: "s",
+    help: "Time that a call waited for a connection, for its place in a queue, or to be made again.",
+    kind: Kind::Histogram,
+    labels: &[&ROUTE, &UPSTREAM, &WAIT],
+    read: |_, series, put| {
+        for (wait, times) in WAITS.into_iter().zip(series.waits.iter()) {
+            put(wait, Value::Histogram(times.clone()));
         }
     },
 };

@@ -27,6 +27,8 @@ pub(super) static ERROR_ORIGIN: Label = Label::same("error_origin", |labels, _| 
 });
 pub(super) static TYPE: Label = Label::same("type", |_, part| part.into());
 pub(super) static INPUT_SIZE: Label = Label::same("input_size", |_, part| part.into());
+pub(super) static OUTPUT_SIZE: Label = Label::same("output_size", |_, part| part.into());
+pub(super) static WAIT: Label = Label::same("wait", |_, part| part.into());
 pub(super) static SOURCE: Label = Label::same("source", |_, part| part.into());
 pub(super) static END: Label = Label::same("end", |_, part| part.into());
 pub(super) static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into());

@@ -5,12 +5,13 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use tidegate_wire::{
-    CacheSource, Cached, Drain, DrainEnd, ErrorOrigin, Media, Outcome, Record, SIZE_CLASSES,
+    CacheSource, Cached, Drain, DrainEnd, ErrorOrigin, Media, OUTPUT_CLASSES, Outcome, Record,
+    SIZE_CLASSES, output_class,
 };
 
-use super::value::{Amount, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS};
+use super::value::{Amount, ByClass, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS};
 use crate::export::catalog::{
-    MEDIA_KINDS, SAVED_TYPES, TOKEN_TYPES, UNPRICED_TYPES, WASTE_SOURCES,
+    MEDIA_KINDS, SAVED_TYPES, TOKEN_TYPES, UNPRICED_TYPES, WAITS, WASTE_SOURCES,
 };
 
 /// What tells the series of calls apart.
@@ -48,8 +49,15 @@ pub(in crate::export) struct Series {
     pub(in crate::export) overhead: Histogram,
     pub(in crate::export) input_usage: Histogram,
     pub(in crate::export) output_usage: Histogram,
-    /// Times to the first token, by [`SIZE_CLASSES`]; absent until there is one.
-    pub(in crate::export) by_input: Option<Box<[Histogram; SIZE_CLASSES.len()]>>,
+    /// Of each stream, the longest gap between two tokens.
+    pub(in crate::export) longest_gap: Histogram,
+    pub(in crate::export) stalls: u64,
+    /// Times to the first token, by [`SIZE_CLASSES`].
+    pub(in crate::export) by_input: ByClass<{ SIZE_CLASSES.len() }>,
+    /// Durations of completed calls, by [`OUTPUT_CLASSES`].
+    pub(in crate::export) by_output: ByClass<{ OUTPUT_CLASSES.len() }>,
+    /// By [`WAITS`].
+    pub(in crate::export) waits: ByClass<{ WAITS.len() }>,
     /// By the kinds of [`MEDIA_KINDS`].
     pub(in crate::export) media: [u64; MEDIA_KINDS.len()],
     /// Answers that were read on without their callers, by [`DrainEnd::ALL`].
@@ -107,7 +115,11 @@ impl Series {
             overhead: Histogram::new(SECONDS_ADDED),
             input_usage: Histogram::new(TOKENS),
             output_usage: Histogram::new(TOKENS),
-            by_input: None,
+            longest_gap: Histogram::new(SECONDS),
+            stalls: 0,
+            by_input: ByClass::default(),
+            by_output: ByClass::default(),
+            waits: ByClass::default(),
             media: [0; MEDIA_KINDS.len()],
             drains: [0; DrainEnd::ALL.len()],
             wasted: [0; WASTE_SOURCES.len()],
@@ -137,7 +149,10 @@ impl Series {
         self.overhead.observe(record.overhead_s);
         self.input_usage.observe(record.input_tokens.map(|tokens| tokens as f64));
         self.output_usage.observe(record.output_tokens.map(|tokens| tokens as f64));
-        self.add_by_input(record);
+        self.longest_gap.observe(record.gap_max_s);
+        self.stalls = self.stalls.saturating_add(record.stalls.unwrap_or(0));
+        self.add_by_size(record);
+        self.add_waits(record);
         if let Some(media) = record.media.as_deref() {
             self.add_media(media);
         }
@@ -146,12 +161,32 @@ impl Series {
         }
     }
 
-    fn add_by_input(&mut self, record: &Record) {
-        let Some(class) = record.size_class.as_deref() else { return };
-        if record.time_to_first_token_s.is_some()
-            && let Some(at) = SIZE_CLASSES.iter().position(|known| *known == class)
+    fn add_by_size(&mut self, record: &Record) {
+        if let (Some(class), Some(time)) = (&record.size_class, record.time_to_first_token_s)
+            && let Some(at) = SIZE_CLASSES.iter().position(|known| **known == **class)
         {
-            self.by_input.get_or_insert_with(by_input)[at].observe(record.time_to_first_token_s);
+            self.by_input.observe(at, time);
+        }
+        if let (Some(tokens), Some(time), Some(Outcome::Completed)) =
+            (record.output_tokens, record.duration_s, record.outcome)
+        {
+            self.by_output.observe(output_class(tokens), time);
+        }
+    }
+
+    fn add_waits(&mut self, record: &Record) {
+        let waits = [
+            record.wait_pool_s,
+            record.wait_dns_s,
+            record.wait_connect_s,
+            record.wait_tls_s,
+            record.wait_queue_s,
+            record.wait_retry_s,
+        ];
+        for (at, waited) in waits.into_iter().enumerate() {
+            if let Some(waited) = waited {
+                self.waits.observe(at, waited);
+            }
         }
     }
 
@@ -203,10 +238,11 @@ impl Series {
         self.overhead.merge(&other.overhead);
         self.input_usage.merge(&other.input_usage);
         self.output_usage.merge(&other.output_usage);
-        if let Some(others) = &other.by_input {
-            let mine = self.by_input.get_or_insert_with(by_input);
-            mine.iter_mut().zip(others.iter()).for_each(|(mine, other)| mine.merge(other));
-        }
+        self.longest_gap.merge(&other.longest_gap);
+        self.stalls = self.stalls.saturating_add(other.stalls);
+        self.by_input.merge(&other.by_input);
+        self.by_output.merge(&other.by_output);
+        self.waits.merge(&other.waits);
         let counts = self.media.iter_mut().zip(other.media);
         let drains = self.drains.iter_mut().zip(other.drains);
         let wasted = self.wasted.iter_mut().zip(other.wasted);
@@ -238,10 +274,6 @@ impl CachedCalls {
         }
         merge_cost(&mut self.saved_cost, other.saved_cost);
     }
-}
-
-fn by_input() -> Box<[Histogram; SIZE_CLASSES.len()]> {
-    Box::new(std::array::from_fn(|_| Histogram::new(SECONDS)))
 }
 
 fn merge_cost(sum: &mut Option<Amount>, stated: Option<Amount>) {

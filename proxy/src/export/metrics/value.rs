@@ -46,6 +46,10 @@ pub struct Histogram {
     sum: f64,
 }
 
+/// A histogram for each of so many classes; there is none until one has a value.
+#[derive(Clone, Debug, Default)]
+pub(in crate::export) struct ByClass<const N: usize>(Option<Box<[Histogram; N]>>);
+
 // === impl Value ===
 
 impl Value {
@@ -128,5 +132,29 @@ impl Histogram {
     /// How many values lie between each bound and the one before it, and last, beyond them all.
     pub fn counts(&self) -> &[u64] {
         &self.counts
+    }
+}
+
+// === impl ByClass ===
+
+impl<const N: usize> ByClass<N> {
+    /// Counts seconds in this class.
+    pub(super) fn observe(&mut self, class: usize, seconds: f64) {
+        self.all()[class].observe(Some(seconds));
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        if let Some(others) = &other.0 {
+            self.all().iter_mut().zip(others.iter()).for_each(|(mine, other)| mine.merge(other));
+        }
+    }
+
+    /// Those that there are, from the first class on.
+    pub(in crate::export) fn iter(&self) -> impl Iterator<Item = &Histogram> {
+        self.0.as_deref().into_iter().flatten()
+    }
+
+    fn all(&mut self) -> &mut [Histogram; N] {
+        self.0.get_or_insert_with(|| Box::new(std::array::from_fn(|_| Histogram::new(SECONDS))))
     }
 }
