@@ -73,6 +73,9 @@ class Process:
 
         return eventually(look, f"{pattern!r} in:\n{self.said}").group(1)
 
+    def signal(self, number):
+        self._process.send_signal(number)
+
     def wait(self):
         """Waits until the program has ended by itself, and well."""
         assert self._process.wait(PATIENCE_S) == 0, self.said

@@ -1,0 +1,83 @@
+"""What do the policies do: breakers, retries, fallback, limits, balancing, caches? Whatever they do not do here, nobody configured."""
+
+from .panels import ACT, GOOD, LOOK, build, lines, now, number, q, runbook, states
+
+BREAKERS = [("closed", GOOD), ("half-open", LOOK), ("open", ACT)]
+
+
+def share(part, whole, by):
+    """Of the calls per second of `whole`, those of `part`."""
+    return f"sum by ({by}) (rate({part}[$__rate_interval])) / (sum by ({by}) (rate({whole}[$__rate_interval])) > 0)"
+
+
+HEALTH = [
+    number("Open breakers", "Of all regions and models of all upstreams, in all pods.", "none", now("count(tidegate_breaker_state{@models} > 0)"), steps=[(1, ACT)], width=4),
+    number("Closed rate gates", "Upstreams that said 429 and named a time.", "none", now("sum(tidegate_rate_gate_closed{@models})"), steps=[(1, LOOK)], width=4),
+    number("Addresses out", "Ejected or unhealthy, of all upstreams with several.", "none",
+           now('sum(tidegate_upstream_addresses{@pods, state=~"ejected|unhealthy"})'), steps=[(1, LOOK)], width=4),
+    number("Waiting in queues", "Calls that wait for a place.", "none", now("sum(tidegate_limit_queue{@models})"), steps=[(1, LOOK)], width=4),
+    number("Bypassed sidecars", "Whose policies look on only.", "none", now("sum(tidegate_bypass{@pods})"), steps=[(1, LOOK)], width=4),
+    number("Calls answered by Tidegate", "That no upstream was asked for, per second.", "cps", now('sum(rate(tidegate_calls_total{@models, outcome="refused"}[$__rate_interval]))'), width=4),
+    states("Breakers", "The worst of all pods, by upstream, region and model.", BREAKERS,
+           q("max by (upstream, region, model) (tidegate_breaker_state{@models})", "{{upstream}} {{region}} {{model}}")),
+    lines("Refused by breakers and rate gates", "Calls per second that were not even tried.", "cps",
+          q("sum by (upstream, by) (rate(tidegate_breaker_refusals_total{@models}[$__rate_interval]))", "{{upstream}}: {{by}}"),
+          width=12, links=[runbook("TidegateBreakerOpen")]),
+    lines("Failures by origin", "Whose fault it was, per second: caller, sidecar, upstream, or a quota.", "cps",
+          q('sum by (error_origin) (rate(tidegate_calls_total{@models, outcome=~"failed|truncated"}[$__rate_interval]))', "{{error_origin}}"), stack=True, width=12),
+    lines("Failures by status and upstream", "Per second.", "cps",
+          q('sum by (upstream, status, outcome) (rate(tidegate_calls_total{@models, outcome=~"failed|truncated|refused"}[$__rate_interval]))', "{{upstream}} {{status}} {{outcome}}"), width=12),
+]
+
+AGAIN = [
+    lines("Made again", "Attempts beyond the first, per second, by why.", "cps",
+          q("sum by (upstream, reason) (rate(tidegate_retries_total{@pods}[$__rate_interval]))", "{{upstream}}: {{reason}}"), width=12),
+    lines("Not made again", "Calls per second that would have been, by what forbade it.", "cps",
+          q("sum by (upstream, reason) (rate(tidegate_retries_denied_total{@pods}[$__rate_interval]))", "{{upstream}}: {{reason}}"),
+          width=12, links=[runbook("TidegateRetryBudgetSpent")]),
+    lines("Fallback, by upstream that was fallen back to", "Calls per second.", "cps",
+          q("sum by (upstream) (rate(tidegate_fallbacks_total{@pods}[$__rate_interval]))", "{{upstream}}"), width=12),
+    lines("Share of fallback", "Of the calls that an upstream got, those that another could not take. Over 10 %, TidegateFallbackShareHigh fires.", "percentunit",
+          q("max by (namespace, upstream) (upstream:tidegate_fallbacks:ratio_rate5m{@fleet})", "{{namespace}} {{upstream}}"),
+          steps=[(0.1, LOOK)], width=12, links=[runbook("TidegateFallbackShareHigh")]),
+]
+
+ROOM = [
+    lines("Places taken", "Share of the places that limits have, by upstream and model.", "percentunit",
+          q("sum by (upstream, model) (tidegate_limit_in_use{@models}) / (sum by (upstream, model) (tidegate_limit{@models}) > 0)", "{{upstream}} {{model}}"), high=1),
+    lines("Limits", "Places; adaptive limits move.", "none", q("sum by (upstream, model) (tidegate_limit{@models})", "{{upstream}} {{model}}")),
+    lines("Queues", "Calls that wait for a place.", "none", q("sum by (upstream, model) (tidegate_limit_queue{@models})", "{{upstream}} {{model}}")),
+    lines("Sent away", "Calls per second that found the queue full, or waited in it for too long.", "cps",
+          q("sum by (upstream, reason) (rate(tidegate_limit_shed_total{@pods}[$__rate_interval]))", "{{upstream}}: {{reason}}"), links=[runbook("TidegateCallsShed")]),
+    lines("Addresses", "By what they are fit for, over all pods; and upstreams of which no address is fit, so that all are used.", "none",
+          q("sum by (upstream, state) (tidegate_upstream_addresses{@pods})", "{{upstream}}: {{state}}"),
+          q("sum by (upstream) (tidegate_upstream_uses_all{@pods}) > 0", "{{upstream}}: uses all"), links=[runbook("TidegateUpstreamUsesAll")]),
+    lines("Trouble with addresses", "Per minute: ejections, and those that were spared; failed checks, look-ups and looks at load; calls to an upstream of which no address is fit.", "none",
+          *(q(f"60 * sum by (upstream) (rate(tidegate_upstream_{what}_total{{@pods}}[$__rate_interval]))", f"{{{{upstream}}}}: {what.replace('_', ' ')}")
+            for what in ("ejections", "ejections_spared", "check_failures", "lookup_failures", "steering_failures", "forced_calls"))),
+]
+
+CACHES = [
+    lines("Answered from the cache", "Share of the calls that may be.", "percentunit",
+          q(share('tidegate_cache_calls_total{@models, cache=~"hit|stale"}', "tidegate_cache_calls_total{@models}", "route"), "{{route}}"), high=1),
+    lines("What the cache did", "Calls per second.", "cps", q("sum by (cache) (rate(tidegate_cache_calls_total{@models}[$__rate_interval]))", "{{cache}}"), stack=True),
+    lines("Tokens saved", "Per second.", "none", q("sum by (type) (rate(tidegate_cache_saved_tokens_total{@models}[$__rate_interval]))", "{{type}}")),
+    lines("Memory", "That answers take, by pod.", "bytes", q("sum by (pod) (tidegate_cache_memory_bytes{@pods})", "{{pod}}")),
+    lines("Answers kept", "By pod.", "none", q("sum by (pod) (tidegate_cache_entries{@pods})", "{{pod}}")),
+    lines("Not kept, or no longer", "Per minute, by why.", "none",
+          q("60 * sum by (reason) (rate(tidegate_cache_not_stored_total{@pods}[$__rate_interval]))", "not kept: {{reason}}"),
+          q("60 * sum by (reason) (rate(tidegate_cache_evictions_total{@pods}[$__rate_interval]))", "gone: {{reason}}")),
+]
+
+OTHERS = [
+    lines("Answers read on without their callers", "Per minute, by how that ended.", "none",
+          q("60 * sum by (upstream, end) (rate(tidegate_drains_total{@pods}[$__rate_interval]))", "{{upstream}}: {{end}}"),
+          q("sum by (upstream) (tidegate_drains_open{@pods})", "{{upstream}}: open now"), width=12),
+    lines("What policies would have done", "Calls per second, while they look on only.", "cps",
+          q("sum by (upstream, policy) (rate(tidegate_bypassed_total{@pods}[$__rate_interval]))", "{{upstream}}: {{policy}}"), width=12, links=[runbook("TidegateBypassOn")]),
+]
+
+BOARD = build(
+    "tidegate-resilience", "Resilience", __doc__, ["cluster", "namespace", "pod", "model"],
+    [("Who fails?", HEALTH), ("What is made again, and elsewhere?", AGAIN), ("Is there room?", ROOM), ("What do caches save?", CACHES), ("What else?", OTHERS)],
+)
