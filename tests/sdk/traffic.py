@@ -36,6 +36,7 @@ upstreams:
     balance: { eject: { failures: 1, time: 1s }, health: { interval: 200ms } }
   unnamed: { addresses: ["http://nobody.invalid:80", SPARE], balance: { dns: { interval: 200ms } } }
   odd: { url: ODD, provider: openai }
+  strict: { url: ODD, credential: { bearer: { env: OPENAI_API_KEY } } }
   google: { url: SPARE, credential: { google: { file: GOOD } } }
   aws: { url: SPARE, credential: { aws: { region: us-east-1 } } }
   refused: { url: SPARE, credential: { google: { file: BAD } } }
@@ -46,6 +47,7 @@ routes:
   - { match: { path: "/nowhere/*" }, strip_prefix: /nowhere, upstream: nowhere }
   - { match: { path: "/unnamed/*" }, strip_prefix: /unnamed, upstream: unnamed }
   - { match: { path: "/odd/*" }, strip_prefix: /odd, upstream: odd }
+  - { match: { path: "/strict/*" }, strip_prefix: /strict, upstream: strict }
   - { match: { path: "/google/*" }, strip_prefix: /google, upstream: google }
   - { match: { path: "/aws/*" }, strip_prefix: /aws, upstream: aws }
   - { match: { path: "/refused/*" }, strip_prefix: /refused, upstream: refused }
@@ -82,6 +84,8 @@ class Odd:
             reply(handler, answer)
         elif model == MODEL:
             reply(handler, answer | {"usage": cached})
+        elif model == "forbidden":
+            reply(handler, {"error": {"message": "who are you?", "type": "authentication_error"}}, 401)
         else:
             reply(handler, {"error": {"message": "no", "type": "server_error"}}, 500)
 
@@ -137,6 +141,7 @@ def bad_calls(caller, number):
     caller.call("/v1/models/veo-3:predictLongRunning", b"{}")
     caller.call(CHAT, chat(stream=True), x_sim_fault="cut")
     caller.call("/refused" + CHAT, chat())
+    caller.call("/strict" + CHAT, chat(model="forbidden"))
     caller.call("/nowhere" + CHAT, chat())
 
 

@@ -43,7 +43,9 @@ SET = [
           q("min by (upstream) (tidegate_credential_expires_in_seconds{@pods})", "{{upstream}}"), links=[runbook("TidegateCredentialEndsSoon")]),
     lines("Credentials: age", "Since the one in use was fetched.", "s", q("max by (upstream) (tidegate_credential_age_seconds{@pods})", "{{upstream}}")),
     lines("Credentials: failures", "Per minute.", "none",
-          q("60 * sum by (upstream) (rate(tidegate_credential_failures_total{@pods}[$__rate_interval]))", "{{upstream}}"), links=[runbook("TidegateCredentialFails")]),
+          q("60 * sum by (upstream) (rate(tidegate_credential_failures_total{@pods}[$__rate_interval]))", "{{upstream}}: could not be fetched"),
+          q("60 * sum by (upstream) (rate(tidegate_credential_refused_total{@pods}[$__rate_interval]))", "{{upstream}}: refused by it"),
+          links=[runbook("TidegateCredentialFails"), runbook("TidegateCredentialRefused")]),
 ]
 
 BOARD = build("tidegate-sidecar", "Sidecar", __doc__, ["cluster", "namespace", "pod"], [("Does it do its work?", WORK), ("What is lost?", LOST), ("How is it set?", SET)])
