@@ -60,6 +60,8 @@ pub(crate) struct Notes {
     hold: RefCell<Option<Hold>>,
     /// The last addresses of an upstream that it went to; 0 is none.
     tried: Cell<[u32; 3]>,
+    /// Whether its caller should not try it again.
+    is_tried_enough: Cell<bool>,
     /// Who wants the call to go on without its caller.
     pub(crate) left: Left,
     /// Absent where policies act.
@@ -178,6 +180,7 @@ impl Exchange {
             stamps: times::Stamps::default(),
             hold: RefCell::default(),
             tried: Cell::default(),
+            is_tried_enough: Cell::default(),
             left: Left::default(),
             bypass: OnceCell::new(),
         };

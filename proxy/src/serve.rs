@@ -24,6 +24,8 @@ use crate::route::{self, Pick, Route, Routes};
 
 /// The field by which an answer says how often an upstream was tried, where that was not once.
 const ATTEMPTS: &str = "x-tidegate-attempts";
+/// The field by which an answer tells the SDKs of OpenAI and Anthropic whether to try again.
+const SHOULD_RETRY: &str = "x-should-retry";
 /// The field by which an answer says which policy would have acted before it came, were it not
 /// bypassed.
 const BYPASS: &str = "x-tidegate-bypass";
@@ -124,11 +126,19 @@ impl Worker {
             let attempts = attempts.to_string();
             reply.head.fields = reply.head.fields.with(ATTEMPTS, attempts.as_bytes());
         }
+        if notes.is_tried_enough() && would_be_tried_again(reply.head.status) {
+            reply.head.fields = reply.head.fields.with(SHOULD_RETRY, b"false");
+        }
         if let Some(policy) = notes.bypass().and_then(|bypass| bypass.first()) {
             reply.head.fields = reply.head.fields.with(BYPASS, policy.word().as_bytes());
         }
         Ok(reply)
     }
+}
+
+/// Whether SDKs try a call again that is answered with this status, if they are not told.
+fn would_be_tried_again(status: u16) -> bool {
+    matches!(status, 408 | 409 | 429 | 500..)
 }
 
 // === impl Snapshot ===

@@ -52,7 +52,7 @@ pub(crate) enum Again {
     Later,
     /// As a clash with another call asks for: on the same upstream alone.
     Same,
-    /// We did not let it through: another upstream may.
+    /// Not here, for we did not let it through, or the upstream says so: another one may take it.
     Elsewhere,
 }
 
@@ -98,6 +98,12 @@ impl Verdict {
             (_, 425) => (Health::Unknown, Again::Never),
             (ErrorOrigin::Client, _) => (Health::Good, Again::Never),
             (ErrorOrigin::Sidecar, _) => (Health::Unknown, Again::Never),
+        };
+        let again = match (fault.should_retry, again) {
+            (Some(false), Again::Soon | Again::Later) => Again::Elsewhere,
+            (Some(false), _) => Again::Never,
+            (Some(true), Again::Never) => Again::Same,
+            (_, again) => again,
         };
         Self { health, again, wait: fault.retry_after_s.and_then(wait), ..Self::unknown() }
     }
@@ -152,7 +158,8 @@ mod tests {
     use super::*;
 
     fn fault(status: u16, origin: ErrorOrigin) -> Fault {
-        Fault { status, kind: String::new(), code: None, origin, retry_after_s: None }
+        let (kind, code, retry_after_s, should_retry) = (String::new(), None, None, None);
+        Fault { status, kind, code, origin, retry_after_s, should_retry }
     }
 
     #[test]
@@ -175,6 +182,26 @@ mod tests {
         ] {
             let verdict = Verdict::of_fault(&fault(status, origin));
             assert_eq!((verdict.health, verdict.again), (health, again), "{status} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_upstream_says_of_another_try_counts_and_changes_nothing_of_its_health() {
+        use {Again::*, ErrorOrigin::*};
+        for (status, origin, said, again) in [
+            (503, Upstream, true, Soon),
+            (503, Upstream, false, Elsewhere),
+            (429, Quota, true, Later),
+            (429, Quota, false, Elsewhere),
+            (409, Client, true, Same),
+            (409, Client, false, Never),
+            (400, Client, true, Same),
+            (400, Client, false, Never),
+        ] {
+            let silent = fault(status, origin);
+            let health = Verdict::of_fault(&silent).health;
+            let verdict = Verdict::of_fault(&Fault { should_retry: Some(said), ..silent });
+            assert_eq!((verdict.health, verdict.again), (health, again), "{status} {said}");
         }
     }
 

@@ -260,3 +260,50 @@ fn in_an_outage_an_upstream_gets_little_more_than_it_gets_anyway() {
     // The budget, and the floor of one a second for ten seconds.
     assert!((310..=300 + 60 + 10).contains(&attempts), "{attempts}");
 }
+
+/// An error that says whether it should be tried again.
+fn saying(status: u16, should_retry: &str) -> String {
+    let field = format!("\r\nx-should-retry: {should_retry}\r\n");
+    answer_with(status, "{}").replacen("\r\n", &field, 1)
+}
+
+#[test]
+fn what_an_upstream_says_of_another_try_counts_more_than_its_status() {
+    for (status, said, attempts) in [
+        (503, "false", 1),
+        (429, "false", 1),
+        (409, "false", 1),
+        (400, "true", 2),
+        (503, "true", 2),
+    ] {
+        let upstream = answering_in_turn(vec![saying(status, said), answer(COMPLETION)]);
+        let sidecar = with_retry(&upstream, SOON);
+        let reply = sidecar.call(call());
+        assert_eq!(upstream.requests().len(), attempts, "{status} {said}");
+        let expected = if attempts == 1 { (status, Some(said)) } else { (200, None) };
+        assert_eq!((reply.status(), reply.header("x-should-retry")), expected);
+    }
+    // It is for `retry` to go by.
+    let upstream = Upstream::answering(saying(503, "true"));
+    let sidecar = Sidecar::to(&upstream);
+    assert_eq!(sidecar.call(call()).header("x-should-retry"), Some("true"));
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[test]
+fn a_caller_is_told_not_to_try_again_what_was_tried_enough() {
+    for (retry, status, attempts, told) in [
+        (SOON, 503, 2, Some("false")),
+        (SOON, 400, 1, None),
+        // So many were made again already.
+        ("retry: { budget: 0%, floor: 0 }", 503, 1, Some("false")),
+        // Nobody has tried it again.
+        ("retry: { per_target: 1 }", 503, 1, None),
+    ] {
+        let upstream = Upstream::answering(answer_with(status, "{}"));
+        let sidecar = with_retry(&upstream, retry);
+        let reply = sidecar.call(call());
+        assert_eq!(upstream.requests().len(), attempts, "{retry}");
+        assert_eq!((reply.status(), reply.header("x-should-retry")), (status, told), "{retry}");
+    }
+}

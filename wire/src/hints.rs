@@ -64,6 +64,16 @@ pub(crate) fn retry_after(headers: &dyn Headers) -> Option<f64> {
     })
 }
 
+/// Whether the call should be made again, by the word that the SDKs of OpenAI and Anthropic go by
+/// before all else (`_should_retry` in their `_base_client.py`).
+pub(crate) fn should_retry(headers: &dyn Headers) -> Option<bool> {
+    match headers.value("x-should-retry")?.trim_ascii() {
+        b"true" => Some(true),
+        b"false" => Some(false),
+        _ => None,
+    }
+}
+
 /// What follows `ratelimit` in the name of a field, in the three spellings that providers have. Of
 /// most fields no more than the first letters are looked at.
 fn rest(name: &[u8]) -> Option<&[u8]> {

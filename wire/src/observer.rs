@@ -74,6 +74,8 @@ pub struct Fault {
     pub origin: ErrorOrigin,
     /// Seconds after which to try again, where the answer says so.
     pub retry_after_s: Option<f64>,
+    /// Whether to try again at all, where the answer says so (`x-should-retry`).
+    pub should_retry: Option<bool>,
 }
 
 /// What the head of the response said.
@@ -83,6 +85,7 @@ struct Head {
     at: Duration,
     error_kind: Option<String>,
     retry_after: Option<f64>,
+    should_retry: Option<bool>,
     limits: RateLimits,
 }
 
@@ -225,6 +228,7 @@ impl Observer {
                 code: Some(status.code.to_string()),
                 origin: status.origin(),
                 retry_after_s: status.retry_after,
+                should_retry: head.should_retry,
             });
         }
         if head.status < 400 && !self.says_error() {
@@ -238,7 +242,8 @@ impl Observer {
         let kind = said.kind.or(said.code).or(status).unwrap_or_else(|| OTHER_ERROR.to_owned());
         let stated = self.facts().and_then(|facts| facts.retry_after);
         let retry_after_s = head.retry_after.or(stated);
-        Some(Fault { status: head.status, kind, code, origin, retry_after_s })
+        let should_retry = head.should_retry;
+        Some(Fault { status: head.status, kind, code, origin, retry_after_s, should_retry })
     }
 
     /// When the first token came.
@@ -476,13 +481,15 @@ impl Observer {
 impl Head {
     fn read(status: u16, headers: &dyn Headers, at: Duration) -> Self {
         let limits = hints::rate_limits(headers);
-        let mut head = Self { status, at, error_kind: None, retry_after: None, limits };
+        let (error_kind, retry_after, should_retry) = (None, None, None);
+        let mut head = Self { status, at, error_kind, retry_after, should_retry, limits };
         if status >= 400 {
             head.error_kind = headers
                 .value("x-amzn-errortype")
                 .map(|kind| String::from_utf8_lossy(without_namespace(kind)).into_owned())
                 .map(bounded);
             head.retry_after = hints::retry_after(headers);
+            head.should_retry = hints::should_retry(headers);
         }
         head
     }

@@ -36,6 +36,17 @@ impl Notes {
         state.sent_attempts += 1;
     }
 
+    /// What was sent was sent again, as its route says, or so much was that this must not be: another
+    /// try by the caller would come on top of that.
+    pub(crate) fn tried_enough(&self, is_so: bool) {
+        self.is_tried_enough.set(is_so || self.is_tried_enough.get());
+    }
+
+    /// Whether that is so.
+    pub(crate) fn is_tried_enough(&self) -> bool {
+        self.is_tried_enough.get()
+    }
+
     /// Attempts at upstreams so far.
     pub(crate) fn attempts(&self) -> u32 {
         self.record(|record| record.attempts.unwrap_or_default())

@@ -129,6 +129,7 @@ async fn repeat<S: Below>(
         let (Ok((reason, wait)), true) = (decided, another.is_some()) else {
             if let Err(Some(denied)) = decided {
                 terms.tally.denied(denied);
+                notes.tried_enough(denied == Denied::Budget);
             }
             notes.settle(verdict);
             return result.map_err(|error| Failure { error, unsent: another.filter(|_| !is_sent) });
@@ -136,6 +137,7 @@ async fn repeat<S: Below>(
         drop(result);
         call = another.expect("it is there");
         notes.again(verdict);
+        notes.tried_enough(is_sent && terms.config.is_some());
         if !wait.is_zero() {
             let _waiting = notes.waiting(Wait::Retry);
             sleep(wait).await;
