@@ -272,8 +272,7 @@ fn fallback<S: Below>(
             stack: target(upstream, end(upstream.clone()), &policies, route, place),
         }
     });
-    let attempts = route.retry.clone().unwrap_or_default().attempts.get();
-    FallbackLayer { targets: targets.collect(), attempts }
+    FallbackLayer { targets: targets.collect() }
 }
 
 /// What kind of call this is, as its head says.

@@ -98,7 +98,7 @@ fn terms(route: &RouteConfig, policies: &UpstreamPolicies, place: usize) -> Opti
     let is_needed = route.retry.is_some() || !route.fallback.is_empty();
     is_needed.then(|| Terms {
         config: route.retry.clone(),
-        leads_on: place < route.fallback.len(),
+        following: u32::try_from(route.fallback.len() - place).unwrap_or(u32::MAX),
         hold: hold(route),
         budget: policies.budget.clone(),
         tally: policies.tally.clone(),

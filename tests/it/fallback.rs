@@ -216,3 +216,37 @@ fn a_model_that_nobody_has_asked_yet_is_not_shut_with_the_one_that_fails() {
         );
     }
 }
+
+#[test]
+fn every_target_is_reached_whatever_the_ones_before_it_have_used_up() {
+    for attempts in [1, 2, 3, 9] {
+        let failing = Upstream::answering(answer_with(503, "{}"));
+        let good = Upstream::answering(answer(COMPLETION));
+        let sidecar = start(
+            &[("a", url(&failing)), ("b", url(&failing)), ("c", url(&failing)), ("d", url(&good))],
+            &format!(
+                "upstream: a, retry: {{ attempts: {attempts}, per_target: 3, wait: 1ms }}, fallback: [{{ upstream: b }}, {{ upstream: c }}, {{ upstream: d }}]"
+            ),
+        );
+        let reply = sidecar.call(call());
+        assert_eq!((reply.status(), reply.header("x-tidegate-fallback")), (200, Some("d")));
+        // One each, and as many more as are allowed.
+        let failed = failing.requests().len();
+        assert_eq!(failed, (attempts - 1).max(3), "{attempts}");
+        assert_eq!(good.requests().len(), 1);
+    }
+}
+
+#[test]
+fn what_an_upstream_will_not_have_again_goes_to_another() {
+    let answer_of =
+        |status| answer_with(status, "{}").replacen("\r\n", "\r\nx-should-retry: false\r\n", 1);
+    for status in [503, 429] {
+        let failing = Upstream::answering(answer_of(status));
+        let good = Upstream::answering(answer(COMPLETION));
+        let route = "upstream: a, retry: {}, fallback: [{ upstream: b }]";
+        let sidecar = start(&[("a", url(&failing)), ("b", url(&good))], route);
+        assert_eq!(sidecar.call(call()).header("x-tidegate-fallback"), Some("b"), "{status}");
+        assert_eq!(failing.requests().len(), 1, "{status}");
+    }
+}

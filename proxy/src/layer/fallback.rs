@@ -46,8 +46,6 @@ pub struct TargetConfig {
 #[derive(Clone, Debug)]
 pub(crate) struct FallbackLayer<S> {
     pub(crate) targets: Rc<[Target<S>]>,
-    /// Calls that may be sent for one call, at all targets together.
-    pub(crate) attempts: u32,
 }
 
 /// One of them.
@@ -92,7 +90,7 @@ async fn fall_back<S: Below>(
         let verdict = verdict(&result, &notes);
         let is_late = notes.deadline().is_some_and(|due| Instant::now() >= due);
         let is_over = is_late || notes.left.goes_on();
-        if !verdict.leads_on() || is_over || notes.sent_attempts() >= targets.attempts {
+        if !verdict.leads_on() || is_over {
             break;
         }
         // What came back unsent is the call itself; else it must be at hand, and one to repeat.

@@ -12,7 +12,7 @@ use crate::config::{Ratio, Span};
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryConfig {
-    /// Attempts of one call, at all targets together.
+    /// Attempts of one call, at all targets together; but each target has one, however many there are.
     pub attempts: NonZeroU32,
     /// Attempts at one target that fails (5xx, 529, no answer, an error before any content).
     pub per_target: NonZeroU32,

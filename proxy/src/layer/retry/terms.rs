@@ -13,8 +13,9 @@ use crate::verdict::Verdict;
 pub(crate) struct Terms {
     /// Absent where answers are only held until it is known what they say.
     pub(crate) config: Option<RetryConfig>,
-    /// Whether another target follows, so that nobody waits for the limit of this one.
-    pub(crate) leads_on: bool,
+    /// How many targets follow: each has an attempt left for it, and nobody waits for the limit of
+    /// this one where there are any.
+    pub(crate) following: u32,
     pub(crate) hold: Duration,
     pub(crate) budget: Arc<Budget>,
     pub(crate) tally: Arc<Tally>,
@@ -52,10 +53,11 @@ impl Terms {
         if reason == Reason::Unsent && standing.made < standing.addresses {
             return Ok((reason, Duration::ZERO));
         }
-        if reason == Reason::Limited && self.leads_on {
+        if reason == Reason::Limited && self.following > 0 {
             return Err(None);
         }
-        let config = self.config.as_ref().filter(|config| config.allows(reason, standing));
+        let allows = |config: &&RetryConfig| config.allows(reason, standing, self.following);
+        let config = self.config.as_ref().filter(allows);
         let (config, may_repeat) = (config.ok_or(None)?, may_repeat.ok_or(Denied::Body)?);
         let wait = config.wait(reason, verdict.wait, standing.made).ok_or(Denied::Wait)?;
         if standing.deadline.is_some_and(|due| now + wait >= due) {
@@ -83,15 +85,15 @@ impl Terms {
 }
 
 impl RetryConfig {
-    /// Whether there are attempts left.
-    fn allows(&self, reason: Reason, standing: &Standing) -> bool {
+    /// Whether there are attempts left, beside one for each target that follows.
+    fn allows(&self, reason: Reason, standing: &Standing, following: u32) -> bool {
         let here = match reason {
             Reason::Limited => self.limited.attempts,
             _ => self.per_target,
         };
         // An SDK that tries again itself has fewer attempts here.
         let all = self.attempts.get().saturating_sub(standing.client_retries).max(1);
-        standing.of_their_kind < here.get() && standing.sent < all
+        standing.of_their_kind < here.get() && standing.sent.saturating_add(following) < all
     }
 
     /// How long to wait; nothing where the provider asks for too much.
