@@ -11,6 +11,7 @@ use crate::head::{Fields, ResponseHead};
 use crate::http1::body::BodyError;
 use crate::http1::parse::HeadError;
 use crate::layer::quota::Spent;
+use crate::upstream::Unreached;
 
 /// The cause of something that went wrong below.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -55,7 +56,7 @@ pub(crate) enum Error {
     #[error("request body stood still for {limit_s} s")]
     BodyTimeout { limit_s: u64 },
     #[error("upstream `{upstream}` cannot be reached: {source}")]
-    Connect { upstream: Arc<str>, source: Source },
+    Connect { upstream: Arc<str>, why: Unreached, source: Source },
     #[error("upstream `{upstream}` did not accept a connection within {limit_s} s")]
     ConnectTimeout { upstream: Arc<str>, limit_s: u64 },
     #[error("upstream `{upstream}` had no HTTP/2 stream free within {limit_s} s")]
@@ -130,6 +131,17 @@ impl Error {
             Self::FirstTokenTimeout { .. } => "first_token_timeout",
             Self::TotalTimeout { .. } => "total_timeout",
             Self::NoHttp2 { .. } | Self::Protocol { .. } => "upstream_protocol",
+        }
+    }
+
+    /// Why there is no connection, where there is none.
+    pub(crate) fn unreached(&self) -> Option<Unreached> {
+        match self {
+            Self::Connect { why, .. } => Some(*why),
+            Self::ConnectTimeout { .. } => Some(Unreached::Timeout),
+            Self::Tls { .. } => Some(Unreached::Tls),
+            Self::NoHttp2 { .. } => Some(Unreached::NoHttp2),
+            _ => None,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::layer::breaker::{self, Breakers};
 use crate::layer::limit::{LimitMetrics, Limits};
 use crate::layer::retry::{Budget, Tally};
 use crate::states::States;
-use crate::upstream::{Addresses, Drains, Shown};
+use crate::upstream::{Addresses, ConnectFailures, Drains, Shown};
 
 /// The policies of every upstream.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(crate) struct UpstreamPolicies {
     pub(crate) tally: Arc<Tally>,
     /// Calls that came here because another target would not do.
     pub(crate) taken: Arc<AtomicU64>,
+    /// Attempts that got no connection.
+    pub(crate) connect_failures: Arc<ConnectFailures>,
     /// Calls on which policies would have acted that were bypassed, of the routes to this upstream.
     pub(crate) bypassed: Arc<Counts>,
     /// Whether they are let through.
@@ -162,7 +164,8 @@ struct Watched {
 
 impl Source for Watched {
     fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
-        let UpstreamPolicies { tally, taken, drains, bypassed, .. } = &self.policies;
+        let UpstreamPolicies { tally, taken, drains, bypassed, connect_failures, .. } =
+            &self.policies;
         if let Some(drains) = drains {
             let open = i64::try_from(drains.open()).unwrap_or(i64::MAX);
             show(&catalog::DRAINS_OPEN, vec![self.upstream.to_string()], Value::Gauge(open));
@@ -182,6 +185,9 @@ impl Source for Watched {
         }
         for (word, bypassed) in bypassed.all() {
             count(&catalog::BYPASSED, Some(word), bypassed);
+        }
+        for (word, failures) in connect_failures.all() {
+            count(&catalog::CONNECT_FAILURES, Some(word), failures);
         }
         count(&catalog::FALLBACKS, None, taken.load(Relaxed));
     }

@@ -112,6 +112,7 @@ mod tests {
             &catalog::BYPASS,
             &catalog::BYPASSED,
             &catalog::CREDENTIAL_REFUSED,
+            &catalog::CONNECT_FAILURES,
             &catalog::CACHE_NOT_STORED,
             &catalog::CACHE_ENTRIES,
             &catalog::CACHE_BYTES,

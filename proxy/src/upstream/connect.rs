@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use super::spec::Origin;
+use super::unreached::Unreached;
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::http1::conn::Stream;
@@ -73,12 +74,17 @@ async fn dial(
     upstream: &Arc<str>,
     notes: &impl NoteWait,
 ) -> Result<Connected, Error> {
-    let unreachable =
-        |error: std::io::Error| Error::Connect { upstream: upstream.clone(), source: error.into() };
+    let unreached = |why, error: std::io::Error| Error::Connect {
+        upstream: upstream.clone(),
+        why,
+        source: error.into(),
+    };
+    let unreachable = |error| unreached(Unreached::of(&error), error);
     let tcp = match &origin.at {
         Some(at) => timed(notes, Wait::Connect, TcpStream::connect(at)).await,
         None => {
-            let addresses = timed(notes, Wait::Dns, resolve(origin)).await.map_err(unreachable)?;
+            let addresses = timed(notes, Wait::Dns, resolve(origin)).await;
+            let addresses = addresses.map_err(|error| unreached(Unreached::Dns, error))?;
             timed(notes, Wait::Connect, connect_any(&addresses)).await
         }
     };
@@ -102,10 +108,12 @@ async fn dial(
     Ok(Connected { stream: Stream::Tls(Box::new(tls)), http2 })
 }
 
-/// The addresses of its name.
+/// The addresses of its name, at least one.
 pub(crate) async fn resolve(origin: &Origin) -> std::io::Result<Vec<SocketAddr>> {
     let (host, port) = (origin.dial.0.as_str(), origin.dial.1);
-    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+    let found: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    let none = || std::io::Error::new(std::io::ErrorKind::NotFound, "name has no address");
+    if found.is_empty() { Err(none()) } else { Ok(found) }
 }
 
 /// Tries the addresses in turn; the last error counts.

@@ -16,6 +16,7 @@ mod servers;
 mod signing;
 mod spec;
 mod steer;
+mod unreached;
 mod watch;
 mod watched;
 
@@ -53,6 +54,7 @@ pub(crate) use http2::Http2Reply;
 pub(crate) use resolve::{Resolver, System};
 pub(crate) use signing::Signing;
 pub(crate) use spec::{Origin, Spec};
+pub(crate) use unreached::{ConnectFailures, Unreached};
 pub(crate) use watch::Addresses;
 
 use balance::Serving;
@@ -76,6 +78,7 @@ pub(crate) struct Upstream {
     balancer: Option<Arc<Balancer>>,
     /// Absent where a call ends when its caller leaves.
     drains: Option<Arc<Drains>>,
+    connect_failures: Arc<ConnectFailures>,
     keep: pool::Keep,
     /// The servers at each location (`""` where there is but one).
     pools: RefCell<FxHashMap<Box<str>, Servers>>,
@@ -115,6 +118,7 @@ impl Upstream {
             signing,
             balancer: policies.addresses.as_ref().map(|all| all.balancer.clone()),
             drains: policies.drains.clone(),
+            connect_failures: policies.connect_failures.clone(),
             limits: Limits {
                 connect: own.connect.unwrap_or(timeouts.connect).0,
                 request_body_idle: timeouts.request_body_idle.0,
@@ -408,6 +412,9 @@ impl Service<Call> for Forward {
         Box::pin(async move {
             let notes = call.notes.clone();
             upstream.send(call).await.inspect_err(|failure| {
+                if let Some(why) = failure.error.unreached() {
+                    upstream.connect_failures.add(why);
+                }
                 notes.judge_error(&failure.error, failure.unsent.is_some());
             })
         })

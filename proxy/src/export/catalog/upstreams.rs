@@ -1,7 +1,18 @@
 //! How upstreams are: their addresses, and the credentials for them.
 
-use super::labels::{STATE, UPSTREAM};
+use super::labels::{REASON, STATE, UPSTREAM};
 use super::{Family, Kind};
+
+/// Attempts that got no connection.
+pub static CONNECT_FAILURES: Family = Family {
+    name: "tidegate.connect.failures",
+    prometheus: "tidegate_connect_failures_total",
+    unit: "{attempt}",
+    help: "Attempts that got no connection to their upstream, by reason; nothing was sent.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &REASON],
+    read: |_, _, _| {},
+};
 
 /// How the addresses of upstreams are.
 pub static UPSTREAM_ADDRESSES: Family = Family {
