@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | F01 | connection refused | `a_refused_connection_fails_and_the_next_is_served`; `failures`, `routing` |
 //! | F02 | no answer to a connection attempt | `a_connection_that_nobody_takes_is_given_up_in_time` |
+//! | F03 | no way there | `outage::a_connection_that_does_not_come_about_is_counted_by_its_reason` |
 //! | F04, F05 | no head, or a slow one | `a_head_that_does_not_come_whole_in_time_is_a_gateway_timeout` |
 //! | F06 | a head, and no event | `failures::an_answer_that_stands_still_is_cut` |
 //! | F07 | a slow body | `a_slow_body_is_not_a_silent_one` |
@@ -21,12 +22,18 @@
 //! | F19 | RST_STREAM | `a_stream_that_its_server_resets_is_not_sent_again`; `streams` for REFUSED_STREAM |
 //! | F20 | windows, floods | `a_window_that_never_opens_has_a_limit`, `a_flood_of_settings_costs_no_memory`, `frames_that_flood_or_mean_nothing_fail_no_more_than_their_call` |
 //! | F21 | TLS | `protocols` |
-//! | F23 | 429 with a hint | `a_limit_and_its_hint_pass_as_they_came` |
-//! | F24 | a storm of 503 or 529 | `a_storm_of_errors_passes_and_grows_no_larger` |
+//! | F22 | names that change, or fail | `upstream::tests` in `proxy`, over real sockets with a resolver of their own |
+//! | F23 | 429 with a hint | `a_limit_and_its_hint_pass_as_they_came`; `breaker` for the gate, `retry` for the wait |
+//! | F24 | a storm of 503 or 529 | `a_storm_of_errors_passes_and_grows_no_larger`; `outage` with all policies |
 //! | F25 | an error behind a 200 | `an_error_within_a_stream_is_a_failure_in_every_dialect` |
 //! | F26 | exception frames, bad checksums | `exceptions_of_bedrock_are_told_wherever_they_are_cut`, `a_wrong_checksum_blinds_only_the_observer` |
 //! | F27 | caller gone before a token | `a_caller_that_leaves_before_a_token_frees_the_upstream_at_once` |
 //! | F28 | caller gone in mid-stream | `a_caller_may_leave_behind_any_event`, `behind_any_event_an_answer_is_read_on_where_its_upstream_says_so`; `disconnect` |
+//! | F43, F44 | reloads, bad and many | `reload` |
+//! | F45, F46 | credentials and clocks | `credential_faults`, `credential_refused` |
+//! | F54 | a herd at a half-open breaker | `breaker::of_a_thousand_calls_at_a_half_open_breaker_one_goes_through` |
+//! | F55 | a probe that is lost | `breaker::a_probe_that_is_lost_makes_room_for_the_next` |
+//! | F56, F57, F58 | flapping, retries upon retries, all down | `outage` |
 
 use std::time::{Duration, Instant};
 

@@ -29,6 +29,7 @@ mod limit;
 #[cfg(feature = "loadgen")]
 mod load;
 mod messages;
+mod outage;
 mod policies;
 mod pressure;
 mod prices;
