@@ -6,9 +6,10 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-use tidegate_loadgen::schedule::Schedule;
-use tidegate_loadgen::workload::Mix;
+use anyhow::{Context, ensure};
+use jiff::Timestamp;
+use tidegate_loadgen::schedule::{Schedule, Shard};
+use tidegate_loadgen::workload::{Format, Mix, Recording, Workload};
 use tidegate_loadgen::{Plan, Target};
 use tidegate_settings::Objectives;
 
@@ -19,7 +20,9 @@ use crate::{Exit, units};
 ///
 /// By default 200 users each wait for an answer before they ask again (closed loop). With --rate
 /// calls are due whether or not answers come (open loop), and a call that is sent late is timed from
-/// when it was due. Ctrl-C ends the run early and reports; a second one ends it at once.
+/// when it was due. With --from the calls are those of a file: what a sidecar captured is sent again as
+/// it was and when it was, a public trace by its lengths and times. Ctrl-C ends the run early and
+/// reports; a second one ends it at once.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where the calls go, such as http://127.0.0.1:4100.
@@ -30,16 +33,38 @@ pub(crate) struct Args {
         required_unless_present = "slo_schema"
     )]
     target: Option<String>,
-    /// Concurrent users; with --rate, the most calls at once.
+    /// Concurrent users; where time decides what is due, the most calls at once.
     #[arg(long, value_name = "N", default_value = "200", env = "TIDEGATE_LOAD_USERS")]
     users: NonZeroUsize,
-    /// For how long calls are made.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration,
+    /// For how long calls are made: 30s; with the times of a file, all of it.
+    #[arg(long, value_name = "TIME", value_parser = units::duration,
           env = "TIDEGATE_LOAD_DURATION")]
-    duration: Duration,
+    duration: Option<Duration>,
     /// Open loop: so many calls a second, at random moments.
     #[arg(long, value_name = "CALLS", value_parser = rate, env = "TIDEGATE_LOAD_RATE")]
     rate: Option<f64>,
+    /// Calls from a file: what a sidecar captured (`capture:` in its configuration; all rotated pieces
+    /// are read), a trace of Azure, Mooncake, Bailian or BurstGPT, conversations of ShareGPT, or
+    /// prompts, one on each line or as JSON lines with `prompt` or `messages`. They are due as they had
+    /// come; with --rate, or where the file says no times, one after the other, and from the beginning
+    /// again where it ends.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_FROM")]
+    from: Option<PathBuf>,
+    /// What that file is, where its first line does not tell: capture, azure, burstgpt, bailian,
+    /// mooncake, sharegpt or prompts.
+    #[arg(long, value_name = "FORMAT", requires = "from", env = "TIDEGATE_LOAD_FROM_FORMAT")]
+    from_format: Option<Format>,
+    /// So many times as fast as the calls of the file had come: 2, 0.5.
+    #[arg(long, value_name = "TIMES", value_parser = speed, requires = "from",
+          conflicts_with_all = ["rate", "closed"], env = "TIDEGATE_LOAD_SPEED")]
+    speed: Option<f64>,
+    /// Closed loop, though the file says when its calls had come.
+    #[arg(long, requires = "from", conflicts_with = "rate", env = "TIDEGATE_LOAD_CLOSED")]
+    closed: bool,
+    /// The model to ask where traces and prompts name none, in streams, by the interface that its name
+    /// suggests: short for a --mix of that alone.
+    #[arg(long, value_name = "NAME", conflicts_with = "mix", env = "TIDEGATE_LOAD_MODEL")]
+    model: Option<String>,
     /// What is asked, by weight: a YAML list of `{ call: openai/chat, model: gpt-4o, weight: 3,
     /// stream: true }`; by default something of every dialect.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_MIX")]
@@ -68,33 +93,39 @@ pub(crate) struct Args {
     /// What requests and chance are drawn from.
     #[arg(long, value_name = "N", default_value = "1", env = "TIDEGATE_LOAD_SEED")]
     seed: u64,
+    /// Make only one part of so many of this load, such as the third of ten: each call and each user is
+    /// in exactly one. All parts have the same arguments; `tidegate report merge` joins their reports.
+    #[arg(long, value_name = "I/N", default_value = "1/1", env = "TIDEGATE_LOAD_SHARD")]
+    shard: Shard,
+    /// When the calls begin, such as 2026-11-21T10:00:00Z: the same for all shards.
+    #[arg(long, value_name = "TIME", env = "TIDEGATE_LOAD_START_AT")]
+    start_at: Option<Timestamp>,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
-    let Some(target) = args.target else {
+    let Some(target) = &args.target else {
         println!("{:#}", Objectives::schema());
         return Ok(Exit::Good);
     };
     // Not by clap, which would show what it cannot read.
     let target: Target = target.parse().context("--target")?;
-    let mix = match &args.mix {
-        Some(path) => Mix::read(path)?,
-        None => Mix::default(),
-    };
-    let schedule = match args.rate {
-        Some(rate) => Schedule::Poisson { rate },
-        None => Schedule::Closed,
-    };
+    let workload = workload(&args)?;
+    let schedule = schedule(&args, workload.recording());
+    let duration = duration(args.duration, schedule, workload.recording());
+    let users = NonZeroUsize::new(args.shard.share(args.users.get()));
+    let users = users.context("--shard: there are fewer --users than shards")?;
     let credential = match &args.credential {
         Some(path) => Some(tidegate_loadgen::read_credential(path, &target)?),
         None => None,
     };
     let plan = Plan {
         target,
-        users: args.users,
-        duration: args.duration,
+        users,
+        duration,
         schedule,
-        mix,
+        workload,
+        shard: args.shard,
+        start: args.start_at,
         seed: args.seed,
         records: args.records,
         prices: tidegate_proxy::prices(args.prices.as_deref())?,
@@ -102,12 +133,64 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         objectives: args.slo.as_deref().map(Objectives::read).transpose()?,
     };
     for objective in plan.objectives_in_vain() {
-        eprintln!("warning: `{objective}` applies to no call of the mix, and cannot be met");
+        eprintln!("warning: `{objective}` applies to no call of the load, and cannot be met");
     }
     let mut results = results()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(tidegate_loadgen::run(plan))?;
     args.outputs.publish(&mut results, &report)
+}
+
+/// What is asked: a mix, or a file of calls and how to ask what it does not say.
+fn workload(args: &Args) -> anyhow::Result<Workload> {
+    let mix = match (&args.mix, &args.model) {
+        (Some(path), _) => Mix::read(path)?,
+        (None, Some(model)) => Mix::of_model(model),
+        (None, None) if args.from.is_some() => Mix::default().generating(),
+        (None, None) => Mix::default(),
+    };
+    let Some(path) = &args.from else { return Ok(Workload::Mix(mix)) };
+    let recording = Recording::open(path, args.from_format).context("--from")?;
+    let names_models = args.mix.is_some() || args.model.is_some();
+    ensure!(
+        !(recording.is_captured() && names_models),
+        "--mix and --model go with traces and prompts: the calls of a capture say themselves what they ask"
+    );
+    ensure!(
+        args.speed.is_none() || recording.has_times(),
+        "--speed goes by when the calls had come, which {} does not say; give a --rate",
+        path.display()
+    );
+    eprintln!("{}", recording.sentence());
+    Ok(Workload::Recording { recording, mix })
+}
+
+/// When calls are due: as the flags say, else as the file does, else when users have their answers.
+fn schedule(args: &Args, recording: Option<&Recording>) -> Schedule {
+    match (args.rate, recording) {
+        (Some(rate), _) => Schedule::Poisson { rate },
+        (None, Some(recording)) if recording.has_times() && !args.closed => {
+            Schedule::Recorded { speed: args.speed.unwrap_or(1.0) }
+        }
+        _ => Schedule::Closed,
+    }
+}
+
+/// For how long calls are made: where a file decides what is due, no longer than that goes on.
+fn duration(
+    asked: Option<Duration>,
+    schedule: Schedule,
+    recording: Option<&Recording>,
+) -> Duration {
+    const DEFAULT: Duration = Duration::from_secs(30);
+    let whole = match (schedule, recording) {
+        (Schedule::Recorded { speed }, Some(recording)) => recording.lasts(speed),
+        _ => None,
+    };
+    match (asked, whole) {
+        (Some(asked), Some(whole)) => asked.min(whole),
+        (asked, whole) => asked.or(whole).unwrap_or(DEFAULT),
+    }
 }
 
 /// Standard output, kept for results alone: what Goose prints there goes to standard error.
@@ -121,5 +204,12 @@ fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if rate > 0.0 && rate <= 1e6 => Ok(rate),
         _ => Err(format!("`{text}` is no rate; write calls a second, such as 50 or 2.5")),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(speed) if (1e-6..=1e6).contains(&speed) => Ok(speed),
+        _ => Err(format!("`{text}` is no speed; write how many times as fast, such as 2 or 0.5")),
     }
 }

@@ -4,6 +4,7 @@
 //! `wire::Observer` that the sidecar has, and every time counts from when the call was due.
 
 mod client;
+mod feed;
 mod figures;
 mod interrupt;
 mod recorder;

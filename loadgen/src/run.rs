@@ -20,13 +20,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use crate::client::{Client, Target};
+use crate::feed::Feed;
 use crate::figures::{Call, Key, Kind};
 use crate::recorder::Recorder;
 use crate::report::{Ended, Report, progress};
-use crate::schedule::{Arrivals, STAGE, Schedule};
+use crate::schedule::{Arrivals, STAGE, Schedule, Shard};
 use crate::signing::Signer;
 use crate::verdict::hopeless;
-use crate::workload::{Mix, Request};
+use crate::workload::{Asked, Request, Workload};
 use crate::{interrupts, user};
 
 /// How long users may take to come in.
@@ -50,7 +51,11 @@ pub struct Plan {
     /// When calls are due.
     pub schedule: Schedule,
     /// What is asked.
-    pub mix: Mix,
+    pub workload: Workload,
+    /// Which part of the load this is; `users` are those of this part, a rate is that of all parts.
+    pub shard: Shard,
+    /// When calls begin to be made; as soon as all users are there where absent.
+    pub start: Option<Timestamp>,
     /// From what requests and chance are drawn.
     pub seed: u64,
     /// Where to write a record of every call.
@@ -75,6 +80,9 @@ pub enum Error {
     /// Goose refused its configuration, or failed.
     #[error("goose could not carry the users")]
     Goose(#[from] Box<GooseError>),
+    /// There is no thread to read the file of calls.
+    #[error("cannot start to read the calls")]
+    Feed(#[source] std::io::Error),
     /// The records cannot be written.
     #[error("cannot write records to {}", path.display())]
     Records {
@@ -99,9 +107,9 @@ pub(crate) enum Phase {
 }
 
 impl Plan {
-    /// Objectives that apply to no call of the mix, and so cannot be met.
+    /// Objectives that apply to no call of the load, and so cannot be met.
     pub fn objectives_in_vain(&self) -> Vec<&Objective> {
-        let keys = Key::of_mix(&self.mix, STAGE);
+        let keys = self.workload.keys(STAGE);
         let all = self.objectives.iter().flat_map(|all| &all.objectives);
         all.filter(|one| !keys.iter().any(|key| key.is_of(one))).collect()
     }
@@ -116,13 +124,14 @@ pub async fn run(plan: Plan) -> Result<Report, Error> {
     let id = format!("{:032x}", rand::random::<u128>());
     let progress = tokio::spawn(progress::show(run.clone()));
     let conductor = tokio::spawn(conduct(run.clone()));
-    let longest = HATCH + run.plan.duration + DRAIN + HASTY_DRAIN;
+    let longest = HATCH + run.until_start() + run.plan.duration + DRAIN + HASTY_DRAIN;
     let carried = user::attack(&run, longest).await;
     conductor.abort();
     run.enter(Phase::Over);
     // It only says goodbye to its line; should it have panicked, there is nothing to say.
     let _ = progress.await;
     carried.map_err(Box::new)?;
+    run.settle().await;
     run.recorder().finish();
     Ok(Report::of(&run, &id, began))
 }
@@ -134,6 +143,13 @@ async fn conduct(run: Arc<Run>) {
     tokio::select! {
         () = run.all_users() => {}
         () = sleep(HATCH) => tracing::warn!("starting before all users are there"),
+        _ = asked_to_stop.changed() => {
+            run.ends_by(Ended::Interrupted);
+            return run.enter(Phase::Over);
+        }
+    }
+    tokio::select! {
+        () = sleep(run.until_start()) => {}
         _ = asked_to_stop.changed() => {
             run.ends_by(Ended::Interrupted);
             return run.enter(Phase::Over);
@@ -184,8 +200,7 @@ async fn no_hope(run: &Run) -> String {
 pub(crate) struct Run {
     pub(crate) plan: Plan,
     client: Client,
-    /// What is due, where time decides it.
-    tickets: Option<Mutex<Tickets>>,
+    due: Due,
     phase: watch::Sender<Phase>,
     users_in: watch::Sender<usize>,
     started: OnceLock<Instant>,
@@ -195,12 +210,31 @@ pub(crate) struct Run {
     calls: Calls,
 }
 
+/// Where users learn what is due.
+enum Due {
+    /// Each knows it himself.
+    Nowhere,
+    /// By time, what is asked is made up.
+    ByTime(Mutex<Tickets>),
+    /// From a file.
+    ByFile(Feed),
+}
+
 /// Calls that fall due by time, numbered.
 struct Tickets {
     due: Peekable<Arrivals>,
-    taken: u64,
-    /// Those that fell due and that nobody took.
-    unsent: u64,
+    next: u64,
+    shard: Shard,
+}
+
+/// A call that a user takes.
+pub(crate) struct Ticket {
+    /// Which one it is of all calls of the load, counted from 0.
+    pub(crate) number: u64,
+    /// When it is due, where time decides that.
+    pub(crate) due: Option<Duration>,
+    /// What is asked, where it stands in a file.
+    pub(crate) asked: Option<Asked>,
 }
 
 /// What cannot wait for the recorder.
@@ -210,6 +244,8 @@ struct Calls {
     ended: AtomicU64,
     /// Calls that were taken up after they were due: no user was free.
     found_no_user: AtomicU64,
+    /// Those that fell due and that nobody took.
+    unsent: AtomicU64,
     panicked_users: AtomicU64,
 }
 
@@ -218,15 +254,11 @@ struct Calls {
 impl Run {
     fn new(plan: Plan) -> Result<Self, Error> {
         let records = plan.records.as_deref().map(create).transpose()?;
-        let tickets = plan.schedule.arrivals(plan.seed).map(|arrivals| {
-            let end = plan.duration;
-            let due: Arrivals = Box::new(arrivals.take_while(move |due| *due < end));
-            Mutex::new(Tickets { due: due.peekable(), taken: 0, unsent: 0 })
-        });
+        let due = Due::of(&plan)?;
         let signer = plan.credential.as_ref().map(Signer::new).transpose()?;
         Ok(Self {
             client: Client::new(plan.target.clone(), signer, plan.prices.clone())?,
-            tickets,
+            due,
             phase: watch::Sender::new(Phase::Hatching),
             users_in: watch::Sender::new(0),
             started: OnceLock::new(),
@@ -292,17 +324,16 @@ impl Run {
         }
     }
 
-    /// The next call that falls due by time: its number, and when.
-    pub(crate) fn next_ticket(&self) -> Option<(u64, Duration)> {
-        let mut tickets = self.tickets()?;
-        let due = tickets.due.next()?;
-        tickets.taken += 1;
-        Some((tickets.taken - 1, due))
-    }
-
-    fn tickets(&self) -> Option<MutexGuard<'_, Tickets>> {
-        let tickets = self.tickets.as_ref()?;
-        Some(tickets.lock().expect("arrivals do not panic"))
+    /// The next call that falls due by time, or stands in a file.
+    pub(crate) async fn next_ticket(&self) -> Option<Ticket> {
+        match &self.due {
+            Due::Nowhere => None,
+            Due::ByTime(tickets) => lock(tickets).next(),
+            Due::ByFile(feed) => {
+                let fed = feed.next().await?;
+                Some(Ticket { number: fed.number, due: fed.due, asked: Some(fed.asked) })
+            }
+        }
     }
 
     /// Whether a call that is due then still belongs to the run, once that time has come.
@@ -387,15 +418,77 @@ impl Run {
         self.recorder().last_end.map(|end| end - *start).unwrap_or_default()
     }
 
-    /// Calls that fell due and were never made. Takes them off the schedule.
-    pub(crate) fn unsent(&self) -> u64 {
-        let (Some(start), Some(stop)) = (self.started.get(), self.stopped.get()) else { return 0 };
-        let Some(mut tickets) = self.tickets() else { return 0 };
-        while tickets.due.next_if(|due| *start + *due < *stop).is_some() {
-            tickets.unsent += 1;
-        }
-        tickets.unsent
+    /// Once users have gone: counts the calls that fell due and were never made.
+    async fn settle(&self) {
+        let (Some(start), Some(stop)) = (self.started.get(), self.stopped.get()) else { return };
+        let end = *stop - *start;
+        let unsent = match &self.due {
+            Due::Nowhere => 0,
+            Due::ByTime(tickets) => lock(tickets).due_before(end),
+            Due::ByFile(feed) => feed.due_before(end).await,
+        };
+        self.calls.unsent.fetch_add(unsent, Relaxed);
     }
+
+    /// Calls that fell due and were never made.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.calls.unsent.load(Relaxed)
+    }
+
+    /// Whether calls are missing because their file could not be read on.
+    pub(crate) fn lost_its_file(&self) -> bool {
+        matches!(&self.due, Due::ByFile(feed) if feed.is_broken())
+    }
+
+    /// How long it is until calls may be made.
+    fn until_start(&self) -> Duration {
+        let left = self.plan.start.map(|start| start.duration_since(Timestamp::now()));
+        left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
+    }
+}
+
+// === impl Due ===
+
+impl Due {
+    fn of(plan: &Plan) -> Result<Self, Error> {
+        if let Some(recording) = plan.workload.recording() {
+            let feed = Feed::start(recording.clone(), plan.clone()).map_err(Error::Feed)?;
+            return Ok(Self::ByFile(feed));
+        }
+        let Some(arrivals) = plan.schedule.arrivals(plan.seed) else { return Ok(Self::Nowhere) };
+        let end = plan.duration;
+        let due: Arrivals = Box::new(arrivals.take_while(move |due| *due < end));
+        let tickets = Tickets { due: due.peekable(), next: 0, shard: plan.shard };
+        Ok(Self::ByTime(Mutex::new(tickets)))
+    }
+}
+
+// === impl Tickets ===
+
+impl Tickets {
+    fn next(&mut self) -> Option<Ticket> {
+        loop {
+            let (number, due) = (self.next, self.due.next()?);
+            self.next += 1;
+            if self.shard.takes(number) {
+                return Some(Ticket { number, due: Some(due), asked: None });
+            }
+        }
+    }
+
+    /// Takes off what falls due before this, and says how much of it is ours.
+    fn due_before(&mut self, end: Duration) -> u64 {
+        let mut count = 0;
+        while self.due.next_if(|due| *due < end).is_some() {
+            count += u64::from(self.shard.takes(self.next));
+            self.next += 1;
+        }
+        count
+    }
+}
+
+fn lock(tickets: &Mutex<Tickets>) -> MutexGuard<'_, Tickets> {
+    tickets.lock().expect("arrivals do not panic")
 }
 
 fn create(path: &Path) -> Result<File, Error> {
@@ -408,6 +501,7 @@ mod tests {
 
     use super::*;
     use crate::sim::{Options, Simulator};
+    use crate::workload::Mix;
 
     /// What three witnesses say of one run.
     struct Counts {
@@ -422,7 +516,9 @@ mod tests {
             users: NonZeroUsize::new(users).expect("some users"),
             duration: Duration::from_secs(2),
             schedule,
-            mix: Mix::default(),
+            workload: Workload::Mix(Mix::default()),
+            shard: Shard::default(),
+            start: None,
             seed: 1,
             records: None,
             prices: Arc::default(),
@@ -464,6 +560,7 @@ mod tests {
         let conductor = tokio::spawn(conduct(run.clone()));
         let told = user::attack(&run, Duration::from_secs(60)).await.expect("goose carries");
         conductor.abort();
+        run.settle().await;
         let sent = run.recorder().figures.total().calls();
         let counts = Counts {
             sent,

@@ -21,9 +21,9 @@ use tidegate_wire::Outcome;
 use tokio::time::{Instant, sleep};
 
 use crate::figures::Call;
-use crate::run::Run;
+use crate::run::{Run, Ticket};
 use crate::schedule::{Schedule, entrance};
-use crate::workload::{Entry, Synthetic};
+use crate::workload::{Entry, Request, Synthetic};
 
 /// Users that come in each second, at least: all within a second or two.
 const FEWEST_ARRIVING: usize = 500;
@@ -72,10 +72,10 @@ fn configuration(run: &Run) -> GooseConfiguration {
 /// In a closed loop each kind of call is a scenario with users of its own; where time decides what
 /// is due, any user takes any call.
 fn scenarios(run: &Arc<Run>) -> Result<Vec<Scenario>, GooseError> {
-    if run.plan.schedule != Schedule::Closed {
+    if run.plan.schedule != Schedule::Closed || run.plan.workload.recording().is_some() {
         return Ok(vec![Scenario::new("any call").register_transaction(carrier(run, None))]);
     }
-    let mix = &run.plan.mix;
+    let mix = run.plan.workload.mix();
     std::iter::zip(mix.entries(), mix.users(run.plan.users.get()))
         .filter(|(_, users)| *users > 0)
         .map(|(entry, users)| {
@@ -107,6 +107,9 @@ async fn carry(run: &Run, user: &mut GooseUser, kind: Option<&Entry>) {
     let Some(start) = run.start().await else { return };
     match kind {
         Some(entry) => call_again_and_again(run, user, entry, number, start).await,
+        None if run.plan.schedule == Schedule::Closed => {
+            take_what_is_next(run, user, number, start).await;
+        }
         None => take_what_is_due(run, user, start).await,
     }
 }
@@ -119,47 +122,78 @@ async fn call_again_and_again(
     number: usize,
     start: Instant,
 ) {
-    let mut requests = Synthetic::new(run.plan.seed, number as u64);
+    let stream = run.plan.shard.of_all(number as u64);
+    let mut requests = Synthetic::new(run.plan.seed, stream);
     let mut due = start + entrance(number, run.plan.users.get(), run.plan.duration);
     while run.comes_due(due).await {
         let call = run.call(requests.request(entry), due).await;
-        tell_goose(user, entry.call.as_str(), &call).await;
-        let rest = match call.record.status {
-            Some(_) => entry.think,
-            None => entry.think.max(UNANSWERED),
-        };
-        due = Instant::now() + rest;
+        tell_goose(user, &call).await;
+        due = Instant::now() + rest(&call, entry.think);
+    }
+}
+
+/// Closed, with calls from a file: the end of a call makes the next of the file due.
+async fn take_what_is_next(run: &Run, user: &mut GooseUser, number: usize, start: Instant) {
+    let mut due = start + entrance(number, run.plan.users.get(), run.plan.duration);
+    while run.comes_due(due).await {
+        let Some(ticket) = run.next_ticket().await else { return };
+        let request = request(run, ticket);
+        // What it takes to make up a long prompt is none of the target's time.
+        let call = run.call(request, due.max(Instant::now())).await;
+        tell_goose(user, &call).await;
+        due = Instant::now() + rest(&call, Duration::ZERO);
+    }
+}
+
+/// How long a user rests after a call.
+fn rest(call: &Call, think: Duration) -> Duration {
+    match call.record.status {
+        Some(_) => think,
+        None => think.max(UNANSWERED),
     }
 }
 
 /// Open: time makes calls due, and whoever is free takes the next one. Were all busy, it is sent
 /// late, and the lateness is part of what it took.
 async fn take_what_is_due(run: &Run, user: &mut GooseUser, start: Instant) {
+    // Who waits for the start is not busy, late as he may wake.
+    let mut was_busy = false;
     while run.is_open() {
-        let Some((number, offset)) = run.next_ticket() else { return };
-        let due = start + offset;
-        if due < Instant::now() {
+        let Some(ticket) = run.next_ticket().await else { return };
+        let due = start + ticket.due.unwrap_or_default();
+        if was_busy && due < Instant::now() {
             run.no_user_was_free();
         }
+        was_busy = true;
+        // Before it is due: what it takes to make up a long prompt is none of the target's time.
+        let request = request(run, ticket);
         if !run.comes_due(due).await {
             return;
         }
-        // Of its own seed, so that a call is the same whoever takes it.
-        let mut requests = Synthetic::new(run.plan.seed, number);
-        let entry = run.plan.mix.at(requests.place());
-        let call = run.call(requests.request(entry), due).await;
-        tell_goose(user, entry.call.as_str(), &call).await;
+        let call = run.call(request, due).await;
+        tell_goose(user, &call).await;
+    }
+}
+
+/// What a ticket is for. Of its own seed, so that a call is the same whoever takes it.
+fn request(run: &Run, ticket: Ticket) -> Request {
+    let (plan, number) = (&run.plan, ticket.number);
+    let mut requests = Synthetic::new(plan.seed, number);
+    let entry = plan.workload.mix().at(requests.place());
+    match ticket.asked {
+        Some(asked) => asked.request(entry, plan.seed, number),
+        None => requests.request(entry),
     }
 }
 
 /// One line in Goose's books for each call, so that its figures are true as well.
-async fn tell_goose(user: &mut GooseUser, operation: &str, call: &Call) {
+async fn tell_goose(user: &mut GooseUser, call: &Call) {
     let record = &call.record;
     let took = Duration::try_from_secs_f64(record.duration_s.unwrap_or(0.0)).unwrap_or_default();
     let completed = record.outcome == Some(Outcome::Completed);
     let told = user
         .record_custom_request_duration(
-            operation,
+            &call.key.route,
             &call.key.model,
             took,
             completed,

@@ -37,6 +37,7 @@ mod protocols;
 mod quotas;
 mod refusals;
 mod reload;
+mod replay;
 mod retry;
 mod routing;
 mod sdks;

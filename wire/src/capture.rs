@@ -42,7 +42,9 @@ const OPENING: &[u8] = b"{\"crc\":\"";
 const CLOSING: &[u8] = b"\",";
 
 /// How much of a request is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// All of it, as it came.
@@ -69,6 +71,9 @@ pub struct Entry {
     pub version: u32,
     /// How much of the request was kept.
     pub mode: Mode,
+    /// The share of all calls that were captured where this one was; all of them where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<f64>,
     /// How the call went.
     pub record: Record,
     /// What was asked.
@@ -116,7 +121,22 @@ pub enum LineError {
 #[derive(Clone)]
 pub struct Writer {
     mode: Mode,
+    /// What each line says of it, with a comma behind it; nothing where all calls are captured.
+    sample: String,
     filler: Filler,
+}
+
+// === impl Mode ===
+
+impl Mode {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Redacted => "redacted",
+            Self::Shape => "shape",
+        }
+    }
 }
 
 // === impl Captured ===
@@ -165,7 +185,14 @@ impl fmt::Debug for Request {
 impl Writer {
     /// One that keeps so much. Filler and hashes are drawn with this key, which is in no line.
     pub fn new(mode: Mode, key: &[u8; 32]) -> Self {
-        Self { mode, filler: Filler::new(key) }
+        Self { mode, sample: String::new(), filler: Filler::new(key) }
+    }
+
+    /// The same, of so large a share of all calls: each line states it.
+    pub fn sampling(self, share: f64) -> Self {
+        let is_all = share >= 1.0;
+        let sample = if is_all { String::new() } else { format!("\"sample\":{share:?},") };
+        Self { sample, ..self }
     }
 
     /// Appends the line of a call, with its end.
@@ -177,7 +204,7 @@ impl Writer {
         let checked = out.len();
         let mode = serde_json::to_string(&self.mode).expect("a word serialises");
         out.extend_from_slice(
-            format!("\"version\":{VERSION},\"mode\":{mode},\"record\":").as_bytes(),
+            format!("\"version\":{VERSION},\"mode\":{mode},{}\"record\":", self.sample).as_bytes(),
         );
         record.write_json(out);
         out.extend_from_slice(b",\"request\":");
@@ -315,6 +342,18 @@ mod tests {
             assert_eq!(entry.record.output_tokens, Some(5));
             assert_eq!(entry.request.target, "/v1/chat");
         }
+    }
+
+    #[test]
+    fn a_line_states_of_how_many_calls_it_is_one() {
+        let line = |share| {
+            let mut out = Vec::new();
+            let writer = Writer::new(Mode::Full, &[3; 32]).sampling(share);
+            writer.write(&Record::default(), &captured(BODY, 100), &mut out);
+            Entry::read(&out).expect("it reads")
+        };
+        assert_eq!((line(0.05).sample, line(1e-7).sample), (Some(0.05), Some(1e-7)));
+        assert_eq!(line(1.0).sample, None);
     }
 
     #[test]

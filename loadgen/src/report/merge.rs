@@ -65,6 +65,7 @@ fn difference(one: &Report, other: &Report) -> Option<&'static str> {
         ("schedule", run.schedule == others.schedule),
         ("duration", run.duration_s == others.duration_s),
         ("mix", run.mix == others.mix),
+        ("file of calls", run.from == others.from),
         ("file of objectives", one.slo == other.slo),
     ];
     parts.into_iter().find_map(|(what, is_same)| (!is_same).then_some(what))
@@ -94,6 +95,7 @@ fn generator(shards: &[Report]) -> Generator {
         unsent: each().map(|one| one.unsent).sum(),
         lost_users: each().map(|one| one.lost_users).sum(),
         records_lost: each().any(|one| one.records_lost),
+        source_lost: each().any(|one| one.source_lost),
     }
 }
 
@@ -119,6 +121,7 @@ mod tests {
             ids: vec![id.to_owned()],
             target: format!("http://{id}"),
             schedule: "poisson".to_owned(),
+            from: None,
             users: 10,
             rate: Some(5.0),
             seed: 1,

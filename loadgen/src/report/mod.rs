@@ -2,6 +2,7 @@
 
 mod document;
 mod merge;
+mod source;
 mod summary;
 mod table;
 mod validity;
@@ -25,6 +26,7 @@ pub use crate::figures::{Fault, FaultCount, Kind, Outcomes, Quantiles, Tokens};
 pub use crate::verdict::{Finding, Judged, Verdict};
 pub use document::Unreadable;
 pub use merge::Unmergeable;
+pub use source::Source;
 pub use summary::{Part, Summary};
 pub use table::{Grid, Table, time};
 
@@ -96,8 +98,11 @@ pub struct Setup {
     pub ids: Vec<String>,
     /// Where the calls went.
     pub target: String,
-    /// `closed`, `constant` or `poisson`.
+    /// `closed`, `constant`, `poisson` or `recorded`.
     pub schedule: String,
+    /// The file that the calls came from, where they did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Source>,
     /// Users; in an open loop, the most calls at once.
     pub users: usize,
     /// Calls that were to be made each second, where time decided.
@@ -142,6 +147,9 @@ pub struct Generator {
     pub lost_users: u64,
     /// Whether some record could not be written.
     pub records_lost: bool,
+    /// Whether calls are missing because their file could not be read on.
+    #[serde(default)]
+    pub source_lost: bool,
 }
 
 // === impl Report ===
@@ -157,6 +165,7 @@ impl Report {
             unsent: run.unsent(),
             lost_users: run.lost_users(),
             records_lost: recorder.records_lost,
+            source_lost: run.lost_its_file(),
         };
         let setup = Setup::of(&run.plan, id, began, lasted);
         let slo = run.plan.objectives.clone();
@@ -241,10 +250,11 @@ impl Setup {
             ids: vec![id.to_owned()],
             target: plan.target.as_str().to_owned(),
             schedule: plan.schedule.as_str().to_owned(),
+            from: Source::of(plan),
             users: plan.users.get(),
-            rate: plan.schedule.rate(),
+            rate: plan.schedule.rate().map(|rate| rate / plan.shard.count() as f64),
             seed: plan.seed,
-            mix: plan.mix.entries().to_vec(),
+            mix: plan.workload.entries().to_vec(),
             began,
             duration_s: plan.duration.as_secs_f64(),
             lasted_s: lasted.as_secs_f64(),

@@ -118,12 +118,19 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
         "{:.1} calls/s, {:.0} output tokens/s; ",
         total.calls_per_s, total.output_tokens_per_s
     )?;
-    match run.rate {
-        Some(rate) => write!(f, "{} at {rate} calls/s, ", run.schedule)?,
-        None => write!(f, "{} loop, ", run.schedule)?,
+    match (run.rate, run.from.as_ref().and_then(|from| from.speed)) {
+        (Some(rate), _) => write!(f, "{} at {rate} calls/s, ", run.schedule)?,
+        (None, Some(speed)) => write!(f, "as recorded, {speed} times as fast, ")?,
+        (None, None) => write!(f, "{} loop, ", run.schedule)?,
     }
     let lag = report.generator.send_lag_s.as_ref().map(|lag| lag.p99);
     writeln!(f, "{} users; sent {} after due (p99)", run.users, time(lag))?;
+    if let Some(from) = &run.from {
+        writeln!(f, "{}", from.sentence())?;
+        if total.calls > from.calls {
+            writeln!(f, "Its calls were made more than once: caches may have known them.")?;
+        }
+    }
     if report.invalid.is_none() && report.generator.is_late() {
         writeln!(f, "This machine was busy: its own delays are part of these times.")?;
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Generator, Setup};
 use crate::figures::{Figures, Kind};
+use crate::schedule::Schedule;
 
 /// The p99 of the send lag above which the generator, and not what it tested, was the limit.
 const LATEST_AT_A_RATE: Duration = Duration::from_millis(100);
@@ -26,6 +27,9 @@ pub(super) fn fault_of_ours(
     if generator.records_lost {
         return Some("the file of records is not whole: is the disk full?".to_owned());
     }
+    if generator.source_lost {
+        return Some("the file of calls could not be read to its end".to_owned());
+    }
     if total.calls() == 0 {
         return Some("no call was made".to_owned());
     }
@@ -40,7 +44,7 @@ pub(super) fn fault_of_ours(
 }
 
 fn generator_was_the_limit(run: &Setup, calls: u64, generator: &Generator) -> Option<String> {
-    let is_open = run.rate.is_some();
+    let is_open = run.schedule != Schedule::Closed.as_str();
     let latest = if is_open { LATEST_AT_A_RATE } else { LATEST_IN_A_LOOP }.as_secs_f64();
     let found_no_user = if is_open { generator.found_no_user } else { 0 };
     let were_busy = generator.unsent > 0 || found_no_user > calls / BUSY_ONE_IN;

@@ -6,10 +6,12 @@
 mod closed;
 mod constant;
 mod poisson;
+mod shard;
 
 use std::time::Duration;
 
 pub(crate) use closed::entrance;
+pub use shard::Shard;
 
 /// What makes a call due.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +28,11 @@ pub enum Schedule {
         /// Calls a second.
         rate: f64,
     },
+    /// The time alone, whoever is free: as the calls of a file had come.
+    Recorded {
+        /// How much faster: at 2 what took an hour takes half of one.
+        speed: f64,
+    },
 }
 
 /// The only part that a run has: every schedule goes on as it began.
@@ -35,10 +42,10 @@ pub(crate) const STAGE: &str = "main";
 pub(crate) type Arrivals = Box<dyn Iterator<Item = Duration> + Send>;
 
 impl Schedule {
-    /// When calls are due, where time decides it.
+    /// When calls are due, where time decides it and not the file of the calls.
     pub(crate) fn arrivals(&self, seed: u64) -> Option<Arrivals> {
         match *self {
-            Self::Closed => None,
+            Self::Closed | Self::Recorded { .. } => None,
             Self::Constant { rate } => Some(constant::arrivals(rate)),
             Self::Poisson { rate } => Some(poisson::arrivals(rate, seed)),
         }
@@ -50,13 +57,14 @@ impl Schedule {
             Self::Closed => "closed",
             Self::Constant { .. } => "constant",
             Self::Poisson { .. } => "poisson",
+            Self::Recorded { .. } => "recorded",
         }
     }
 
     /// Calls a second, where that was asked for.
     pub(crate) fn rate(&self) -> Option<f64> {
         match *self {
-            Self::Closed => None,
+            Self::Closed | Self::Recorded { .. } => None,
             Self::Constant { rate } | Self::Poisson { rate } => Some(rate),
         }
     }

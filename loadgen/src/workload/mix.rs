@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tidegate_settings::{ConfigError, parse_yaml, within_file};
 use tidegate_wire::Dialect;
 
+use super::Request;
+
 /// The kinds of calls under test, each with its weight. Never empty.
 #[derive(Clone, Debug)]
 pub struct Mix {
@@ -133,6 +135,23 @@ impl Mix {
         Ok(Self { entries })
     }
 
+    /// Streams of one model, by the interface that its name suggests.
+    pub fn of_model(model: &str) -> Self {
+        let call = match model {
+            _ if model.starts_with("claude") => Operation::AnthropicMessages,
+            _ if model.starts_with("gemini") => Operation::GeminiGenerateContent,
+            _ => Operation::OpenAiChat,
+        };
+        Self { entries: vec![Entry { stream: true, ..Entry::new(call, model.into()) }] }
+    }
+
+    /// The same without calls that generate no text; all of it where nothing would be left.
+    pub fn generating(self) -> Self {
+        let entries: Vec<_> =
+            self.entries.iter().filter(|entry| entry.call.generates()).cloned().collect();
+        if entries.is_empty() { self } else { Self { entries } }
+    }
+
     /// The kinds of calls.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -175,6 +194,21 @@ impl Mix {
 // === impl Entry ===
 
 impl Entry {
+    /// One that says nothing but this.
+    pub(crate) fn new(call: Operation, model: Arc<str>) -> Self {
+        Self {
+            call,
+            model,
+            route: None,
+            weight: one(),
+            stream: false,
+            array: false,
+            input_tokens: typical_input(),
+            output_tokens: typical_output(),
+            think: Duration::ZERO,
+        }
+    }
+
     /// The name under which its calls are counted: the model, unless they do not generate.
     pub fn label(&self) -> Arc<str> {
         match self.call {
@@ -250,6 +284,43 @@ impl Operation {
             Self::GenerateInstances => "generate/instances",
             Self::GenerateV1 => "generate/v1",
         }
+    }
+
+    /// What a request asks by its path, where it is one of these.
+    pub(crate) fn of(request: &Request) -> Option<Self> {
+        let path = request.path.split('?').next().unwrap_or_default();
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let verb = last.rsplit(':').next().unwrap_or_default();
+        Some(match (request.dialect, last) {
+            (Dialect::OpenAi, "completions") if path.ends_with("/chat/completions") => {
+                Self::OpenAiChat
+            }
+            (Dialect::OpenAi, "completions") => Self::OpenAiCompletions,
+            (Dialect::OpenAi, "embeddings") => Self::OpenAiEmbeddings,
+            (Dialect::OpenAi, "responses") => Self::OpenAiResponses,
+            (Dialect::Anthropic, "messages") => Self::AnthropicMessages,
+            (Dialect::Vertex, "completions") => Self::VertexOpenAiChat,
+            (Dialect::Bedrock, "converse" | "converse-stream") => Self::BedrockConverse,
+            (Dialect::Bedrock, "invoke" | "invoke-with-response-stream") => Self::BedrockInvoke,
+            (Dialect::Generate, _) if path.ends_with("/v1/generate") => Self::GenerateV1,
+            (Dialect::Generate, "generate") => Self::GeneratePrompt,
+            _ => match (request.dialect, verb) {
+                (Dialect::Gemini, "generateContent" | "streamGenerateContent") => {
+                    Self::GeminiGenerateContent
+                }
+                (Dialect::Gemini, "countTokens") => Self::GeminiCountTokens,
+                (Dialect::Vertex, "generateContent" | "streamGenerateContent") => {
+                    Self::VertexGenerateContent
+                }
+                (Dialect::Vertex, "countTokens") => Self::VertexCountTokens,
+                (Dialect::Vertex, "rawPredict" | "streamRawPredict") => Self::VertexClaude,
+                _ => return None,
+            },
+        })
+    }
+
+    fn generates(self) -> bool {
+        !matches!(self, Self::OpenAiEmbeddings | Self::GeminiCountTokens | Self::VertexCountTokens)
     }
 
     fn streams(self) -> bool {

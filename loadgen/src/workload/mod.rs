@@ -1,7 +1,10 @@
 //! What to ask: requests, ready to be sent.
 
+mod lengths;
 mod mix;
+mod recording;
 mod synthetic;
+mod written;
 
 use std::sync::Arc;
 
@@ -9,8 +12,27 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use tidegate_wire::Dialect;
 
+use crate::figures::Key;
+
 pub use mix::{Entry, Mix, Operation};
+pub use recording::{Error as RecordingError, Format, Recording};
 pub use synthetic::Synthetic;
+
+pub(crate) use recording::Asked;
+
+/// Where calls come from.
+#[derive(Clone, Debug)]
+pub enum Workload {
+    /// They are made up.
+    Mix(Mix),
+    /// They were made before, or their prompts are at hand.
+    Recording {
+        /// The file.
+        recording: Recording,
+        /// How what does not say it itself is asked, and of whom.
+        mix: Mix,
+    },
+}
 
 /// One call to be made, but for the address that it goes to.
 #[derive(Clone, Debug)]
@@ -31,4 +53,41 @@ pub struct Request {
     pub route: Arc<str>,
     /// Whether the answer is asked for as a stream.
     pub stream: bool,
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// How things are asked that do not say it themselves.
+    pub fn mix(&self) -> &Mix {
+        match self {
+            Self::Mix(mix) | Self::Recording { mix, .. } => mix,
+        }
+    }
+
+    /// The file of calls, where there is one.
+    pub fn recording(&self) -> Option<&Recording> {
+        match self {
+            Self::Mix(_) => None,
+            Self::Recording { recording, .. } => Some(recording),
+        }
+    }
+
+    /// The kinds of calls as the report names them: none where the calls say themselves what they are.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        match self.recording() {
+            Some(recording) if recording.is_captured() => &[],
+            _ => self.mix().entries(),
+        }
+    }
+
+    /// The names under which its calls are counted.
+    pub(crate) fn keys(&self, stage: &str) -> Vec<Key> {
+        match self.recording() {
+            Some(recording) if recording.is_captured() => {
+                recording.survey().keys.iter().cloned().collect()
+            }
+            _ => Key::of_mix(self.mix(), stage),
+        }
+    }
 }

@@ -5,12 +5,10 @@
 
 use std::f64::consts::TAU;
 
-use http::Method;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::{Value, json};
 
+use super::written::{Ask, Role, Turn};
 use super::{Entry, Operation, Request};
 
 /// Of a thousand streams in the OpenAI dialect, those that ask for usage.
@@ -37,133 +35,13 @@ impl Synthetic {
     /// The next request of this kind.
     pub fn request(&mut self, entry: &Entry) -> Request {
         let prompt = self.prompt(f64::from(entry.input_tokens.get()));
-        let (path, body) = match entry.call {
-            Operation::OpenAiChat => ("/v1/chat/completions".to_owned(), self.chat(entry, prompt)),
-            Operation::OpenAiCompletions => ("/v1/completions".to_owned(), {
-                let mut body = json!({
-                    "model": entry.model,
-                    "prompt": prompt,
-                    "max_tokens": entry.output_tokens,
-                });
-                self.streamed_with_usage(entry, &mut body);
-                body
-            }),
-            Operation::OpenAiEmbeddings => (
-                "/v1/embeddings".to_owned(),
-                json!({ "model": entry.model, "input": prompt, "encoding_format": "float" }),
-            ),
-            Operation::OpenAiResponses => (
-                "/v1/responses".to_owned(),
-                streamed(
-                    entry,
-                    json!({
-                        "model": entry.model,
-                        "input": prompt,
-                        "max_output_tokens": entry.output_tokens,
-                    }),
-                ),
-            ),
-            Operation::AnthropicMessages => {
-                let mut body = streamed(entry, messages(entry, prompt));
-                body["model"] = json!(entry.model);
-                ("/v1/messages".to_owned(), body)
-            }
-            Operation::GeminiGenerateContent => (
-                format!("/v1beta/models/{}:{}", entry.model, generate_verb(entry)),
-                contents(entry, prompt),
-            ),
-            Operation::GeminiCountTokens => {
-                (format!("/v1beta/models/{}:countTokens", entry.model), counted(prompt))
-            }
-            Operation::VertexGenerateContent => (
-                format!(
-                    "{VERTEX}/publishers/google/models/{}:{}",
-                    entry.model,
-                    generate_verb(entry)
-                ),
-                contents(entry, prompt),
-            ),
-            Operation::VertexCountTokens => (
-                format!("{VERTEX}/publishers/google/models/{}:countTokens", entry.model),
-                counted(prompt),
-            ),
-            Operation::VertexClaude => {
-                let verb = if entry.stream { "streamRawPredict" } else { "rawPredict" };
-                let mut body = streamed(entry, messages(entry, prompt));
-                body["anthropic_version"] = json!("vertex-2023-10-16");
-                (format!("{VERTEX}/publishers/anthropic/models/{}:{verb}", entry.model), body)
-            }
-            Operation::VertexOpenAiChat => {
-                (format!("{VERTEX}/endpoints/openapi/chat/completions"), self.chat(entry, prompt))
-            }
-            Operation::BedrockConverse => {
-                let verb = if entry.stream { "converse-stream" } else { "converse" };
-                (
-                    bedrock_path(entry, verb),
-                    json!({
-                        "messages": [{ "role": "user", "content": [{ "text": prompt }] }],
-                        "inferenceConfig": { "maxTokens": entry.output_tokens },
-                    }),
-                )
-            }
-            Operation::BedrockInvoke => {
-                let verb = if entry.stream { "invoke-with-response-stream" } else { "invoke" };
-                (bedrock_path(entry, verb), invoked(entry, prompt))
-            }
-            Operation::GeneratePrompt => (
-                "/generate".to_owned(),
-                streamed(entry, json!({ "prompt": prompt, "max_tokens": entry.output_tokens })),
-            ),
-            Operation::GenerateInstances => (
-                "/generate".to_owned(),
-                streamed(
-                    entry,
-                    json!({
-                        "instances": [{
-                            "prompt": prompt,
-                            "max_tokens": entry.output_tokens,
-                            "raw_response": true,
-                        }],
-                    }),
-                ),
-            ),
-            Operation::GenerateV1 => (
-                "/v1/generate".to_owned(),
-                json!({ "input": prompt, "max_tokens": entry.output_tokens }),
-            ),
-        };
-        Request {
-            method: Method::POST,
-            path,
-            headers: headers(entry.call),
-            body: body.to_string().into(),
-            dialect: entry.call.dialect(),
-            label: entry.label(),
-            route: entry.route(),
-            stream: entry.stream,
+        let mut turns = vec![Turn::user(prompt)];
+        if matches!(entry.call, Operation::OpenAiChat | Operation::VertexOpenAiChat) {
+            let text = "You answer briefly.".to_owned();
+            turns.insert(0, Turn { role: Role::System, text });
         }
-    }
-
-    fn chat(&mut self, entry: &Entry, prompt: String) -> Value {
-        let mut body = json!({
-            "model": entry.model,
-            "messages": [
-                { "role": "system", "content": "You answer briefly." },
-                { "role": "user", "content": prompt },
-            ],
-            "max_tokens": entry.output_tokens,
-        });
-        self.streamed_with_usage(entry, &mut body);
-        body
-    }
-
-    fn streamed_with_usage(&mut self, entry: &Entry, body: &mut Value) {
-        if entry.stream {
-            body["stream"] = json!(true);
-            if self.random.random_ratio(USAGE_ASKED_PER_MILLE, 1000) {
-                body["stream_options"] = json!({ "include_usage": true });
-            }
-        }
+        let states_usage = self.random.random_ratio(USAGE_ASKED_PER_MILLE, 1000);
+        Ask { turns, output_tokens: entry.output_tokens, states_usage }.request(entry)
     }
 
     /// Words worth about as many tokens as a draw around the median says.
@@ -171,98 +49,24 @@ impl Synthetic {
         let tokens =
             (median_tokens * (0.6 * self.normal()).exp()).clamp(1.0, 20.0 * median_tokens) as usize;
         let mut prompt = String::with_capacity(tokens * 6);
-        for _ in 0..tokens {
-            if !prompt.is_empty() {
-                prompt.push(' ');
-            }
-            prompt.push_str(WORDS[self.random.random_range(0..WORDS.len())]);
-        }
+        self.words(tokens, &mut prompt);
         prompt
+    }
+
+    /// Appends so many words, each about one token, with a space before all but the first of a text.
+    pub(crate) fn words(&mut self, count: usize, text: &mut String) {
+        for _ in 0..count {
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.push_str(WORDS[self.random.random_range(0..WORDS.len())]);
+        }
     }
 
     /// A draw from the standard normal distribution (Box and Muller).
     fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.random.random::<f64>()).ln()).sqrt();
         radius * (TAU * self.random.random::<f64>()).cos()
-    }
-}
-
-/// A project and a location, as every path of Vertex AI names them.
-const VERTEX: &str = "/v1/projects/load-test/locations/us-central1";
-
-fn headers(call: Operation) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if call == Operation::AnthropicMessages {
-        headers.insert(
-            HeaderName::from_static("anthropic-version"),
-            HeaderValue::from_static("2023-06-01"),
-        );
-    }
-    headers
-}
-
-fn streamed(entry: &Entry, mut body: Value) -> Value {
-    if entry.stream {
-        body["stream"] = json!(true);
-    }
-    body
-}
-
-/// Anthropic's body without what differs by the way to the model.
-fn messages(entry: &Entry, prompt: String) -> Value {
-    json!({
-        "max_tokens": entry.output_tokens,
-        "messages": [{ "role": "user", "content": prompt }],
-    })
-}
-
-fn contents(entry: &Entry, prompt: String) -> Value {
-    json!({
-        "contents": [{ "role": "user", "parts": [{ "text": prompt }] }],
-        "generationConfig": { "maxOutputTokens": entry.output_tokens },
-    })
-}
-
-fn counted(prompt: String) -> Value {
-    json!({ "contents": [{ "role": "user", "parts": [{ "text": prompt }] }] })
-}
-
-fn generate_verb(entry: &Entry) -> &'static str {
-    match (entry.stream, entry.array) {
-        (false, _) => "generateContent",
-        (true, false) => "streamGenerateContent?alt=sse",
-        (true, true) => "streamGenerateContent",
-    }
-}
-
-/// boto's way to write a model id: the colon encoded.
-fn bedrock_path(entry: &Entry, verb: &str) -> String {
-    format!("/model/{}/{verb}", entry.model.replace(':', "%3A").replace('/', "%2F"))
-}
-
-/// Every family of models has its own body under InvokeModel.
-fn invoked(entry: &Entry, prompt: String) -> Value {
-    let tokens = entry.output_tokens;
-    let model = &*entry.model;
-    if model.contains("meta.llama") {
-        json!({ "prompt": prompt, "max_gen_len": tokens })
-    } else if model.contains("amazon.titan-embed") {
-        json!({ "inputText": prompt })
-    } else if model.contains("amazon.titan") {
-        json!({ "inputText": prompt, "textGenerationConfig": { "maxTokenCount": tokens } })
-    } else if model.contains("amazon.nova") {
-        json!({
-            "schemaVersion": "messages-v1",
-            "messages": [{ "role": "user", "content": [{ "text": prompt }] }],
-            "inferenceConfig": { "maxTokens": tokens },
-        })
-    } else if model.contains("mistral.") {
-        json!({ "prompt": prompt, "max_tokens": tokens })
-    } else {
-        let mut body = messages(entry, prompt);
-        body["anthropic_version"] = json!("bedrock-2023-05-31");
-        body
     }
 }
 
@@ -307,6 +111,19 @@ mod tests {
             if let Some(model) = shape.model {
                 assert_eq!(*model, *entry.model, "{}", request.path);
             }
+        }
+    }
+
+    #[test]
+    fn what_a_request_asks_is_told_by_its_path() {
+        let mut source = Synthetic::new(1, 0);
+        for entry in Mix::default().entries() {
+            let found = Operation::of(&source.request(entry));
+            let expected = match entry.call {
+                Operation::GenerateInstances => Operation::GeneratePrompt,
+                call => call,
+            };
+            assert_eq!(found, Some(expected));
         }
     }
 

@@ -117,7 +117,7 @@ impl Capture {
         }
         let file = Rotating::open(path, config.max_file.as_u64(), config.files.get(), FILE_MODE)?;
         // Only this run knows it: nobody can try what a text may have been.
-        let writer = Writer::new(config.mode, &rand::random());
+        let writer = Writer::new(config.mode, &rand::random()).sampling(config.sample.share());
         let syncer = Syncer::start(config.sync.0)?;
         Ok(Self { file, writer, buffer: Vec::new(), failing: false, syncer })
     }
