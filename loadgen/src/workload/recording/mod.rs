@@ -283,10 +283,10 @@ impl Contents {
         let mut said = said.map_err(|message| {
             Error::of(&self.pieces[piece].path, Fault::Text { line: place.line, message })
         })?;
-        if let Said::Call(row) = &mut said {
-            if let Asked::Captured { request, .. } = &mut row.asked {
-                self.survey.keep_to_names(request);
-            }
+        if let Said::Call(row) = &mut said
+            && let Asked::Captured { request, .. } = &mut row.asked
+        {
+            self.survey.keep_to_names(request);
         }
         Ok(said)
     }
