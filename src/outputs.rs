@@ -15,7 +15,28 @@ pub(crate) struct Outputs {
     /// error.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_JSON")]
     json: Option<PathBuf>,
+    /// Also write it as an HTML page with charts: one file that needs nothing else.
+    #[arg(long, value_name = "FILE.html", env = "TIDEGATE_LOAD_REPORT")]
+    report: Option<PathBuf>,
+    /// Also write the verdict as JUnit's XML, which every CI shows: a case for each objective.
+    #[arg(long, value_name = "FILE.xml", env = "TIDEGATE_LOAD_JUNIT")]
+    junit: Option<PathBuf>,
+    /// Also write it as Markdown, for the note of a merge request or the summary of a job.
+    #[arg(long, value_name = "FILE.md", env = "TIDEGATE_LOAD_MARKDOWN")]
+    markdown: Option<PathBuf>,
+    /// Also write the distributions as an interval log of hdrhistogram, in microseconds.
+    #[arg(long, value_name = "FILE.hlog", env = "TIDEGATE_LOAD_HLOG")]
+    hlog: Option<PathBuf>,
+    /// Also write the figures as `vllm bench serve --save-result` does, from the send as there.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_VLLM_JSON")]
+    vllm_json: Option<PathBuf>,
+    /// Also write the figures as k6's `--summary-export` does: GitLab makes a widget of it.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_K6_SUMMARY")]
+    k6_summary: Option<PathBuf>,
 }
+
+/// A flag's file, and how the report is written there.
+type Form<'a> = (&'a Option<PathBuf>, fn(&Report) -> String);
 
 impl Outputs {
     /// Writes a report to where it was asked for, and says what it comes to.
@@ -31,10 +52,14 @@ impl Outputs {
             }
             Some(path) => {
                 write!(results, "{}", report.table())?;
-                std::fs::write(path, report.json())
-                    .with_context(|| format!("cannot write {}", path.display()))?;
+                write_file(path, &report.json())?;
             }
             None => write!(results, "{}", report.table())?,
+        }
+        for (path, form) in self.forms() {
+            if let Some(path) = path {
+                write_file(path, &form(report))?;
+            }
         }
         Ok(match report.decision() {
             Decision::Pass => Exit::Good,
@@ -43,4 +68,19 @@ impl Outputs {
             Decision::Invalid => Exit::Invalid,
         })
     }
+
+    fn forms(&self) -> [Form<'_>; 6] {
+        [
+            (&self.report, Report::html),
+            (&self.junit, Report::junit),
+            (&self.markdown, Report::markdown),
+            (&self.hlog, Report::hlog),
+            (&self.vllm_json, Report::vllm_json),
+            (&self.k6_summary, Report::k6_summary),
+        ]
+    }
+}
+
+fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

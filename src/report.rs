@@ -17,14 +17,15 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    #[command(visible_alias = "render")]
     Merge(Merge),
 }
 
-/// Join shards of one load to one report, exactly; or show a single one.
+/// Join shards of one load to one report, exactly; or write a single one in other forms.
 ///
 /// Counts and distributions are added, nothing is averaged: it is the report of one run that had
-/// made all calls. Each shard has the same mix, duration and objectives; give each its own --seed.
-/// Exit codes are those of `tidegate load`.
+/// made all calls. Each shard has the same mix, duration and objectives; they differ in their --shard, or
+/// in their --seed. Exit codes are those of `tidegate load`.
 #[derive(clap::Args)]
 struct Merge {
     /// What `tidegate load --json` wrote.

@@ -26,7 +26,7 @@ pub use times::Quantiles;
 pub(crate) use fault::Faults;
 pub(crate) use points::Points;
 pub(crate) use tally::Tally;
-pub(crate) use timeline::Timeline;
+pub(crate) use timeline::{OVER_TIME, Slice, Timeline};
 pub(crate) use times::Times;
 
 /// All that is kept of the calls of a run.

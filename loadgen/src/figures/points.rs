@@ -75,6 +75,11 @@ impl Points {
         self.keep_the_lowest();
     }
 
+    /// Each of them, in an order that says nothing: the first few are a fair sample as well.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Point> {
+        self.0.values()
+    }
+
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.0.len()

@@ -4,7 +4,6 @@
 //! those who came then. There are never more than 120 slices; when time goes on, two become one.
 
 use std::collections::BTreeMap;
-#[cfg(test)]
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -46,15 +45,14 @@ impl Default for Timeline {
 }
 
 impl Timeline {
-    #[cfg(test)]
+    /// How long one slice is.
     pub(crate) fn slice(&self) -> Duration {
         Duration::from_millis(self.slice_ms)
     }
 
-    #[cfg(test)]
     /// When each begins, and what was due in it.
     pub(crate) fn slices(&self) -> impl Iterator<Item = (Duration, &Slice)> {
-        (0..).zip(&self.slices).map(|(number, slice)| (self.slice() * number, slice))
+        (0..).zip(&self.slices).map(move |(number, slice)| (self.slice() * number, slice))
     }
 
     /// Takes one call in.

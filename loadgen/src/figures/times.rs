@@ -65,6 +65,16 @@ impl Times {
         }
     }
 
+    /// The distribution itself, in microseconds; absent where there are none.
+    pub(crate) fn histogram(&self) -> Option<&Histogram<u64>> {
+        self.0.as_deref()
+    }
+
+    /// In seconds: the standard deviation; absent where there are none.
+    pub(crate) fn deviation(&self) -> Option<f64> {
+        self.0.as_ref().map(|times| times.stdev() / 1e6)
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
         self.0.as_ref().map_or(0, |times| times.len())

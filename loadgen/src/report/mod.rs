@@ -1,11 +1,17 @@
 //! What a run came to: one report, of which table, page and files are views.
 
 mod document;
+mod hlog;
+mod html;
+mod junit;
+mod k6;
+mod markdown;
 mod merge;
 mod source;
 mod summary;
 mod table;
 mod validity;
+mod vllm;
 
 pub(crate) mod progress;
 
@@ -75,7 +81,7 @@ pub struct Report {
     slo: Option<Objectives>,
     /// What all of the above follows from, in a form that adds up.
     #[serde(serialize_with = "document::on_one_line")]
-    figures: Figures,
+    pub(crate) figures: Figures,
 }
 
 /// What a team may go by.
@@ -292,3 +298,6 @@ impl Decision {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
