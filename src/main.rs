@@ -50,7 +50,7 @@ enum Command {
     #[cfg(feature = "loadgen")]
     Sim(sim::Args),
     #[cfg(feature = "loadgen")]
-    Load(load::Args),
+    Load(Box<load::Args>),
     #[cfg(feature = "loadgen")]
     Report(report::Args),
     #[cfg(feature = "loadgen")]
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "loadgen")]
         Command::Sim(args) => sim::run(args),
         #[cfg(feature = "loadgen")]
-        Command::Load(args) => load::run(args),
+        Command::Load(args) => load::run(*args),
         #[cfg(feature = "loadgen")]
         Command::Report(args) => report::run(args),
         #[cfg(feature = "loadgen")]
