@@ -19,6 +19,7 @@ mod outputs;
 mod proxy;
 #[cfg(feature = "loadgen")]
 mod report;
+mod rules;
 #[cfg(feature = "loadgen")]
 mod sim;
 mod units;
@@ -47,6 +48,7 @@ enum Command {
     Doctor(doctor::Args),
     Health(health::Args),
     Bypass(bypass::Args),
+    Rules(rules::Args),
     #[cfg(feature = "loadgen")]
     Sim(sim::Args),
     #[cfg(feature = "loadgen")]
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Health(args) => health::run(args),
         Command::Bypass(args) => bypass::run(args),
+        Command::Rules(args) => rules::run(args),
         #[cfg(feature = "loadgen")]
         Command::Sim(args) => sim::run(args),
         #[cfg(feature = "loadgen")]
