@@ -57,6 +57,9 @@ routes:
     include_usage: add
     retry: { wait: 20ms, longest_wait: 50ms }
     fallback: [{ upstream: spare }]
+quotas:
+  long: { window: 2h, requests: 20000, tokens: 100000000 }
+  short: { per: model, window: 10s, requests: 3 }
 cache: { memory: 64KiB }
 limits: { jobs: 2 }
 NUMBER
@@ -83,7 +86,8 @@ class Odd:
         elif model == "silent":
             reply(handler, answer)
         elif model == MODEL:
-            reply(handler, answer | {"usage": cached})
+            left = [("x-ratelimit-limit-requests", "100"), ("x-ratelimit-remaining-requests", "40")]
+            reply(handler, answer | {"usage": cached}, headers=left)
         elif model == "forbidden":
             reply(handler, {"error": {"message": "who are you?", "type": "authentication_error"}}, 401)
         else:

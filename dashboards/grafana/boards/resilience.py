@@ -1,4 +1,4 @@
-"""What do the policies do: breakers, retries, fallback, limits, balancing, caches? Whatever they do not do here, nobody configured."""
+"""What do the policies do: breakers, retries, fallback, limits, balancing, quotas, caches? Whatever they do not do here, nobody configured."""
 
 from .panels import ACT, GOOD, LOOK, build, lines, now, number, q, runbook, states
 
@@ -52,9 +52,28 @@ ROOM = [
     lines("Addresses", "By what they are fit for, over all pods; and upstreams of which no address is fit, so that all are used.", "none",
           q("sum by (upstream, state) (tidegate_upstream_addresses{@pods})", "{{upstream}}: {{state}}"),
           q("sum by (upstream) (tidegate_upstream_uses_all{@pods}) > 0", "{{upstream}}: uses all"), links=[runbook("TidegateUpstreamUsesAll")]),
+    lines("No connection", "Attempts per minute that got none, by why.", "none",
+          q("60 * sum by (upstream, reason) (rate(tidegate_connect_failures_total{@pods}[$__rate_interval]))", "{{upstream}}: {{reason}}"), links=[runbook("TidegateConnectFails")]),
     lines("Trouble with addresses", "Per minute: ejections, and those that were spared; failed checks, look-ups and looks at load; calls to an upstream of which no address is fit.", "none",
           *(q(f"60 * sum by (upstream) (rate(tidegate_upstream_{what}_total{{@pods}}[$__rate_interval]))", f"{{{{upstream}}}}: {what.replace('_', ' ')}")
             for what in ("ejections", "ejections_spared", "check_failures", "lookup_failures", "steering_failures", "forced_calls"))),
+]
+
+QUOTAS = [
+    lines("Used of quotas", "Share, with what open calls hold, by whose budget it is.", "percentunit",
+          q("max by (quota, caller, model, upstream, type) (tidegate_quota_used_ratio{@pods})", "{{quota}} {{caller}} {{model}} {{upstream}}: {{type}}"),
+          steps=[(0.8, LOOK), (1, ACT)]),
+    lines("Spent in", "At the present pace. No line where a budget lasts until its window begins anew.", "s",
+          q("min by (quota, caller, model, upstream, type) (tidegate_quota_exhausted_in_seconds{@pods})", "{{quota}} {{caller}} {{model}} {{upstream}}: {{type}}")),
+    lines("Too little left", "Calls per minute that a quota refused (enforce), or would have (observe).", "none",
+          q("60 * sum by (quota, caller, type, mode) (rate(tidegate_quota_refusals_total{@pods}[$__rate_interval]))", "{{quota}} {{caller}} {{type}}: {{mode}}")),
+    lines("Charged", "Calls per second, by whether it was as the provider stated it, or estimated, or had no price.", "cps",
+          q("sum by (quota, by) (rate(tidegate_quota_charged_calls_total{@pods}[$__rate_interval]))", "{{quota}}: {{by}}")),
+    lines("Left at the provider", "Share of its own limit, as its last answer says.", "percentunit",
+          q("min by (upstream, model, dimension) (tidegate_ratelimit_remaining{@models} / (tidegate_ratelimit_limit{@models} > 0))", "{{upstream}} {{model}}: {{dimension}}"), high=1),
+    lines("Budgets", "That are kept, by pod; and calls per minute that found no room for one of their own.", "none",
+          q("sum by (pod, quota) (tidegate_quota_budgets{@pods})", "{{pod}} {{quota}}"),
+          q("60 * sum by (quota) (rate(tidegate_quota_without_room_total{@pods}[$__rate_interval]))", "{{quota}}: no room")),
 ]
 
 CACHES = [
@@ -79,5 +98,5 @@ OTHERS = [
 
 BOARD = build(
     "tidegate-resilience", "Resilience", __doc__, ["cluster", "namespace", "pod", "model"],
-    [("Who fails?", HEALTH), ("What is made again, and elsewhere?", AGAIN), ("Is there room?", ROOM), ("What do caches save?", CACHES), ("What else?", OTHERS)],
+    [("Who fails?", HEALTH), ("What is made again, and elsewhere?", AGAIN), ("Is there room?", ROOM), ("Who uses how much?", QUOTAS), ("What do caches save?", CACHES), ("What else?", OTHERS)],
 )
