@@ -27,7 +27,7 @@ pub use examine::{Examined, Finding, Said, examine};
 pub use fresh::Freshness;
 pub use guard::{Loop, loops};
 pub use secret::Secret;
-pub use strip::{is_credential, without_credentials};
+pub use strip::{credential_parameters, is_credential, without_credentials};
 
 use aws::Aws;
 use google::Google;

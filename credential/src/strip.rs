@@ -39,6 +39,16 @@ pub fn without_credentials(path_and_query: &str) -> Cow<'_, str> {
     }
 }
 
+/// The values of a query's parameters that carry a credential, decoded.
+pub fn credential_parameters(path_and_query: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let query = path_and_query.split_once('?').map_or("", |(_, query)| query);
+    let parts = query.split('&').filter(|part| is_parameter(part));
+    parts.map(|part| {
+        let value = part.split_once('=').map_or("", |(_, value)| value);
+        percent_decode_str(value).decode_utf8_lossy()
+    })
+}
+
 fn is_parameter(part: &str) -> bool {
     let name = part.split_once('=').map_or(part, |(name, _)| name);
     // Whoever reads it decodes it first.
@@ -65,6 +75,13 @@ mod tests {
         ] {
             assert_eq!(without_credentials(before), after);
         }
+    }
+
+    #[test]
+    fn the_values_of_keys_in_a_query_are_told_decoded() {
+        let values = |target| credential_parameters(target).collect::<Vec<_>>();
+        assert_eq!(values("/v1/a?alt=sse&key=a%2Fb&%6bey=c&key"), ["a/b", "c", ""]);
+        assert!(values("/v1/a").is_empty() && values("/v1/a?x=key").is_empty());
     }
 
     #[test]

@@ -84,6 +84,15 @@ pub(crate) struct Failure {
 // === impl Call ===
 
 impl Call {
+    /// Whether it only looks: at lists of models, at jobs. A session begins with a look, and is none.
+    pub(crate) fn only_looks(&self) -> bool {
+        let is_a_look = matches!(
+            self.head.method,
+            http::Method::GET | http::Method::HEAD | http::Method::OPTIONS
+        );
+        is_a_look && self.head.fields.get("upgrade").is_none()
+    }
+
     /// Whether this is a gRPC call, which only HTTP/2 carries.
     pub(crate) fn is_grpc(&self) -> bool {
         self.head.version == http::Version::HTTP_2 && self.notes.is_grpc()

@@ -13,6 +13,7 @@ use tidegate_credential::{CredentialConfig, Place};
 use tidegate_settings::nearest;
 use tidegate_wire::Dialect;
 
+pub use crate::callers::{CallerConfig, CallersConfig, KeyDigest, Others};
 pub use crate::export::capture::CaptureConfig;
 use crate::export::names::Conventions;
 use crate::export::otlp::{self, Otlp, OtlpConfig};
@@ -67,6 +68,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// Which call goes where; the first match wins.
     pub routes: Vec<RouteConfig>,
+    /// Who calls, where one sidecar serves several.
+    pub callers: CallersConfig,
     /// How much of their answers all routes with a `cache` keep together.
     pub cache: SharedCacheConfig,
     /// How much calls may use in a window, by name.
@@ -161,6 +164,8 @@ pub struct RouteConfig {
 pub struct MatchConfig {
     /// Whose interface it speaks.
     pub dialect: Option<Dialect>,
+    /// The caller's name, as `callers` tells it; `*` stands for any characters.
+    pub caller: Option<String>,
     /// The host that the caller names; `*` stands for any characters.
     pub host: Option<String>,
     /// The path; `*` stands for any characters.
@@ -253,6 +258,7 @@ impl Default for Config {
             records: None,
             upstreams: BTreeMap::new(),
             routes: Vec::new(),
+            callers: CallersConfig::default(),
             cache: SharedCacheConfig::default(),
             quotas: BTreeMap::new(),
             timeouts: TimeoutsConfig::default(),
@@ -458,6 +464,9 @@ impl Config {
         self.otlp.traces.check().map_err(|message| {
             let (key, message) = message.split_once(": ").unwrap_or(("", &message));
             ConfigError::at(&["otlp", "traces", key], message)
+        })?;
+        self.callers.check().map_err(|(key, message)| {
+            ConfigError::at(&[&["callers"], &key[..]].concat(), message)
         })?;
         for (name, quota) in &self.quotas {
             quota.check().map_err(|(key, message)| {

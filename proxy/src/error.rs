@@ -26,6 +26,13 @@ pub(crate) enum Error {
     Head(#[from] HeadError),
     #[error("request head did not come within {limit_s} s")]
     HeadTimeout { limit_s: u64 },
+    #[error(
+        "this call brings neither the key nor the name of a caller that is known here; see `callers` \
+         in the configuration"
+    )]
+    CallerUnknown,
+    #[error("caller `{caller}` may not ask for {}", asked(model.as_deref()))]
+    ModelNotAllowed { caller: Arc<str>, model: Option<String> },
     #[error("no route matches this call; see `routes` in the configuration")]
     NoRoute,
     #[error(
@@ -106,6 +113,8 @@ impl Error {
             Self::Head(HeadError::TooLarge) => "head_too_large",
             Self::Head(_) => "bad_request",
             Self::HeadTimeout { .. } => "request_head_timeout",
+            Self::CallerUnknown => "caller_unknown",
+            Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::NoRoute => "no_route",
             Self::SdkLostPath => "sdk_lost_path",
             Self::Location { .. } => "location_not_configured",
@@ -151,6 +160,8 @@ impl Error {
             Self::Head(HeadError::TooLarge) => 431,
             Self::Head(HeadError::Connect) => 405,
             Self::Head(_) | Self::SdkLostPath | Self::CallerLeft | Self::Body(_) => 400,
+            Self::CallerUnknown => 401,
+            Self::ModelNotAllowed { .. } => 403,
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
             Self::SignedBodyTooLarge { .. } => 413,
@@ -284,6 +295,16 @@ impl Error {
     }
 }
 
+/// What a caller may not have, in words.
+fn asked(model: Option<&str>) -> String {
+    /// Characters of a name that are shown: it is the caller's own.
+    const SHOWN: usize = 80;
+    match model {
+        Some(model) => format!("model `{}`", model.chars().take(SHOWN).collect::<String>()),
+        None => "what names no model, or none that can be told for certain".to_owned(),
+    }
+}
+
 impl Refusal {
     /// In whole seconds, as the header has it: rather too late than too early.
     fn retry_after_s(&self) -> u64 {
@@ -344,6 +365,8 @@ fn body(dialect: Dialect, status: u16, kind: &str, message: &str) -> String {
 /// Google's word for a status (AIP-193).
 fn google_status(status: u16) -> &'static str {
     match status {
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
         404 => "NOT_FOUND",
         429 => "RESOURCE_EXHAUSTED",
         400..500 => "INVALID_ARGUMENT",

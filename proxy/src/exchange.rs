@@ -75,6 +75,8 @@ struct State {
     /// Taken when the record is closed.
     observer: Option<Observer>,
     record: Record,
+    /// Whether the caller has shown a key of its own.
+    is_caller_proven: bool,
     /// Payload bytes of the request that the observer has seen, and that have gone by.
     request_seen: u64,
     request_passed: u64,
@@ -153,6 +155,7 @@ impl Exchange {
         let state = State {
             observer: Some(Observer::new(shape)),
             record,
+            is_caller_proven: false,
             request_seen: 0,
             request_passed: 0,
             request_replaced: false,

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::bypass::Switch;
+use crate::callers::Callers;
 use crate::config::{Config, ConfigError};
 use crate::credentials::{self, Credentials};
 use crate::going_on::AllPlaces;
@@ -34,6 +35,8 @@ pub(crate) struct Generation {
     pub(crate) held: Held,
     /// What the policies of its upstreams know.
     pub(crate) policies: Policies,
+    /// Who may call; absent where callers have no names.
+    pub(crate) callers: Option<Arc<Callers>>,
     /// What was answered before, and is kept; absent where no route keeps anything.
     pub(crate) caches: Option<Caches>,
     /// What calls may use; absent where nothing is said of it.
@@ -134,6 +137,7 @@ impl Generation {
             credentials,
             held,
             policies,
+            callers: Callers::of(&config),
             caches,
             quotas,
             states,

@@ -19,6 +19,7 @@ mod ahead;
 mod attempt;
 mod bypass;
 mod call;
+mod callers;
 mod credentials;
 mod deadline;
 mod error;

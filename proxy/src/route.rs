@@ -58,6 +58,7 @@ pub(crate) struct Route {
 #[derive(Debug)]
 struct Match {
     dialect: Option<Dialect>,
+    caller: Option<String>,
     host: Option<String>,
     path: Option<String>,
     header: BTreeMap<String, String>,
@@ -134,10 +135,11 @@ impl Routes {
         &self,
         head: &RequestHead,
         dialect: Dialect,
+        caller: Option<&str>,
         model: Option<Option<&str>>,
     ) -> Pick<'_> {
         for route in &self.routes {
-            if !route.matches.head(head, dialect) {
+            if !route.matches.head(head, dialect, caller) {
                 continue;
             }
             match (&route.matches.model, model) {
@@ -290,13 +292,18 @@ pub(crate) fn shape(head: &RequestHead) -> Shape {
 
 impl Match {
     fn new(config: &MatchConfig) -> Self {
-        let MatchConfig { dialect, host, path, header, model } = config.clone();
-        Self { dialect, host: host.map(|host| host.to_ascii_lowercase()), path, header, model }
+        let MatchConfig { dialect, caller, host, path, header, model } = config.clone();
+        let host = host.map(|host| host.to_ascii_lowercase());
+        Self { dialect, caller, host, path, header, model }
     }
 
     /// Whether all holds that the head can say.
-    fn head(&self, head: &RequestHead, dialect: Dialect) -> bool {
+    fn head(&self, head: &RequestHead, dialect: Dialect, caller: Option<&str>) -> bool {
         self.dialect.is_none_or(|wanted| wanted == dialect)
+            && self
+                .caller
+                .as_ref()
+                .is_none_or(|pattern| caller.is_some_and(|name| glob(pattern, name)))
             && self.host.as_ref().is_none_or(|pattern| {
                 head.host().is_some_and(|host| glob(pattern, &host.to_ascii_lowercase()))
             })

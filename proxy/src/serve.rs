@@ -11,6 +11,7 @@ use crate::activity::Activity;
 use crate::ahead::Ahead;
 use crate::bypass::{Bypass, Bypassed, Switch};
 use crate::call::{Call, Reply, RequestBody};
+use crate::callers::{Callers, Identity};
 use crate::config::TimeoutsConfig;
 use crate::deadline;
 use crate::error::Error;
@@ -47,6 +48,7 @@ pub(crate) struct Snapshot {
     recorder: Recorder,
     keeping: Keeping,
     switch: Arc<Switch>,
+    callers: Option<Arc<Callers>>,
 }
 
 /// A request as it came.
@@ -152,6 +154,7 @@ impl Snapshot {
             recorder: recorder.with_prices(generation.prices.clone()),
             keeping: Keeping::new(&generation.config, &generation.held),
             switch: generation.switch().clone(),
+            callers: generation.callers.clone(),
         }
     }
 
@@ -169,7 +172,12 @@ impl Snapshot {
             return Err(Error::SdkLostPath);
         }
         let _until_answered = Holding(notes);
-        let route = self.route(&mut request, notes).await?;
+        let caller = self.callers.as_ref().map(|callers| callers.identify(&request.head));
+        let caller = caller.transpose()?.flatten();
+        if let Some(caller) = &caller {
+            notes.called_by(caller);
+        }
+        let route = self.route(&mut request, caller.as_ref(), notes).await?;
         notes.routed(route);
         if self.switch.is_on() {
             go_by_policies(route, notes);
@@ -179,7 +187,10 @@ impl Snapshot {
             head.target = head.target.without_prefix(prefix);
         }
         notes.must_be_over(route.timeout, deadline::of_caller(&head.fields));
-        let call = Call { head, body, notes: notes.clone() };
+        let mut call = Call { head, body, notes: notes.clone() };
+        if let Some(caller) = &caller {
+            caller.permit(&mut call, route.model.as_deref(), &self.keeping).await?;
+        }
         let reply = through(route).call(call);
         let reply = match route.timeout.filter(|_| notes.bypass().is_none()) {
             None => reply.await,
@@ -198,13 +209,20 @@ impl Snapshot {
     }
 
     /// The route, for which the body is read as far as the model where a route asks for it.
-    async fn route(&self, request: &mut Request, notes: &Notes) -> Result<&Route, Error> {
+    async fn route(
+        &self,
+        request: &mut Request,
+        caller: Option<&Identity>,
+        notes: &Notes,
+    ) -> Result<&Route, Error> {
         let mut ahead = Ahead::new(&request.body, request.expects_continue);
         // What came with the head is looked at now: it may say the model of a call that gets no
         // further, and costs no wait.
         ahead.look(&request.body, |payload| notes.request_ahead(payload))?;
         let dialect = notes.dialect();
-        let pick = |model: Option<Option<&str>>| self.routes.pick(&request.head, dialect, model);
+        let name = caller.map(|caller| &*caller.name);
+        let pick =
+            |model: Option<Option<&str>>| self.routes.pick(&request.head, dialect, name, model);
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
         let known = model.is_some() || !notes.observer(|observer| observer.awaits_model());
         match pick(known.then_some(model.as_deref())) {
@@ -216,7 +234,7 @@ impl Snapshot {
         self.read_model(ahead, &mut request.body, notes).await?;
         notes.waited(Wait::Body, start.elapsed());
         let model = notes.observer(|observer| observer.model().map(str::to_owned));
-        match self.routes.pick(&request.head, dialect, Some(model.as_deref())) {
+        match self.routes.pick(&request.head, dialect, name, Some(model.as_deref())) {
             Pick::Route(route) => Ok(route),
             Pick::Nowhere | Pick::AsksForModel => Err(Error::NoRoute),
         }

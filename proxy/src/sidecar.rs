@@ -337,6 +337,8 @@ fn warn_of(generation: &Generation, recorders: &Recorders) {
 fn watch_shared(recorders: &Recorders, generation: &Generation) {
     let registry = recorders.registry();
     registry.watch_afresh();
+    let callers = generation.config.callers.known.keys();
+    registry.know_callers(callers.map(|name| name.as_str().into()));
     registry.watch(generation.switch().clone());
     generation.policies.watch(registry);
     if let Some(caches) = &generation.caches {

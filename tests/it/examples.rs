@@ -334,3 +334,46 @@ fn a_label_is_asked_for_once_by_each_key_and_kept_for_when_its_provider_fails() 
         assert_eq!(asked.load(SeqCst), if kept == "hit" { 2 } else { 3 });
     }
 }
+
+/// A call of this model, from this key.
+fn chat_of(model: &str, key: &str) -> String {
+    let body = format!(r#"{{"model":"{model}","max_tokens":150000}}"#);
+    let request = bare_post("/v1/chat/completions", &body);
+    request.replacen("\r\n", &format!("\r\nAuthorization: Bearer {key}\r\n"), 1)
+}
+
+#[test]
+fn teams_share_an_account_each_with_its_key_its_models_and_its_part() {
+    // Each answer states that it took 150,000 tokens.
+    let large = COMPLETION.replace("\"completion_tokens\":1", "\"completion_tokens\":150000");
+    let openai = Upstream::answering(answer(&large));
+    let launch = Launch::new();
+    let key = launch.file("openai-key");
+    fs::write(&key, "the-accounts-key").expect("a folder to write to");
+    let config = example(
+        "teams-share-openai.yaml",
+        &[
+            ("https://api.openai.com", &openai.url()),
+            ("/etc/tidegate/openai-key", key.to_str().expect("a path of text")),
+        ],
+    );
+    let sidecar = launch.config(&config).start();
+    let (search, batch) = ("key-of-search-1f2e3d", "key-of-batch-9a8b7c");
+    for (calls, (model, key, status)) in [
+        ("gpt-4o-mini", search, 200),
+        ("gpt-4o", search, 403),
+        ("gpt-4o-mini", search, 429),
+        ("gpt-4o", batch, 200),
+        ("gpt-4o", "nobodys", 401),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(sidecar.call(chat_of(model, key)).status(), status, "{model} {key}");
+        sidecar.wait_records(calls + 1);
+    }
+    for request in calls(&openai) {
+        assert_eq!(request.header("authorization"), Some("Bearer the-accounts-key"));
+    }
+    assert_eq!(calls(&openai).len(), 2);
+}

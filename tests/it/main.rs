@@ -5,6 +5,7 @@ mod balance;
 mod breaker;
 mod bypass;
 mod cache;
+mod callers;
 mod capture;
 mod corpus;
 mod credential_faults;

@@ -10,8 +10,11 @@ use super::Config;
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
+/// What the digest of a caller's key begins with: whoever knows it can try keys.
+const DIGEST: &str = "sha256:";
 
-/// Every key that says something, defaults among them, without secrets. It reads as a configuration.
+/// Every key that says something, defaults among them, without secrets. It reads as a configuration,
+/// but for the digests of keys.
 pub(super) fn effective(config: &Config) -> Value {
     let mut value =
         serde_json::to_value(config).expect("a configuration has nothing but text keys");
@@ -32,7 +35,9 @@ fn clean(value: &mut Value) {
         }
         Value::Array(values) => values.iter_mut().for_each(clean),
         Value::String(text) => {
-            if let Some(harmless) = without_secrets(text) {
+            if text.starts_with(DIGEST) {
+                *text = format!("{DIGEST}{HIDDEN}");
+            } else if let Some(harmless) = without_secrets(text) {
                 *text = harmless;
             }
         }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use tidegate_wire::glob;
 
-use super::{Config, ConfigError, MatchConfig};
+use super::{Config, ConfigError, MatchConfig, Others};
 
 /// All of it, in the order of the routes and then of the upstreams' names.
 pub(super) fn of(config: &Config) -> Vec<ConfigError> {
     let in_vain = routes_in_vain(config).chain(unused_upstreams(config));
-    in_vain.chain(quotas_in_vain(config)).collect()
+    in_vain.chain(quotas_in_vain(config)).chain(callers_in_vain(config)).collect()
 }
 
 /// Routes whose calls an earlier one takes, all of them.
@@ -44,6 +44,28 @@ fn quotas_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
     })
 }
 
+/// Routes and quotas that are about callers that there cannot be.
+fn callers_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
+    let routes = config.routes.iter().enumerate().map(|(at, route)| {
+        let key = vec!["routes".to_owned(), format!("[{at}]"), "match".to_owned()];
+        (key, &route.matches.caller)
+    });
+    let quotas = config.quotas.iter().map(|(name, quota)| {
+        (vec!["quotas".to_owned(), name.clone(), "match".to_owned()], &quota.matches.caller)
+    });
+    routes.chain(quotas).filter_map(|(mut key, pattern)| {
+        let pattern = pattern.as_ref()?;
+        let callers = &config.callers;
+        // In a header others may give themselves any name.
+        let may_be_any = callers.header.is_some() && callers.others == Others::Pass;
+        let is_there = may_be_any || callers.known.keys().any(|name| glob(pattern, name));
+        key.push("caller".to_owned());
+        (!is_there).then(|| {
+            ConfigError::at(&key, format!("takes no call: `callers` knows no `{pattern}`"))
+        })
+    })
+}
+
 /// The upstreams that some call may go to.
 fn used_upstreams(config: &Config) -> BTreeSet<&str> {
     config.routes.iter().flat_map(|route| route.leads_to()).collect()
@@ -51,7 +73,7 @@ fn used_upstreams(config: &Config) -> BTreeSet<&str> {
 
 /// Whether whatever matches `other` matches `wide`. Where that cannot be told, it does not.
 fn covers(wide: &MatchConfig, other: &MatchConfig) -> bool {
-    let MatchConfig { dialect, host, path, header, model } = wide;
+    let MatchConfig { dialect, caller, host, path, header, model } = wide;
     let pattern = |wide: &Option<String>, other: &Option<String>| {
         wide.as_ref().is_none_or(|wide| other.as_ref().is_some_and(|other| takes(wide, other)))
     };
@@ -61,6 +83,7 @@ fn covers(wide: &MatchConfig, other: &MatchConfig) -> bool {
         fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     };
     (dialect.is_none() || *dialect == other.dialect)
+        && pattern(caller, &other.caller)
         && pattern(&lower(host), &lower(&other.host))
         && pattern(path, &other.path)
         && pattern(model, &other.model)

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Notes, State};
 use crate::bypass::Bypass;
+use crate::callers::Identity;
 use crate::head::ResponseHead;
 use crate::hold::{Hold, Keeping};
 use crate::recorder::Recorder;
@@ -40,9 +41,17 @@ impl Notes {
         look(observer.and_then(Observer::model).or(state.default_model.as_deref()))
     }
 
-    /// The caller's name, where callers have names.
-    pub(crate) fn caller(&self) -> Option<Arc<str>> {
-        self.state.borrow().record.caller.clone()
+    /// Whose call it is.
+    pub(crate) fn called_by(&self, caller: &Identity) {
+        let mut state = self.state.borrow_mut();
+        state.record.caller = Some(caller.name.clone());
+        state.is_caller_proven = caller.is_proven;
+    }
+
+    /// The caller's name, where nobody else could have called by it.
+    pub(crate) fn proven_caller(&self) -> Option<Arc<str>> {
+        let state = self.state.borrow();
+        state.record.caller.clone().filter(|_| state.is_caller_proven)
     }
 
     /// Writes into the record what only the carrier knows.

@@ -53,6 +53,8 @@ pub struct Registry {
     conventions: Conventions,
     models: Arc<Names>,
     regions: Arc<Names>,
+    /// Those that the configuration names.
+    callers: Arc<Names>,
     shards: Mutex<Vec<Arc<Mutex<Shard>>>>,
     dropped: Mutex<BTreeMap<&'static str, Arc<AtomicU64>>>,
     jobs: Arc<Jobs>,
@@ -78,6 +80,7 @@ struct Watched<F> {
 pub struct Shard {
     models: LocalNames,
     regions: LocalNames,
+    callers: LocalNames,
     series: AllSeries,
     not_understood: Words,
     warnings: Words,
@@ -132,6 +135,7 @@ impl Registry {
             jobs: Arc::new(Jobs::new(JobLimits::default(), models.clone(), regions.clone())),
             models,
             regions,
+            callers: Arc::new(Names::new([], 0)),
             shards: Mutex::default(),
             dropped: Mutex::default(),
             sources: Mutex::default(),
@@ -179,6 +183,11 @@ impl Registry {
         lock(&self.sources).clear();
     }
 
+    /// From now on these callers are label values.
+    pub fn know_callers(&self, callers: impl IntoIterator<Item = Arc<str>>) {
+        self.callers.know(callers);
+    }
+
     /// From now on these models and regions are label values whatever happens.
     pub fn know(&self, models: Vec<Arc<str>>, regions: Vec<Arc<str>>) {
         self.models.know(models);
@@ -205,6 +214,7 @@ impl Registry {
         let shard = Arc::new(Mutex::new(Shard {
             models: LocalNames::new(self.models.clone()),
             regions: LocalNames::new(self.regions.clone()),
+            callers: LocalNames::new(self.callers.clone()),
             series: AllSeries::default(),
             not_understood: Words::default(),
             warnings: Words::default(),
@@ -321,7 +331,11 @@ impl Shard {
             Some(region) => self.regions.value(region, answered),
             None => "",
         };
-        let mut key = Key::of(record, model, region);
+        let caller = match record.caller.as_deref() {
+            Some(caller) => self.callers.value(caller, false),
+            None => "",
+        };
+        let mut key = Key::of(record, caller, model, region);
         if self.series.len() >= SERIES && !self.series.contains_key(&key as &dyn Keyed) {
             key = Key { model: OTHER, region: OTHER, ..key };
         }

@@ -166,7 +166,7 @@ impl Caching {
         admission::of_notes(&call.notes, self.config.allow)?;
         let document = Document::read(body)?;
         admission::of_body(call.head.target.path(), &document)?;
-        let caller = call.notes.caller();
+        let caller = call.notes.proven_caller();
         let asked = Asked {
             place: &self.place,
             caller: caller.as_deref(),

@@ -3,8 +3,10 @@
 //! Calls are charged, not attempts: whatever is tried below counts once, and what was answered above
 //! costs nothing. A call holds what it may be expected to use from the moment that it is let in, so
 //! that many at once spend no more than there is; it is charged by its record, whichever way it ends.
-//! One that fell back is charged where it ended.
+//! One that fell back is charged where it ended. Who only looks is not charged: lists of models, polls
+//! of jobs.
 
+use std::collections::BTreeSet;
 use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,6 +67,8 @@ pub(crate) struct Quotas {
     kept: Arc<Kept>,
     prices: Arc<Prices>,
     clock: Clock,
+    /// The callers that the configuration names.
+    callers: BTreeSet<Arc<str>>,
     /// The labels of callers that have no name, and of those that the configuration does not name.
     labels: (Arc<str>, Arc<str>),
 }
@@ -103,7 +107,7 @@ struct Open {
 
 impl<S: Below> Policy<S> for QuotaLayer {
     fn call(&self, below: &mut S, mut call: Call) -> LocalFuture {
-        let Some(quotas) = self.0.clone().filter(|_| is_charged(&call)) else {
+        let Some(quotas) = self.0.clone().filter(|_| !call.only_looks()) else {
             return below.call(call);
         };
         let is_there = !quotas.asks_for_body(&call) || {
@@ -129,7 +133,7 @@ impl<S: Below> Policy<S> for QuotaLayer {
     /// It is charged as ever. What it asks for is known as far as its body has come, for that is not
     /// held.
     fn look_on(&self, below: &mut S, call: Call, bypass: Rc<Bypass>) -> LocalFuture {
-        if let Some(quotas) = self.0.as_ref().filter(|_| is_charged(&call)) {
+        if let Some(quotas) = self.0.as_ref().filter(|_| !call.only_looks()) {
             let admitted = quotas.admit(&call, Some(&bypass));
             debug_assert!(admitted.is_ok(), "who looks on refuses nothing");
         }
@@ -140,13 +144,6 @@ impl<S: Below> Policy<S> for QuotaLayer {
 /// Has the observer see a body that was read ahead whole, and goes on as it came.
 fn look(call: &Call) {
     whole::look(call, |body| call.notes.request_known(body));
-}
-
-/// Who only looks is not charged: lists of models, polls of jobs. A session begins with a look.
-fn is_charged(call: &Call) -> bool {
-    let only_looks =
-        matches!(call.head.method, http::Method::GET | http::Method::HEAD | http::Method::OPTIONS);
-    !only_looks || call.head.fields.get("upgrade").is_some()
 }
 
 // === impl Quotas ===
@@ -160,6 +157,7 @@ impl Quotas {
         before: Option<&Self>,
     ) -> Option<Arc<Self>> {
         let budgets = config.limits.quota_budgets.get() as usize;
+        let callers = config.callers.known.keys().map(|name| name.as_str().into()).collect();
         let config = &config.quotas;
         if config.is_empty() {
             return None;
@@ -175,7 +173,8 @@ impl Quotas {
         };
         let rules: Vec<_> = config.iter().map(rule).collect();
         kept.budgets.keep(&rules, budgets);
-        Some(Arc::new(Self { rules, kept, prices, clock, labels: ("".into(), OTHER.into()) }))
+        let labels = ("".into(), OTHER.into());
+        Some(Arc::new(Self { rules, kept, prices, clock, callers, labels }))
     }
 
     /// Has the admin address show how they stand.
@@ -207,10 +206,8 @@ impl Quotas {
 
     /// The caller, as metrics name it.
     fn label(&self, caller: Option<&Arc<str>>) -> &Arc<str> {
-        match caller {
-            None => &self.labels.0,
-            Some(_) => &self.labels.1,
-        }
+        let (nobody, other) = &self.labels;
+        caller.map_or(nobody, |caller| self.callers.get(caller).unwrap_or(other))
     }
 }
 

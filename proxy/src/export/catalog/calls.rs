@@ -3,8 +3,8 @@
 use tidegate_wire::{OUTPUT_CLASSES, SIZE_CLASSES};
 
 use super::labels::{
-    ERROR_ORIGIN, INPUT_SIZE, MEDIA_KIND, MODEL, OPERATION, OUTCOME, OUTPUT_SIZE, PROVIDER, REGION,
-    ROUTE, STATUS, STREAM, TYPE, UPSTREAM, WAIT, is_model_call,
+    CALLER, ERROR_ORIGIN, INPUT_SIZE, MEDIA_KIND, MODEL, OPERATION, OUTCOME, OUTPUT_SIZE, PROVIDER,
+    REGION, ROUTE, STATUS, STREAM, TYPE, UPSTREAM, WAIT, is_model_call,
 };
 use super::{Family, Kind, Label};
 use crate::export::metrics::Value;
@@ -40,6 +40,7 @@ pub static CALLS: Family = Family {
         &STATUS,
         &OUTCOME,
         &ERROR_ORIGIN,
+        &CALLER,
     ],
     read: |_, series, put| put("", Value::Counter(series.calls)),
 };
@@ -97,7 +98,7 @@ pub static TOKENS: Family = Family {
     unit: "{token}",
     help: "Tokens as stated by the provider. Input includes cached, output includes reasoning.",
     kind: Kind::Counter,
-    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &TYPE],
+    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &CALLER, &TYPE],
     read: |_, series, put| {
         for (part, tokens) in TOKEN_TYPES.into_iter().zip(series.tokens) {
             if let Some(tokens) = tokens {
@@ -215,7 +216,7 @@ pub static COST: Family = Family {
     unit: "{USD}",
     help: "Cost of calls by the price table, in US dollars; calls without a price are left out.",
     kind: Kind::Counter,
-    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM],
+    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &CALLER],
     read: |_, series, put| {
         if let Some(cost) = series.cost {
             put("", Value::Amount(cost));

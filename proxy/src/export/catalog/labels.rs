@@ -6,6 +6,7 @@ use super::Label;
 use crate::export::metrics::Labels;
 use crate::export::names;
 
+pub(super) static CALLER: Label = Label::same("caller", |labels, _| labels.caller.to_string());
 pub(super) static MODEL: Label = Label::same("model", |labels, _| labels.model.to_string());
 pub(super) static PROVIDER: Label =
     Label::same("provider", |labels, _| labels.provider.to_string());
@@ -39,7 +40,6 @@ pub(super) static POLICY: Label = Label::same("policy", |_, part| part.into());
 pub(super) static REASON: Label = Label::same("reason", |_, part| part.into());
 pub(super) static STATE: Label = Label::same("state", |_, part| part.into());
 pub(super) static QUOTA_NAME: Label = Label::same("quota", |_, part| part.into());
-pub(super) static CALLER: Label = Label::same("caller", |_, part| part.into());
 pub(super) static MODE: Label = Label::same("mode", |_, part| part.into());
 pub(super) static DIMENSION: Label = Label::same("dimension", |_, part| part.into());
 pub(super) static WARNING: Label = Label::same("warning", |_, part| part.into());

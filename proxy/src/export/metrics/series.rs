@@ -17,6 +17,7 @@ use crate::export::catalog::{
 /// What tells the series of calls apart.
 #[derive(Clone, Debug)]
 pub(in crate::export) struct Labels {
+    pub(in crate::export) caller: Arc<str>,
     pub(in crate::export) model: Arc<str>,
     pub(in crate::export) provider: Arc<str>,
     pub(in crate::export) operation: Arc<str>,
@@ -80,6 +81,7 @@ pub(in crate::export) struct CachedCalls {
 /// [`Labels`], borrowed from a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key<'a> {
+    pub(super) caller: &'a str,
     pub(super) model: &'a str,
     pub(super) provider: &'a str,
     pub(super) operation: &'a str,
@@ -292,8 +294,9 @@ fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
 // === impl Labels ===
 
 impl<'a> Key<'a> {
-    pub(super) fn of(record: &'a Record, model: &'a str, region: &'a str) -> Self {
+    pub(super) fn of(record: &'a Record, caller: &'a str, model: &'a str, region: &'a str) -> Self {
         Self {
+            caller,
             model,
             provider: record.provider.as_deref().unwrap_or_default(),
             operation: record.operation.as_deref().unwrap_or_default(),
@@ -311,6 +314,7 @@ impl<'a> Key<'a> {
 impl From<Key<'_>> for Labels {
     fn from(key: Key<'_>) -> Self {
         Self {
+            caller: key.caller.into(),
             model: key.model.into(),
             provider: key.provider.into(),
             operation: key.operation.into(),
@@ -334,6 +338,7 @@ impl Keyed for Key<'_> {
 impl Keyed for Labels {
     fn key(&self) -> Key<'_> {
         Key {
+            caller: &self.caller,
             model: &self.model,
             provider: &self.provider,
             operation: &self.operation,

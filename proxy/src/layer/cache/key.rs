@@ -101,7 +101,8 @@ pub(crate) type Id = [u8; 32];
 pub(crate) struct Asked<'a> {
     /// The route and the upstreams behind it, with all that is configured of them.
     pub(crate) place: &'a [u8],
-    /// The caller's name, where callers have names.
+    /// The caller's name, where a key of its own has proven it; a name alone proves nothing, and counts
+    /// as the header that it is.
     pub(crate) caller: Option<&'a str>,
     pub(crate) head: &'a RequestHead,
     /// Fields that the user knows to make no difference.
