@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use tidegate_loadgen::schedule::{Schedule, Shard};
 use tidegate_loadgen::workload::{Format, Mix, Recording, Workload};
-use tidegate_loadgen::{Plan, Target};
+use tidegate_loadgen::{Caps, Forecast, Plan, Target};
 use tidegate_settings::Objectives;
 
 use crate::outputs::Outputs;
@@ -82,6 +82,16 @@ pub(crate) struct Args {
     /// Also write one record for each call, as the sidecar does: JSON lines.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_RECORDS")]
     records: Option<PathBuf>,
+    /// Say what the run would come to, in calls, tokens and money, and send nothing.
+    #[arg(long, env = "TIDEGATE_LOAD_DRY_RUN")]
+    dry_run: bool,
+    /// Use no more tokens than this, input and output together: a call that might go beyond is not
+    /// made, and the run ends. What calls under way may take at most is set aside for them.
+    #[arg(long, value_name = "TOKENS", env = "TIDEGATE_LOAD_MAX_TOKENS")]
+    max_tokens: Option<u64>,
+    /// Likewise, in US dollars by the table of prices. A call without a price is not made.
+    #[arg(long, value_name = "USD", value_parser = usd, env = "TIDEGATE_LOAD_MAX_COST")]
+    max_cost: Option<f64>,
     /// A table of prices in place of the built-in one (YAML), by which the report says what calls cost.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_PRICES")]
     prices: Option<PathBuf>,
@@ -131,7 +141,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         prices: tidegate_proxy::prices(args.prices.as_deref())?,
         credential,
         objectives: args.slo.as_deref().map(Objectives::read).transpose()?,
+        caps: Caps { tokens: args.max_tokens, usd: args.max_cost },
     };
+    if args.dry_run {
+        println!("{}", Forecast::of(&plan)?);
+        return Ok(Exit::Good);
+    }
     for objective in plan.objectives_in_vain() {
         eprintln!("warning: `{objective}` applies to no call of the load, and cannot be met");
     }
@@ -211,5 +226,12 @@ fn speed(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(speed) if (1e-6..=1e6).contains(&speed) => Ok(speed),
         _ => Err(format!("`{text}` is no speed; write how many times as fast, such as 2 or 0.5")),
+    }
+}
+
+fn usd(text: &str) -> Result<f64, String> {
+    match text.trim_start_matches('$').parse() {
+        Ok(usd) if usd > 0.0 && usd <= 1e9 => Ok(usd),
+        _ => Err(format!("`{text}` is no sum of money; write US dollars, such as 5 or 0.25")),
     }
 }

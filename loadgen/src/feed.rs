@@ -10,9 +10,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::run::Plan;
-use crate::schedule::{Arrivals, Schedule};
-use crate::workload::{Asked, Recording, RecordingError};
+use crate::tickets::{Ticket, Tickets};
+use crate::workload::RecordingError;
 
 /// Calls that are read ahead.
 const AHEAD: usize = 1024;
@@ -25,22 +24,12 @@ pub(crate) struct Feed {
     is_broken: Arc<AtomicBool>,
 }
 
-/// A call that is to be made.
-pub(crate) struct Fed {
-    /// Which one it is of all calls of the load, counted from 0.
-    pub(crate) number: u64,
-    /// When it is due, where time decides that.
-    pub(crate) due: Option<Duration>,
-    pub(crate) asked: Asked,
-    /// Room among what is read ahead; others may have it once the call is taken.
-    _room: OwnedSemaphorePermit,
-}
+/// A call, and its room among what is read ahead: others may have that once the call is taken.
+type Fed = (Ticket, OwnedSemaphorePermit);
 
 /// What reads ahead.
 struct Reader {
-    recording: Recording,
-    plan: Plan,
-    arrivals: Option<Arrivals>,
+    tickets: Tickets,
     calls: mpsc::Sender<Fed>,
     room: Arc<Semaphore>,
     runtime: Handle,
@@ -50,13 +39,11 @@ struct Reader {
 
 impl Feed {
     /// Begins to read. Must be called on a runtime.
-    pub(crate) fn start(recording: Recording, plan: Plan) -> io::Result<Self> {
+    pub(crate) fn start(tickets: Tickets) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let is_broken = Arc::new(AtomicBool::new(false));
-        let arrivals = plan.schedule.arrivals(plan.seed);
         let room = Arc::new(Semaphore::new(AHEAD_BYTES));
-        let runtime = Handle::current();
-        let reader = Reader { recording, plan, arrivals, calls: sender, room, runtime };
+        let reader = Reader { tickets, calls: sender, room, runtime: Handle::current() };
         let broken = is_broken.clone();
         std::thread::Builder::new().name("feed".to_owned()).spawn(move || {
             if let Err(error) = reader.read() {
@@ -68,14 +55,15 @@ impl Feed {
     }
 
     /// The next call; none where there are no more.
-    pub(crate) async fn next(&self) -> Option<Fed> {
-        self.calls.lock().await.recv().await
+    pub(crate) async fn next(&self) -> Option<Ticket> {
+        let (ticket, _) = self.calls.lock().await.recv().await?;
+        Some(ticket)
     }
 
     /// How many of those that nobody took were due before this.
     pub(crate) async fn due_before(&self, end: Duration) -> u64 {
         let mut unsent = 0;
-        while let Some(Fed { due: Some(due), .. }) = self.next().await {
+        while let Some(Ticket { due: Some(due), .. }) = self.next().await {
             if due >= end {
                 break;
             }
@@ -93,40 +81,22 @@ impl Feed {
 // === impl Reader ===
 
 impl Reader {
-    /// Reads as long as there is something to read and somebody to take it. Where the file does not say
-    /// when, it begins again at its end.
+    /// Reads as long as there is something to read and somebody to take it.
     fn read(mut self) -> Result<(), RecordingError> {
-        let begins_again = !matches!(self.plan.schedule, Schedule::Recorded { .. });
-        let mut number = 0;
-        loop {
-            for row in self.recording.replay() {
-                let row = row?;
-                let due = self.due(row.at);
-                let is_over = due.is_some_and(|due| due >= self.plan.duration);
-                let is_ours = self.plan.shard.takes(number);
-                if is_over || is_ours && !self.hand_over(number, due, row.asked) {
-                    return Ok(());
-                }
-                number += 1;
-            }
-            if !begins_again {
-                return Ok(());
+        while let Some(ticket) = self.tickets.next().transpose()? {
+            if !self.hand_over(ticket) {
+                break;
             }
         }
-    }
-
-    fn due(&mut self, at: Option<i64>) -> Option<Duration> {
-        match self.plan.schedule {
-            Schedule::Recorded { speed } => Some(self.recording.offset(at?).div_f64(speed)),
-            _ => self.arrivals.as_mut()?.next(),
-        }
+        Ok(())
     }
 
     /// Waits until there is room. Says whether anybody still wants calls.
-    fn hand_over(&self, number: u64, due: Option<Duration>, asked: Asked) -> bool {
-        let bytes = asked.bytes().clamp(1, AHEAD_BYTES) as u32;
+    fn hand_over(&self, ticket: Ticket) -> bool {
+        let bytes = ticket.asked.as_ref().map_or(0, |asked| asked.bytes());
+        let bytes = bytes.clamp(1, AHEAD_BYTES) as u32;
         let room = self.runtime.block_on(self.room.clone().acquire_many_owned(bytes));
         let room = room.expect("it is never closed");
-        self.calls.blocking_send(Fed { number, due, asked, _room: room }).is_ok()
+        self.calls.blocking_send((ticket, room)).is_ok()
     }
 }

@@ -3,13 +3,16 @@
 //! [`run`] takes a [`Plan`] and gives a [`Report`](report::Report). Every call is seen by the same
 //! `wire::Observer` that the sidecar has, and every time counts from when the call was due.
 
+mod budget;
 mod client;
+mod estimate;
 mod feed;
 mod figures;
 mod interrupt;
 mod recorder;
 mod run;
 mod signing;
+mod tickets;
 mod user;
 mod verdict;
 
@@ -18,7 +21,9 @@ pub mod schedule;
 pub mod sim;
 pub mod workload;
 
+pub use budget::Caps;
 pub use client::{InvalidTarget, Target};
+pub use estimate::{Estimate, Forecast};
 pub use interrupt::interrupts;
 pub use recorder::CallRecord;
 pub use run::{Error, Plan, run};

@@ -16,18 +16,20 @@ use jiff::Timestamp;
 use tidegate_credential::CredentialConfig;
 use tidegate_settings::{Abort, Objective, Objectives};
 use tidegate_wire::Prices;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
+use crate::budget::{Amount, Budget, Caps, Pricing, Refusal};
 use crate::client::{Client, Target};
 use crate::feed::Feed;
 use crate::figures::{Call, Key, Kind};
 use crate::recorder::Recorder;
 use crate::report::{Ended, Report, progress};
-use crate::schedule::{Arrivals, STAGE, Schedule, Shard};
+use crate::schedule::{STAGE, Schedule, Shard};
 use crate::signing::Signer;
+use crate::tickets::{Ticket, Tickets, tickets};
 use crate::verdict::hopeless;
-use crate::workload::{Asked, Request, Workload};
+use crate::workload::{Request, Workload};
 use crate::{interrupts, user};
 
 /// How long users may take to come in.
@@ -66,6 +68,8 @@ pub struct Plan {
     pub credential: Option<CredentialConfig>,
     /// What the run is judged by.
     pub objectives: Option<Objectives>,
+    /// What it may use.
+    pub caps: Caps,
 }
 
 /// Why a run did not come about.
@@ -163,6 +167,11 @@ async fn conduct(run: Arc<Run>) {
             run.ends_by(Ended::Interrupted);
             HASTY_DRAIN
         }
+        () = run.capped.notified() => {
+            tracing::warn!("ending early: another call might go beyond the cap");
+            run.ends_by(Ended::Capped);
+            DRAIN
+        }
         objective = no_hope(&run) => {
             tracing::warn!("ending early: `{objective}` can no longer be met");
             run.ends_by(Ended::Hopeless);
@@ -208,6 +217,10 @@ pub(crate) struct Run {
     ended: OnceLock<Ended>,
     recorder: Mutex<Recorder>,
     calls: Calls,
+    budget: Budget,
+    pricing: Pricing,
+    /// Told when a call might have gone beyond a cap.
+    capped: Notify,
 }
 
 /// Where users learn what is due.
@@ -215,26 +228,9 @@ enum Due {
     /// Each knows it himself.
     Nowhere,
     /// By time, what is asked is made up.
-    ByTime(Mutex<Tickets>),
+    ByTime(Mutex<Peekable<Tickets>>),
     /// From a file.
     ByFile(Feed),
-}
-
-/// Calls that fall due by time, numbered.
-struct Tickets {
-    due: Peekable<Arrivals>,
-    next: u64,
-    shard: Shard,
-}
-
-/// A call that a user takes.
-pub(crate) struct Ticket {
-    /// Which one it is of all calls of the load, counted from 0.
-    pub(crate) number: u64,
-    /// When it is due, where time decides that.
-    pub(crate) due: Option<Duration>,
-    /// What is asked, where it stands in a file.
-    pub(crate) asked: Option<Asked>,
 }
 
 /// What cannot wait for the recorder.
@@ -266,6 +262,9 @@ impl Run {
             ended: OnceLock::new(),
             recorder: Mutex::new(Recorder::new(records, plan.objectives.clone())),
             calls: Calls::default(),
+            budget: Budget::new(plan.caps),
+            pricing: Pricing::of(&plan),
+            capped: Notify::new(),
             plan,
         })
     }
@@ -328,11 +327,8 @@ impl Run {
     pub(crate) async fn next_ticket(&self) -> Option<Ticket> {
         match &self.due {
             Due::Nowhere => None,
-            Due::ByTime(tickets) => lock(tickets).next(),
-            Due::ByFile(feed) => {
-                let fed = feed.next().await?;
-                Some(Ticket { number: fed.number, due: fed.due, asked: Some(fed.asked) })
-            }
+            Due::ByTime(tickets) => lock(tickets).next()?.ok(),
+            Due::ByFile(feed) => feed.next().await,
         }
     }
 
@@ -357,8 +353,10 @@ impl Run {
         matches!(*self.phase.borrow(), Phase::Running(_))
     }
 
-    /// Makes a call and keeps what there is to know of it.
-    pub(crate) async fn call(&self, request: Request, due: Instant) -> Call {
+    /// Makes a call and keeps what there is to know of it. Where it might go beyond a cap it is not
+    /// made, and the run ends.
+    pub(crate) async fn call(&self, request: Request, due: Instant) -> Option<Call> {
+        let reserved = self.reserve(&request)?;
         let mut phase = self.phase();
         let cut = async move {
             let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
@@ -376,8 +374,29 @@ impl Run {
             send_lag: sample.send_lag,
             gaps: sample.gaps,
         };
+        if let Some(reserved) = reserved {
+            self.budget.settle(reserved, &call.record);
+        }
         self.recorder().record(&call);
-        call
+        Some(call)
+    }
+
+    /// Sets aside what a call takes at most, where anything is capped; nothing where it may not be made.
+    fn reserve(&self, request: &Request) -> Option<Option<Amount>> {
+        if !self.budget.is_bounded() {
+            return Some(None);
+        }
+        match self.budget.reserve(self.pricing.amount(request)) {
+            Ok(reserved) => Some(Some(reserved)),
+            Err(refusal) => {
+                if refusal == Refusal::Unpriced {
+                    let model = &request.label;
+                    tracing::error!(%model, "no price for this model at this target, so --max-cost cannot hold; give one by --prices");
+                }
+                self.capped.notify_one();
+                None
+            }
+        }
     }
 
     /// Notes that a call was taken up only after it was due.
@@ -424,7 +443,7 @@ impl Run {
         let end = *stop - *start;
         let unsent = match &self.due {
             Due::Nowhere => 0,
-            Due::ByTime(tickets) => lock(tickets).due_before(end),
+            Due::ByTime(tickets) => due_before(&mut lock(tickets), end),
             Due::ByFile(feed) => feed.due_before(end).await,
         };
         self.calls.unsent.fetch_add(unsent, Relaxed);
@@ -451,43 +470,29 @@ impl Run {
 
 impl Due {
     fn of(plan: &Plan) -> Result<Self, Error> {
-        if let Some(recording) = plan.workload.recording() {
-            let feed = Feed::start(recording.clone(), plan.clone()).map_err(Error::Feed)?;
-            return Ok(Self::ByFile(feed));
+        let tickets = tickets(plan);
+        match (plan.workload.recording(), plan.schedule) {
+            (Some(_), _) => Feed::start(tickets).map(Self::ByFile).map_err(Error::Feed),
+            (None, Schedule::Closed) => Ok(Self::Nowhere),
+            (None, _) => Ok(Self::ByTime(Mutex::new(tickets.peekable()))),
         }
-        let Some(arrivals) = plan.schedule.arrivals(plan.seed) else { return Ok(Self::Nowhere) };
-        let end = plan.duration;
-        let due: Arrivals = Box::new(arrivals.take_while(move |due| *due < end));
-        let tickets = Tickets { due: due.peekable(), next: 0, shard: plan.shard };
-        Ok(Self::ByTime(Mutex::new(tickets)))
     }
 }
 
-// === impl Tickets ===
-
-impl Tickets {
-    fn next(&mut self) -> Option<Ticket> {
-        loop {
-            let (number, due) = (self.next, self.due.next()?);
-            self.next += 1;
-            if self.shard.takes(number) {
-                return Some(Ticket { number, due: Some(due), asked: None });
-            }
-        }
+/// Takes off what falls due before this, and says how much it is.
+fn due_before(tickets: &mut Peekable<Tickets>, end: Duration) -> u64 {
+    let is_before = |ticket: &Result<Ticket, _>| match ticket {
+        Ok(Ticket { due: Some(due), .. }) => *due < end,
+        _ => false,
+    };
+    let mut count = 0;
+    while tickets.next_if(is_before).is_some() {
+        count += 1;
     }
-
-    /// Takes off what falls due before this, and says how much of it is ours.
-    fn due_before(&mut self, end: Duration) -> u64 {
-        let mut count = 0;
-        while self.due.next_if(|due| *due < end).is_some() {
-            count += u64::from(self.shard.takes(self.next));
-            self.next += 1;
-        }
-        count
-    }
+    count
 }
 
-fn lock(tickets: &Mutex<Tickets>) -> MutexGuard<'_, Tickets> {
+fn lock(tickets: &Mutex<Peekable<Tickets>>) -> MutexGuard<'_, Peekable<Tickets>> {
     tickets.lock().expect("arrivals do not panic")
 }
 
@@ -524,6 +529,7 @@ mod tests {
             prices: Arc::default(),
             credential: None,
             objectives: None,
+            caps: Caps::default(),
         }
     }
 
@@ -546,6 +552,10 @@ mod tests {
 
     /// Runs for two seconds against a simulated server.
     async fn rehearse(schedule: Schedule, users: usize) -> (Arc<Run>, Counts) {
+        rehearse_plan(|target| plan(target, schedule, users)).await
+    }
+
+    async fn rehearse_plan(plan: impl FnOnce(&str) -> Plan) -> (Arc<Run>, Counts) {
         let simulator = Simulator::bind(Options {
             listen: ([127, 0, 0, 1], 0).into(),
             ttft: Duration::from_millis(20),
@@ -556,7 +566,7 @@ mod tests {
         let simulator = simulator.await.expect("a free port");
         let address = format!("http://{}", simulator.addr());
         let server = tokio::spawn(simulator.serve(std::future::pending()));
-        let run = Arc::new(Run::new(plan(&address, schedule, users)).expect("a client"));
+        let run = Arc::new(Run::new(plan(&address)).expect("a client"));
         let conductor = tokio::spawn(conduct(run.clone()));
         let told = user::attack(&run, Duration::from_secs(60)).await.expect("goose carries");
         conductor.abort();
@@ -599,6 +609,21 @@ mod tests {
     async fn an_open_loop_sends_what_falls_due() {
         let (run, counts) = rehearse(Schedule::Constant { rate: 50.0 }, 30).await;
         assert_eq!((counts.sent, counts.served, run.unsent()), (100, 100, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_cap_ends_the_run_before_it_is_passed() {
+        const CAP: u64 = 20_000;
+        let plan = |target: &str| Plan {
+            caps: Caps { tokens: Some(CAP), usd: None },
+            ..plan(target, Schedule::Closed, 10)
+        };
+        let (run, counts) = rehearse_plan(plan).await;
+        let report = Report::of(&run, "", Timestamp::now());
+        let tokens = report.total.tokens;
+        let used = tokens.input.unwrap_or(0) + tokens.output.unwrap_or(0);
+        assert_eq!((report.ended, report.invalid), (Ended::Capped, None));
+        assert!(counts.sent > 10 && used > CAP / 2 && used <= CAP, "{used} tokens");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

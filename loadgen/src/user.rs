@@ -21,9 +21,9 @@ use tidegate_wire::Outcome;
 use tokio::time::{Instant, sleep};
 
 use crate::figures::Call;
-use crate::run::{Run, Ticket};
+use crate::run::Run;
 use crate::schedule::{Schedule, entrance};
-use crate::workload::{Entry, Request, Synthetic};
+use crate::workload::{Entry, Synthetic};
 
 /// Users that come in each second, at least: all within a second or two.
 const FEWEST_ARRIVING: usize = 500;
@@ -126,7 +126,7 @@ async fn call_again_and_again(
     let mut requests = Synthetic::new(run.plan.seed, stream);
     let mut due = start + entrance(number, run.plan.users.get(), run.plan.duration);
     while run.comes_due(due).await {
-        let call = run.call(requests.request(entry), due).await;
+        let Some(call) = run.call(requests.request(entry), due).await else { return };
         tell_goose(user, &call).await;
         due = Instant::now() + rest(&call, entry.think);
     }
@@ -137,9 +137,10 @@ async fn take_what_is_next(run: &Run, user: &mut GooseUser, number: usize, start
     let mut due = start + entrance(number, run.plan.users.get(), run.plan.duration);
     while run.comes_due(due).await {
         let Some(ticket) = run.next_ticket().await else { return };
-        let request = request(run, ticket);
+        let request = ticket.request(&run.plan);
         // What it takes to make up a long prompt is none of the target's time.
         let call = run.call(request, due.max(Instant::now())).await;
+        let Some(call) = call else { return };
         tell_goose(user, &call).await;
         due = Instant::now() + rest(&call, Duration::ZERO);
     }
@@ -166,23 +167,12 @@ async fn take_what_is_due(run: &Run, user: &mut GooseUser, start: Instant) {
         }
         was_busy = true;
         // Before it is due: what it takes to make up a long prompt is none of the target's time.
-        let request = request(run, ticket);
+        let request = ticket.request(&run.plan);
         if !run.comes_due(due).await {
             return;
         }
-        let call = run.call(request, due).await;
+        let Some(call) = run.call(request, due).await else { return };
         tell_goose(user, &call).await;
-    }
-}
-
-/// What a ticket is for. Of its own seed, so that a call is the same whoever takes it.
-fn request(run: &Run, ticket: Ticket) -> Request {
-    let (plan, number) = (&run.plan, ticket.number);
-    let mut requests = Synthetic::new(plan.seed, number);
-    let entry = plan.workload.mix().at(requests.place());
-    match ticket.asked {
-        Some(asked) => asked.request(entry, plan.seed, number),
-        None => requests.request(entry),
     }
 }
 

@@ -133,6 +133,8 @@ pub enum Ended {
     Complete,
     /// An objective could no longer be met.
     Hopeless,
+    /// Another call might have gone beyond a cap of tokens or money.
+    Capped,
     /// Somebody asked it to stop.
     Interrupted,
     /// It has not: this is how far it has come.
@@ -278,6 +280,9 @@ impl Ended {
             Self::Interrupted => {
                 "INTERRUPTED: the calls that took longest were cut, so the times are those of the \
                  shorter ones."
+            }
+            Self::Capped => {
+                "ENDED EARLY: another call might have gone beyond --max-tokens or --max-cost."
             }
             Self::Hopeless => "ENDED EARLY: an objective could no longer be met.",
             Self::Unfinished => "UNFINISHED: this was written while the run went on.",

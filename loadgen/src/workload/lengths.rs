@@ -33,7 +33,12 @@ impl Lengths {
         }
         Synthetic::new(seed, call).words(left, &mut text);
         let output_tokens = NonZeroU32::new(self.output).unwrap_or(NonZeroU32::MIN);
-        Ask { turns: vec![Turn::user(text)], output_tokens, states_usage: true }
+        Ask {
+            turns: vec![Turn::user(text)],
+            input_tokens: Some(self.input.into()),
+            output_tokens,
+            states_usage: true,
+        }
     }
 }
 

@@ -319,7 +319,8 @@ impl Operation {
         })
     }
 
-    fn generates(self) -> bool {
+    /// Whether it is answered by text.
+    pub(crate) fn generates(self) -> bool {
         !matches!(self, Self::OpenAiEmbeddings | Self::GeminiCountTokens | Self::VertexCountTokens)
     }
 

@@ -18,7 +18,7 @@ pub use mix::{Entry, Mix, Operation};
 pub use recording::{Error as RecordingError, Format, Recording};
 pub use synthetic::Synthetic;
 
-pub(crate) use recording::Asked;
+pub(crate) use recording::{Asked, Row};
 
 /// Where calls come from.
 #[derive(Clone, Debug)]
@@ -53,6 +53,31 @@ pub struct Request {
     pub route: Arc<str>,
     /// Whether the answer is asked for as a stream.
     pub stream: bool,
+    /// What it comes to if all is as it was, or as is asked for at most.
+    pub(crate) expected: Expected,
+}
+
+/// What a call comes to; absent where that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Expected {
+    pub(crate) input_tokens: Option<u64>,
+    pub(crate) output_tokens: Option<u64>,
+}
+
+/// Bytes of a prompt that one token has, about.
+const BYTES_OF_TOKEN: u64 = 4;
+/// Tokens of an answer of which nothing is known.
+const TYPICAL_OUTPUT: u64 = 256;
+
+// === impl Request ===
+
+impl Request {
+    /// Tokens of what is asked and of what is answered, about, and the latter rather at most.
+    pub(crate) fn tokens(&self) -> (u64, u64) {
+        let by_size = self.body.len() as u64 / BYTES_OF_TOKEN;
+        let Expected { input_tokens, output_tokens } = self.expected;
+        (input_tokens.unwrap_or(by_size), output_tokens.unwrap_or(TYPICAL_OUTPUT))
+    }
 }
 
 // === impl Workload ===

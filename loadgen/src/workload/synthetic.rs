@@ -41,7 +41,8 @@ impl Synthetic {
             turns.insert(0, Turn { role: Role::System, text });
         }
         let states_usage = self.random.random_ratio(USAGE_ASKED_PER_MILLE, 1000);
-        Ask { turns, output_tokens: entry.output_tokens, states_usage }.request(entry)
+        Ask { turns, input_tokens: None, output_tokens: entry.output_tokens, states_usage }
+            .request(entry)
     }
 
     /// Words worth about as many tokens as a draw around the median says.

@@ -6,13 +6,15 @@ use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::{Entry, Operation, Request};
+use super::{Entry, Expected, Operation, Request};
 
 /// What is asked of a model, whatever its interface.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ask {
     /// What was said so far. Never empty; the last turn is the one to answer.
     pub(crate) turns: Vec<Turn>,
+    /// How many tokens that has, where it is known.
+    pub(crate) input_tokens: Option<u64>,
     /// The most tokens that the answer may have.
     pub(crate) output_tokens: NonZeroU32,
     /// Whether a stream that need not state its usage is to do so.
@@ -37,6 +39,7 @@ pub(crate) enum Role {
 impl Ask {
     /// The request that asks it, as this entry has it.
     pub(crate) fn request(&self, entry: &Entry) -> Request {
+        let output = if entry.call.generates() { self.output_tokens.get().into() } else { 0 };
         Request {
             method: Method::POST,
             path: path(entry),
@@ -46,6 +49,7 @@ impl Ask {
             label: entry.label(),
             route: entry.route(),
             stream: entry.stream,
+            expected: Expected { input_tokens: self.input_tokens, output_tokens: Some(output) },
         }
     }
 

@@ -10,10 +10,10 @@ use tidegate_wire::Record;
 use tidegate_wire::capture::{self, BLOCK_BYTES, LineError, Sketch};
 
 use super::format::Said;
-use super::{Asked, Expected, Row};
+use super::{Asked, Row};
 use crate::client::shape;
 use crate::workload::written::{Ask, Turn};
-use crate::workload::{Entry, Operation, Request, Synthetic};
+use crate::workload::{Entry, Expected, Operation, Request, Synthetic};
 
 /// Most bytes of text that a token has on average, whatever is said: where there are more, they were
 /// an image or the like.
@@ -40,14 +40,9 @@ pub(super) fn read(line: &[u8]) -> Result<Said, String> {
         return Ok(Said::LeftOut("nobody can tell what its body was like"));
     };
     let record = &entry.record;
-    let expected = Expected {
-        input_tokens: record.input_tokens,
-        output_tokens: record.output_tokens,
-        cost_usd: record.cost_usd,
-    };
     let at = i64::try_from(record.time.as_nanosecond()).ok();
     let (mode, sample) = (entry.mode, entry.sample);
-    let asked = Asked::Captured { request: Box::new(request), expected, mode, sample };
+    let asked = Asked::Captured { request: Box::new(request), mode, sample };
     Ok(Said::Call(Box::new(Row { at, asked })))
 }
 
@@ -79,6 +74,10 @@ fn request(entry: &capture::Entry) -> Option<Request> {
         label: model.unwrap_or("unknown").into(),
         route: route.unwrap_or_else(|| "captured".into()),
         stream: record.stream.unwrap_or(false),
+        expected: Expected {
+            input_tokens: record.input_tokens,
+            output_tokens: record.output_tokens,
+        },
     };
     request.dialect = shape(&request, None).dialect;
     if let Some(sketch) = &entry.request.shape {
@@ -111,6 +110,7 @@ fn sketched(sketch: &Sketch, request: &Request, record: &Record) -> Option<Reque
     let bytes = sketch.texts.iter().sum::<u64>().min(most.unwrap_or(u64::MAX));
     let output = record.output_tokens.and_then(|tokens| NonZeroU32::new(tokens as u32));
     let ask = Ask {
+        input_tokens: record.input_tokens,
         turns: vec![Turn::user(text(&sketch.blocks, usize::try_from(bytes).ok()?))],
         output_tokens: output.unwrap_or(TYPICAL_OUTPUT),
         states_usage: record.usage_source.is_some(),

@@ -77,19 +77,11 @@ pub(crate) struct Row {
 #[derive(Clone, Debug)]
 pub(crate) enum Asked {
     /// The very request.
-    Captured { request: Box<Request>, expected: Expected, mode: Mode, sample: Option<f64> },
+    Captured { request: Box<Request>, mode: Mode, sample: Option<f64> },
     /// So many tokens.
     Lengths(Lengths),
     /// A text, or several.
     Turns { turns: Vec<Turn>, output: Option<NonZeroU32> },
-}
-
-/// What a call comes to if all is as it was; absent where that is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Expected {
-    pub(crate) input_tokens: Option<u64>,
-    pub(crate) output_tokens: Option<u64>,
-    pub(crate) cost_usd: Option<f64>,
 }
 
 /// Why a file of calls cannot be used.
@@ -303,20 +295,8 @@ impl Asked {
             Self::Lengths(lengths) => lengths.ask(seed, call).request(entry),
             Self::Turns { turns, output } => {
                 let output_tokens = output.unwrap_or(entry.output_tokens);
-                Ask { turns, output_tokens, states_usage: true }.request(entry)
+                Ask { turns, input_tokens: None, output_tokens, states_usage: true }.request(entry)
             }
-        }
-    }
-
-    pub(crate) fn expected(&self) -> Expected {
-        match self {
-            Self::Captured { expected, .. } => *expected,
-            Self::Lengths(lengths) => Expected {
-                input_tokens: Some(lengths.input.into()),
-                output_tokens: Some(lengths.output.into()),
-                cost_usd: None,
-            },
-            Self::Turns { .. } => Expected::default(),
         }
     }
 

@@ -38,13 +38,6 @@ pub(crate) struct Survey {
     pub(super) samples: BTreeSet<u64>,
     /// Bytes at the ends of pieces that a crash had torn.
     pub(crate) torn_bytes: u64,
-    /// Tokens of all calls, as far as they are known.
-    pub(crate) input_tokens: u64,
-    pub(crate) output_tokens: u64,
-    /// Calls of which they are not known.
-    pub(crate) unknown_tokens: u64,
-    /// What the calls had cost, where that was captured.
-    pub(crate) cost_usd: Option<f64>,
 }
 
 /// One piece while it is read.
@@ -120,17 +113,6 @@ impl Survey {
             let before = latest.map_or(at, |latest| latest.max(at));
             self.disorder = self.disorder.max(before.saturating_sub(at));
             *latest = Some(before);
-        }
-        let expected = row.asked.expected();
-        match (expected.input_tokens, expected.output_tokens) {
-            (Some(input), Some(output)) => {
-                self.input_tokens = self.input_tokens.saturating_add(input);
-                self.output_tokens = self.output_tokens.saturating_add(output);
-            }
-            _ => self.unknown_tokens += 1,
-        }
-        if let Some(usd) = expected.cost_usd {
-            self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + usd);
         }
         if let Asked::Captured { request, mode, sample, .. } = &row.asked {
             self.modes.insert(*mode);
