@@ -150,9 +150,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     for objective in plan.objectives_in_vain() {
         eprintln!("warning: `{objective}` applies to no call of the load, and cannot be met");
     }
+    let baseline = args.outputs.baseline()?;
     let mut results = results()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(tidegate_loadgen::run(plan))?;
+    let mut report = runtime.block_on(tidegate_loadgen::run(plan))?;
+    report.compare(&baseline);
     args.outputs.publish(&mut results, &report)
 }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use tidegate_loadgen::report::{Decision, Report};
+use tidegate_loadgen::report::{Decision, Report, Unreadable};
 
 use crate::Exit;
 
@@ -15,6 +15,10 @@ pub(crate) struct Outputs {
     /// error.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_JSON")]
     json: Option<PathBuf>,
+    /// Compare with this report of the same load (`--json` wrote it), or with several of them: exit
+    /// code 1 where the run is surely worse, 3 where that cannot be told.
+    #[arg(long, value_name = "REPORT", env = "TIDEGATE_LOAD_BASELINE", value_delimiter = ',')]
+    baseline: Vec<PathBuf>,
     /// Also write it as an HTML page with charts: one file that needs nothing else.
     #[arg(long, value_name = "FILE.html", env = "TIDEGATE_LOAD_REPORT")]
     report: Option<PathBuf>,
@@ -39,6 +43,11 @@ pub(crate) struct Outputs {
 type Form<'a> = (&'a Option<PathBuf>, fn(&Report) -> String);
 
 impl Outputs {
+    /// The reports to compare with: read before a run, so that none is made for nothing.
+    pub(crate) fn baseline(&self) -> Result<Vec<Report>, Unreadable> {
+        self.baseline.iter().map(|path| Report::read(path)).collect()
+    }
+
     /// Writes a report to where it was asked for, and says what it comes to.
     pub(crate) fn publish(
         &self,

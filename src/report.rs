@@ -45,5 +45,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     if let Some(path) = &merge.slo {
         report.judge(&Objectives::read(path)?);
     }
+    report.compare(&merge.outputs.baseline()?);
     merge.outputs.publish(&mut std::io::stdout(), &report)
 }

@@ -5,6 +5,7 @@
 
 mod budget;
 mod client;
+mod compare;
 mod estimate;
 mod feed;
 mod figures;

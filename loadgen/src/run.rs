@@ -169,7 +169,6 @@ async fn conduct(run: Arc<Run>) {
         }
         () = run.capped.notified() => {
             tracing::warn!("ending early: another call might go beyond the cap");
-            run.ends_by(Ended::Capped);
             DRAIN
         }
         objective = no_hope(&run) => {
@@ -393,6 +392,8 @@ impl Run {
                     let model = &request.label;
                     tracing::error!(%model, "no price for this model at this target, so --max-cost cannot hold; give one by --prices");
                 }
+                // Here and not where it is heard of: the users may all be gone before that.
+                self.ends_by(Ended::Capped);
                 self.capped.notify_one();
                 None
             }
@@ -570,6 +571,7 @@ mod tests {
         let conductor = tokio::spawn(conduct(run.clone()));
         let told = user::attack(&run, Duration::from_secs(60)).await.expect("goose carries");
         conductor.abort();
+        run.enter(Phase::Over);
         run.settle().await;
         let sent = run.recorder().figures.total().calls();
         let counts = Counts {

@@ -24,7 +24,7 @@ pub use tally::{Outcomes, Tokens};
 pub use times::Quantiles;
 
 pub(crate) use fault::Faults;
-pub(crate) use points::Points;
+pub(crate) use points::{Point, Points};
 pub(crate) use tally::Tally;
 pub(crate) use timeline::{OVER_TIME, Slice, Timeline};
 pub(crate) use times::Times;

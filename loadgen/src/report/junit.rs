@@ -7,18 +7,22 @@
 use std::fmt::Write;
 
 use super::html::text::Escaped;
-use super::{Finding, Judged, Report};
+use super::{Change, Comparison, Finding, Judged, Report};
 
 impl Report {
     /// The verdict as a JUnit document.
     pub fn junit(&self) -> String {
         let judged = self.verdict.as_ref().map_or(&[][..], |verdict| &verdict.objectives);
         let count = |finding| judged.iter().filter(|one| one.finding == finding).count();
-        let errors = count(Finding::Inconclusive) + usize::from(self.invalid.is_some());
+        let change = self.comparison.as_ref().map(|comparison| comparison.finding);
+        let is = |finding| usize::from(change == Some(finding));
+        let errors = count(Finding::Inconclusive)
+            + usize::from(self.invalid.is_some())
+            + is(Change::Unknown);
         let counts = format!(
             "tests=\"{}\" failures=\"{}\" errors=\"{errors}\" skipped=\"0\" time=\"{:.3}\"",
-            judged.len() + 1,
-            count(Finding::Fail),
+            judged.len() + 1 + usize::from(change.is_some()),
+            count(Finding::Fail) + is(Change::Worse),
             self.run.lasted_s
         );
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -31,6 +35,7 @@ impl Report {
         xml.push_str(&properties(self));
         xml.push_str(&validity(self));
         judged.iter().for_each(|one| xml.push_str(&case(one)));
+        self.comparison.iter().for_each(|one| xml.push_str(&compared(one)));
         xml + "</testsuite>\n</testsuites>\n"
     }
 }
@@ -63,6 +68,20 @@ fn validity(report: &Report) -> String {
             reason = Escaped(reason)
         ),
     }
+}
+
+fn compared(comparison: &Comparison) -> String {
+    let said = Escaped(&comparison.sentence);
+    let result = match comparison.finding {
+        Change::Better | Change::None => format!("<system-out>{said}</system-out>"),
+        Change::Worse => format!("<failure type=\"worse\" message=\"{said}\">{said}</failure>"),
+        Change::Unknown => {
+            format!("<error type=\"inconclusive\" message=\"{said}\">{said}</error>")
+        }
+    };
+    format!(
+        "<testcase classname=\"tidegate.load\" name=\"no worse than the baseline\">{result}</testcase>\n"
+    )
 }
 
 fn case(judged: &Judged) -> String {

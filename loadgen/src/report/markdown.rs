@@ -32,6 +32,9 @@ impl Report {
             _ = writeln!(text, "\n{}", self.ended.sentence());
         }
         text += &objectives(self);
+        if let Some(comparison) = &self.comparison {
+            _ = writeln!(text, "\n{}", plain(&comparison.sentence));
+        }
         text += &models(self);
         text += &errors(self);
         _ = write!(text, "\n<details><summary>How it was measured</summary>\n\n");

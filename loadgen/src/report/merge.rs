@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Ended, Generator, Report, Setup};
 use crate::figures::Figures;
+use crate::schedule::Schedule;
 
 /// Why reports are no shards of one load.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ impl Report {
     }
 }
 
-/// In what these are not of one load.
+/// In what these are no shards of one load.
 fn difference(one: &Report, other: &Report) -> Option<&'static str> {
     let (run, others) = (&one.run, &other.run);
     let parts = [
@@ -67,6 +68,24 @@ fn difference(one: &Report, other: &Report) -> Option<&'static str> {
         ("mix", run.mix == others.mix),
         ("file of calls", run.from == others.from),
         ("file of objectives", one.slo == other.slo),
+    ];
+    parts.into_iter().find_map(|(what, is_same)| (!is_same).then_some(what))
+}
+
+/// In what these are not two runs of one load, which may have lasted longer or been judged otherwise.
+pub(super) fn difference_of_load(one: &Report, other: &Report) -> Option<&'static str> {
+    let (run, others) = (&one.run, &other.run);
+    let is_same_rate = match (run.rate, others.rate) {
+        (Some(rate), Some(other)) => (rate / other - 1.0).abs() < 1e-6,
+        (rate, other) => rate == other,
+    };
+    let closed = Schedule::Closed.as_str();
+    let parts = [
+        ("schedule", run.schedule == others.schedule),
+        ("rate", is_same_rate),
+        ("number of users", run.schedule != closed || run.users == others.users),
+        ("mix", run.mix == others.mix),
+        ("file of calls", run.from == others.from),
     ];
     parts.into_iter().find_map(|(what, is_same)| (!is_same).then_some(what))
 }

@@ -28,12 +28,15 @@ use crate::run::{Plan, Run};
 use crate::verdict::Evidence;
 use crate::workload::Entry;
 
+pub use crate::compare::{Change, Compared, Comparison};
 pub use crate::figures::{Fault, FaultCount, Kind, Outcomes, Quantiles, Tokens};
 pub use crate::verdict::{Finding, Judged, Verdict};
 pub use document::Unreadable;
 pub use merge::Unmergeable;
 pub use source::Source;
 pub use summary::{Part, Summary};
+
+pub(crate) use summary::ratio;
 pub use table::{Grid, Table, time};
 
 /// How the figures are to be read.
@@ -66,6 +69,9 @@ pub struct Report {
     /// What the objectives came to, where there are some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// How it compares with other runs of the same load, where it was to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// All calls.
     pub total: Summary,
     /// The same calls by model.
@@ -208,6 +214,7 @@ impl Report {
             },
             generator,
             verdict: None,
+            comparison: None,
             models: parts(figures.by(|key| key.model.clone())),
             routes: parts(figures.by(|key| key.route.clone())),
             stages: parts(figures.by(|key| key.stage.clone())),
@@ -237,15 +244,37 @@ impl Report {
         self.verdict = Some(Verdict::of(objectives, &evidence));
     }
 
+    /// Holds the run against others of the same load, if there are any.
+    pub fn compare(&mut self, baseline: &[Self]) {
+        if baseline.is_empty() {
+            return;
+        }
+        let ids = baseline.iter().flat_map(|report| report.run.ids.clone()).collect();
+        let differs = baseline.iter().find_map(|report| merge::difference_of_load(report, self));
+        self.comparison = Some(match differs {
+            Some(what) => Comparison::none(ids, &format!("its {what} was another one")),
+            None if self.invalid.is_some() => Comparison::none(ids, "this run is invalid"),
+            None if baseline.iter().any(|report| report.invalid.is_some()) => {
+                Comparison::none(ids, "it was an invalid run")
+            }
+            None => {
+                let figures: Vec<_> = baseline.iter().map(|report| &report.figures).collect();
+                Comparison::of(ids, &figures, &self.figures)
+            }
+        });
+    }
+
     /// What it comes to, all in all.
     pub fn decision(&self) -> Decision {
         if self.invalid.is_some() {
             return Decision::Invalid;
         }
-        match self.verdict.as_ref().map(|verdict| verdict.finding) {
-            Some(Finding::Fail) => Decision::Fail,
-            Some(Finding::Inconclusive) => Decision::Inconclusive,
-            Some(Finding::Pass) | None => Decision::Pass,
+        let verdict = self.verdict.as_ref().map(|verdict| verdict.finding);
+        let change = self.comparison.as_ref().map(|comparison| comparison.finding);
+        match (verdict, change) {
+            (Some(Finding::Fail), _) | (_, Some(Change::Worse)) => Decision::Fail,
+            (Some(Finding::Inconclusive), _) | (_, Some(Change::Unknown)) => Decision::Inconclusive,
+            _ => Decision::Pass,
         }
     }
 }

@@ -41,6 +41,9 @@ impl fmt::Display for Table<'_> {
 
 /// What a team waits for stands last, where a terminal shows it.
 fn decision(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    if let Some(comparison) = &report.comparison {
+        writeln!(f, "\n{}", comparison.sentence)?;
+    }
     if let Some(verdict) = &report.verdict {
         writeln!(f)?;
         for judged in &verdict.objectives {
@@ -50,9 +53,9 @@ fn decision(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     if let Some(reason) = &report.invalid {
         return writeln!(f, "\nINVALID RUN: {reason}.");
     }
-    match &report.verdict {
-        Some(_) => writeln!(f, "\nVERDICT: {}", report.decision().as_str()),
-        None => Ok(()),
+    match report.verdict.is_some() || report.comparison.is_some() {
+        true => writeln!(f, "\nVERDICT: {}", report.decision().as_str()),
+        false => Ok(()),
     }
 }
 

@@ -119,3 +119,25 @@ fn every_form_is_made_of_a_report_that_was_a_file() {
     assert_eq!(read.vllm_json(), report.vllm_json());
     assert_eq!(read.k6_summary(), report.k6_summary());
 }
+
+#[test]
+fn a_comparison_stands_in_every_form_and_decides() {
+    let mut slower = judged("m", Some("objectives: [{ metric: error_ratio, below: 50% }]"));
+    assert_eq!(slower.decision(), Decision::Pass);
+    slower.compare(&[]);
+    assert_eq!(slower.comparison, None);
+    let mut other = report("m");
+    other.run.rate = Some(21.0);
+    slower.compare(&[other]);
+    let said = &slower.comparison.as_ref().expect("it was compared").sentence;
+    assert_eq!(said, "Not compared with the baseline: its rate was another one.");
+    assert_eq!(slower.decision(), Decision::Inconclusive);
+    assert!(slower.junit().contains("errors=\"1\"") && slower.html().contains(&**said));
+
+    slower.compare(&[report("m")]);
+    let comparison = slower.comparison.as_ref().expect("it was compared");
+    assert_eq!((comparison.finding, slower.decision()), (Change::None, Decision::Pass));
+    assert!(slower.html().contains("Compared with the baseline"));
+    assert!(slower.markdown().contains("No difference from the baseline was seen"));
+    assert!(slower.table().to_string().ends_with("VERDICT: pass\n"));
+}

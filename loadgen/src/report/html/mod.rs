@@ -25,9 +25,10 @@ impl Report {
 
     /// What it comes to, as a headline has it.
     pub(super) fn headline(&self) -> &'static str {
-        match (self.decision(), &self.verdict) {
-            (Decision::Pass, None) => "done",
-            (decision, _) => decision.as_str(),
+        let is_judged = self.verdict.is_some() || self.comparison.is_some();
+        match self.decision() {
+            Decision::Pass if !is_judged => "done",
+            decision => decision.as_str(),
         }
     }
 }

@@ -7,6 +7,7 @@ use tidegate_settings::{Bound, Metric, Unit};
 use super::chart::Chart;
 use super::scale::{self, Scale};
 use super::text::Escaped;
+use crate::compare::{Compared, percent};
 use crate::figures::{Kind, Slice, Times};
 use crate::report::{DEFINITIONS, Ended, FaultCount, Judged, Quantiles, Report, Summary, time};
 
@@ -19,6 +20,7 @@ const STEPS: u32 = 120;
 pub(super) fn all(report: &Report) -> Vec<String> {
     vec![
         verdict(report),
+        comparison(report),
         tiles(report),
         over_time(report),
         distributions(report),
@@ -49,6 +51,38 @@ fn verdict(report: &Report) -> String {
         verdict.objectives.iter().for_each(|judged| html.push_str(&objective(judged)));
     }
     html
+}
+
+fn comparison(report: &Report) -> String {
+    let Some(comparison) = &report.comparison else { return String::new() };
+    let sentence = Escaped(&comparison.sentence);
+    let mut html = format!("<h2>Compared with the baseline</h2>\n<p>{sentence}</p>\n");
+    if comparison.figures.is_empty() {
+        return html;
+    }
+    let header = "<th>figure</th><th>baseline</th><th>now</th><th>change</th><th>at least</th>\
+                  <th>at most</th><th>would have been seen</th><th></th>";
+    let rows: String = comparison.figures.iter().map(compared_row).collect();
+    html += &wide(header, &rows, "");
+    html
+}
+
+fn compared_row(one: &Compared) -> String {
+    let figure = |value| match one.quantile {
+        Some(_) => time(Some(value)),
+        None => percent(value),
+    };
+    let cells = [
+        figure(one.baseline),
+        figure(one.measured),
+        percent(one.change),
+        percent(one.at_least),
+        percent(one.at_most),
+        percent(one.smallest_seen),
+        one.finding.as_str().to_owned(),
+    ];
+    let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
+    format!("<tr><td>{}</td>{cells}</tr>", Escaped(&one.name()))
 }
 
 fn objective(judged: &Judged) -> String {
