@@ -323,7 +323,7 @@ impl<'a> Blocks<'a> {
     /// As many blocks, each drawn from all of them.
     fn drawn(&self, random: &mut SmallRng) -> Vec<&'a Point> {
         let draw = |_| &self.0[random.random_range(0..self.0.len())];
-        (0..self.0.len()).map(draw).flatten().copied().collect()
+        (0..self.0.len()).flat_map(draw).copied().collect()
     }
 }
 

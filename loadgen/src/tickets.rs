@@ -20,6 +20,10 @@ pub(crate) struct Ticket {
 /// Those of one shard. Of a file an error is the last.
 pub(crate) type Tickets = Box<dyn Iterator<Item = Result<Ticket, RecordingError>> + Send>;
 
+/// What tells when the call with this row is due.
+type Due = Box<dyn FnMut(Option<&Row>) -> Option<Duration> + Send>;
+type Rows = Box<dyn Iterator<Item = Result<Option<Row>, RecordingError>> + Send>;
+
 /// All calls of a plan, as far as time and file decide them: without end where neither does.
 pub(crate) fn tickets(plan: &Plan) -> Tickets {
     let (shard, end) = (plan.shard, plan.duration);
@@ -41,7 +45,7 @@ pub(crate) fn tickets(plan: &Plan) -> Tickets {
 }
 
 /// When a call is due.
-fn due(plan: &Plan) -> Box<dyn FnMut(Option<&Row>) -> Option<Duration> + Send> {
+fn due(plan: &Plan) -> Due {
     let recording = plan.workload.recording().cloned();
     match (plan.schedule, plan.schedule.arrivals(plan.seed), recording) {
         (Schedule::Recorded { speed }, _, Some(recording)) => {
@@ -54,7 +58,7 @@ fn due(plan: &Plan) -> Box<dyn FnMut(Option<&Row>) -> Option<Duration> + Send> {
 
 /// What stands in a file; nothing again and again where there is none. A file that does not say when
 /// is begun again at its end.
-fn rows(plan: &Plan) -> Box<dyn Iterator<Item = Result<Option<Row>, RecordingError>> + Send> {
+fn rows(plan: &Plan) -> Rows {
     let is_once = matches!(plan.schedule, Schedule::Recorded { .. });
     match plan.workload.recording().cloned() {
         None => Box::new(repeat_with(|| Ok(None))),

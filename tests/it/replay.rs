@@ -170,3 +170,48 @@ fn what_does_not_go_together_is_refused_before_any_call() {
     }
     assert_eq!(target.connections(), 0);
 }
+
+#[test]
+fn a_dry_run_says_what_it_would_come_to_and_sends_nothing() {
+    let folder = Folder::new();
+    let file = folder.file("trace.csv");
+    fs::write(&file, "Timestamp,Model,Request tokens,Response tokens\n1,a,700,30\n2,a,900,40\n")
+        .expect("it writes");
+    let target = Upstream::answering(answer(COMPLETION));
+    let (output, report) =
+        replay(&folder, &target.url(), &file, &["--model", "gemma", "--dry-run"]);
+    assert!(output.status.success(), "{}", told(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let row = said.lines().map(words).find(|row| row.first().is_some_and(|name| name == "gemma"));
+    // Nobody has a price for a server of one's own.
+    assert_eq!(row.expect(&said), ["gemma", "2", "1600", "70", "-"]);
+    assert!(said.contains("Nothing was sent"), "{said}");
+    assert_eq!((target.connections(), report), (0, Value::Null));
+}
+
+#[test]
+fn a_cap_of_money_makes_no_call_that_has_no_price() {
+    let folder = Folder::new();
+    let file = folder.file("prompts.txt");
+    fs::write(&file, "one\ntwo\n").expect("it writes");
+    let target = Upstream::answering(answer(COMPLETION));
+    let caps = ["--model", "gemma", "--max-cost", "5", "--duration", "20s"];
+    let (output, report) = replay(&folder, &target.url(), &file, &caps);
+    assert_eq!(output.status.code(), Some(4), "{}", told(&output));
+    assert!(told(&output).contains("no price for this model"), "{}", told(&output));
+    assert_eq!((report["ended"].as_str(), target.connections()), (Some("capped"), 0));
+
+    let prices = folder.file("prices.yaml");
+    fs::write(
+        &prices,
+        "version: a\nprices: [{ models: [gemma], input: 1000000, output: 1000000 }]",
+    )
+    .expect("it writes");
+    let prices = prices.to_str().expect("UTF-8").to_owned();
+    let caps = ["--max-cost", "1000", "--prices", &prices, "--model", "gemma"];
+    let (output, report) = replay(&folder, &target.url(), &file, &caps);
+    assert_eq!(report["ended"], "capped", "{}: {report:#}", told(&output));
+    let cost = report["total"]["cost_usd"].as_f64().expect("it has a price");
+    assert!(cost > 0.0 && cost <= 1000.0, "{cost}");
+}
