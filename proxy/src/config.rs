@@ -105,6 +105,8 @@ pub struct UpstreamConfig {
     pub locations: Vec<String>,
     /// The model that is served here, where calls name none.
     pub model: Option<String>,
+    /// What models are called here, by the names that callers ask for.
+    pub aliases: BTreeMap<String, String>,
     /// Who serves here: the `gen_ai.provider.name` of its calls.
     pub provider: Option<String>,
     /// The region of its calls.

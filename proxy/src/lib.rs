@@ -37,6 +37,7 @@ mod listener;
 mod policies;
 mod prices;
 mod pump;
+mod rewrite;
 mod route;
 mod serve;
 mod sidecar;

@@ -199,7 +199,10 @@ impl Route {
         let timeouts = &generation.config.timeouts;
         let upstream = &upstreams[&config.upstream];
         let quotas = generation.quotas.as_ref();
-        let asks_for_model = |name| generation.policies.of(name).asks_for_model();
+        let asks_for_model = |name: &str| {
+            let has_aliases = !upstreams[name].spec.aliases.is_empty();
+            has_aliases || generation.policies.of(name).asks_for_model()
+        };
         let asks_for_model = config.leads_to().any(asks_for_model)
             || quotas.is_some_and(|quotas| quotas.asks_for_model(&upstream.spec.name));
         Self {
@@ -227,12 +230,12 @@ impl Route {
         let own = policies.of(&config.upstream);
         let keeping = Arc::new(Keeping::new(&generation.config, &generation.held));
         stack(
-            target(upstream, end(upstream.clone()), &own, config, 0),
+            target(upstream, end(upstream.clone()), &own, config, 0, &keeping),
             CacheLayer::new(generation, config, upstream.has_credential()),
             quota(generation, upstream, &keeping),
             include_usage(config, &keeping),
             repeatable(config, &keeping),
-            fallback(config, upstreams, policies, end),
+            fallback(config, upstreams, policies, &keeping, end),
         )
     }
 }
@@ -260,6 +263,7 @@ fn fallback<S: Below>(
     route: &RouteConfig,
     upstreams: &Upstreams,
     policies: &Policies,
+    keeping: &Arc<Keeping>,
     end: impl Fn(Rc<Upstream>) -> S,
 ) -> FallbackLayer<stack::Target<S>> {
     let own = &upstreams[&route.upstream];
@@ -271,7 +275,7 @@ fn fallback<S: Below>(
             upstream: upstream.spec.name.clone(),
             trusts_caller: upstream.has_credential() || upstream.spec.has_hosts_of(&own.spec),
             taken: policies.taken.clone(),
-            stack: target(upstream, end(upstream.clone()), &policies, route, place),
+            stack: target(upstream, end(upstream.clone()), &policies, route, place, keeping),
         }
     });
     FallbackLayer { targets: targets.collect() }

@@ -9,6 +9,8 @@ use tower::ServiceBuilder;
 
 use crate::call::{Failure, Reply};
 use crate::config::RouteConfig;
+use crate::hold::Keeping;
+use crate::layer::alias::{AliasLayer, Aliases};
 use crate::layer::breaker::BreakerLayer;
 use crate::layer::cache::CacheLayer;
 use crate::layer::fallback::FallbackLayer;
@@ -35,7 +37,7 @@ type BeforeTargets<S> = Before<FallbackLayer<Target<S>>, Target<S>>;
 
 /// What stands before one upstream.
 pub(crate) type Target<S = Forward> =
-    Before<RetryLayer, Before<BreakerLayer, Before<LimitLayer, S>>>;
+    Before<AliasLayer, Before<RetryLayer, Before<BreakerLayer, Before<LimitLayer, S>>>>;
 
 /// Addresses that one call is tried at, at most, where nothing was sent.
 const MAX_ADDRESSES: u32 = 3;
@@ -72,6 +74,7 @@ pub(crate) fn target<S: Below>(
     policies: &UpstreamPolicies,
     route: &RouteConfig,
     place: usize,
+    keeping: &Arc<Keeping>,
 ) -> Target<S> {
     let config = place.checked_sub(1).map(|place| &route.fallback[place]);
     let model = config.and_then(|config| config.model.as_deref());
@@ -83,6 +86,9 @@ pub(crate) fn target<S: Below>(
     let breaker = BreakerLayer::new(upstream, policies.breakers.clone(), model);
     let limit = LimitLayer { limits: policies.limits.clone(), model: model.map(Rc::from) };
     ServiceBuilder::new()
+        // Above the retries, so that a call is renamed once; below the fallback, so that each upstream
+        // is asked by its own name.
+        .layer(before(alias(upstream, model, keeping)))
         // Above the connection, so that every attempt may take another address.
         .layer(before(retry))
         // Below the retries, so that each attempt is judged, and above the limit, so that nobody queues
@@ -91,6 +97,18 @@ pub(crate) fn target<S: Below>(
         // Every attempt takes a place of its own, and none while it waits for another.
         .layer(before(limit))
         .service(end)
+}
+
+/// The names that this upstream has for models.
+fn alias(upstream: &Upstream, model: Option<&str>, keeping: &Arc<Keeping>) -> AliasLayer {
+    let names = &upstream.spec.aliases;
+    let aliases = || Aliases {
+        names: names.clone(),
+        model: model.map(Rc::from),
+        signs: upstream.has_credential(),
+        keeping: keeping.clone(),
+    };
+    AliasLayer((!names.is_empty()).then(aliases).map(Rc::new))
 }
 
 /// When calls of this route are made again; absent where answers need not even be looked at.

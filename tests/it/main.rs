@@ -1,5 +1,6 @@
 //! The sidecar from outside: a process, real sockets, and peers that do not always behave.
 
+mod aliases;
 mod attacks;
 mod balance;
 mod breaker;

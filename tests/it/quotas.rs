@@ -429,3 +429,78 @@ fn what_the_provider_has_left_stands_beside_what_we_have() {
     assert_eq!(sidecar.metric("tidegate_ratelimit_limit"), 500.0);
     assert_eq!(series(&sidecar, "tidegate_ratelimit_remaining", "dimension=\"requests\""), 499.0);
 }
+
+/// Has so many callers call at once and again, each until it is refused. Each asks for 200 output
+/// tokens at most, and its answer states 1 to 200 of them, 100 on average. How many output tokens were
+/// used of how many there are.
+fn spend_at_once(callers: usize, reserve: &str) -> (f64, f64) {
+    const LIMIT: f64 = 40_000.0;
+    let answers = AtomicUsize::new(0);
+    let upstream = Upstream::new(move |mut peer| {
+        while peer.request().is_some() {
+            let tokens = answers.fetch_add(1, SeqCst) * 73 % 200 + 1;
+            let stated = format!("\"completion_tokens\":{tokens}");
+            peer.wire.send(answer(&COMPLETION.replace("\"completion_tokens\":1", &stated)));
+        }
+    });
+    let quotas = format!(
+        "{{ all: {{ window: day, output_tokens: {LIMIT}, mode: enforce, reserve: {reserve} }} }}"
+    );
+    let sidecar = with_quotas(&upstream, &quotas, "").start();
+    thread::scope(|scope| {
+        for _ in 0..callers {
+            scope.spawn(|| while sidecar.call(call_for(200)).status() == 200 {});
+        }
+    });
+    wait_settled(&sidecar);
+    let used = sidecar.metric("tidegate_quota_used");
+    println!(
+        "{callers} callers at once, reserve {reserve}: {used} of {LIMIT} output tokens are used"
+    );
+    (used, LIMIT)
+}
+
+#[test]
+fn callers_at_once_spend_no_more_than_there_is_where_calls_hold_all_that_they_ask_for() {
+    let (used, limit) = spend_at_once(64, "most");
+    assert!(used <= limit, "{used}");
+    // Who is refused has not found its 200.
+    assert!(used > limit - 64.0 * 200.0, "{used}");
+}
+
+#[test]
+fn callers_at_once_spend_little_more_than_there_is_where_calls_hold_what_is_usual() {
+    let (used, limit) = spend_at_once(64, "average");
+    // All that the calls under way may use beyond what they hold.
+    assert!(used <= limit + 64.0 * 200.0, "{used}");
+    assert!(used > limit - 64.0 * 200.0, "{used}");
+}
+
+#[test]
+fn of_a_thousand_calls_under_way_at_once_none_is_lost_or_counted_twice() {
+    const CALLS: usize = 1_000;
+    let (upstream, gate) = gated(answer(COMPLETION));
+    let quotas = "{ all: { window: day, requests: 600, output_tokens: 100000, mode: enforce } }";
+    let sidecar = with_quotas(&upstream, quotas, "").start();
+    let refused = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..CALLS {
+            scope.spawn(|| match sidecar.call(call_for(10)).status() {
+                200 => {}
+                status => {
+                    assert_eq!(status, 429);
+                    refused.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        wait_until("no more get in", || refused.load(SeqCst) == CALLS - 600);
+        let held =
+            |kind: &str| series(&sidecar, "tidegate_quota_reserved", &format!("type=\"{kind}\""));
+        assert_eq!((held("requests"), held("output_tokens")), (600.0, 6_000.0));
+        (0..600).for_each(|_| gate.open());
+    });
+    assert_eq!(upstream.requests().len(), 600);
+    let used = |kind: &str| series(&sidecar, "tidegate_quota_used", &format!("type=\"{kind}\""));
+    wait_settled(&sidecar);
+    assert_eq!((used("requests"), used("output_tokens")), (600.0, 600.0));
+}

@@ -171,10 +171,11 @@ impl Prices {
     }
 
     /// The entry for the model that answered, else for the one that was asked: an alias is charged
-    /// as what it stands for.
+    /// as what it stands for, the provider's as well as ours.
     fn price(&self, record: &Record) -> Option<&Price> {
-        let models = [record.response_model.as_deref(), record.request_model.as_deref()];
-        models.into_iter().flatten().find_map(|model| {
+        let asked = [record.called_model.as_deref(), record.request_model.as_deref()];
+        let models = std::iter::once(record.response_model.as_deref()).chain(asked);
+        models.flatten().find_map(|model| {
             let named = self.named(model, record);
             named.or_else(|| self.named(without_path(model)?, record))
         })

@@ -172,6 +172,9 @@ pub struct Record {
     /// it went where its route leads.
     #[serde(rename = "tidegate.fallback", skip_serializing_if = "Option::is_none")]
     pub fallback: Option<u64>,
+    /// The model that the upstream was asked for, where that is not the one that the caller asked for.
+    #[serde(rename = "tidegate.called_model", skip_serializing_if = "Option::is_none")]
+    pub called_model: Option<Arc<str>>,
     /// What a cache did for the call.
     #[serde(flatten, deserialize_with = "unless_empty")]
     pub cached: Option<Box<Cached>>,

@@ -74,11 +74,18 @@ impl Notes {
     }
 
     /// The call goes to another upstream than its route's own: the target at this place of the list.
-    pub(crate) fn moved(&self, upstream: &Arc<str>, place: u64) {
+    /// It asks for this model there, where that is another than before.
+    pub(crate) fn moved(&self, upstream: &Arc<str>, place: u64, model: Option<&str>) {
         let mut state = self.state.borrow_mut();
         state.record.upstream = Some(upstream.clone());
         state.record.fallback = Some(place);
+        state.record.called_model = model.map(Arc::from);
         state.count_in_flight(&self.recorder);
+    }
+
+    /// The upstream is asked for its model by this name, or again by the one that the caller has for it.
+    pub(crate) fn called(&self, model: Option<Arc<str>>) {
+        self.record(|record| record.called_model = model);
     }
 
     /// The attempt at hand got no answer.

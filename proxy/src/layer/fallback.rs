@@ -16,12 +16,9 @@ use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply};
 use crate::exchange::Notes;
 use crate::layer::{Below, Policy};
+use crate::rewrite::{Changes, Names};
 use crate::stack::LocalFuture;
 use crate::verdict::Verdict;
-
-mod rewrite;
-
-use rewrite::Changes;
 
 /// The field by which an answer says who gave it, where that is not whom the caller asked.
 const FIELD: &str = "x-tidegate-fallback";
@@ -40,6 +37,18 @@ pub struct TargetConfig {
     pub project: Option<String>,
     /// Taken off the front of the path.
     pub strip_prefix: Option<String>,
+}
+
+impl TargetConfig {
+    fn names(&self) -> Names<'_> {
+        let Self { upstream: _, model, location, project, strip_prefix } = self;
+        Names {
+            model: model.as_deref(),
+            location: location.as_deref(),
+            project: project.as_deref(),
+            strip_prefix: strip_prefix.as_deref(),
+        }
+    }
 }
 
 /// The targets of one route beside its own upstream.
@@ -113,7 +122,7 @@ async fn fall_back<S: Below>(
         spare = call.spare();
         drop(result);
         notes.again(verdict);
-        notes.moved(&target.upstream, at as u64 + 1);
+        notes.moved(&target.upstream, at as u64 + 1, target.config.model.as_deref());
         target.taken.fetch_add(1, Relaxed);
         let answer = target.stack.clone().oneshot(changes.made(call)).await;
         result = answer.map(|reply| target.named(reply));
@@ -133,7 +142,7 @@ impl<S> Target<S> {
     /// What the call gets to go there; nothing where it may not: nobody else sees its caller's
     /// credential, and a name that is to be put into it must be there.
     fn takes(&self, call: &Call) -> Option<Changes> {
-        self.may_have(call).then(|| Changes::of(call, &self.config)).flatten()
+        self.may_have(call).then(|| Changes::of(call, &self.config.names())).flatten()
     }
 
     fn may_have(&self, call: &Call) -> bool {

@@ -1,5 +1,6 @@
 //! The policies, one file each; `stack.rs` puts them in order.
 
+pub(crate) mod alias;
 pub(crate) mod breaker;
 pub(crate) mod cache;
 pub(crate) mod fallback;

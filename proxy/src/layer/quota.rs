@@ -305,11 +305,17 @@ impl RouteQuotas {
                 is_provider_assumed: origin.provider.is_none() && shape.is_provider_assumed,
                 provider: origin.provider.or_else(|| shape.provider.clone()),
                 region: origin.region.or_else(|| location.map(Into::into)),
+                called_model: self.called(subject),
                 request_model: subject.model.as_deref().map(str::to_owned),
                 usage_source: Some(UsageSource::Reported),
                 ..Record::default()
             }
         })
+    }
+
+    /// What the upstream calls the model, where that is not what the caller asks for.
+    fn called(&self, subject: &Subject) -> Option<Arc<str>> {
+        self.upstream.aliases.get(subject.model.as_deref()?).cloned()
     }
 
     /// What so many tokens would cost, in nanodollars; nothing where there is no price.

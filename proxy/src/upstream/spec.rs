@@ -1,5 +1,6 @@
 //! Where an upstream is, as its configuration says.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ const LOCATION: &str = "{location}";
 pub(crate) struct Spec {
     pub(crate) name: Arc<str>,
     pub(crate) model: Option<String>,
+    /// What models are called there, by the names that callers ask for.
+    pub(crate) aliases: Arc<BTreeMap<String, Arc<str>>>,
     pub(crate) region: Option<Arc<str>>,
     provider: Option<Arc<str>>,
     urls: Vec<Url>,
@@ -88,9 +91,14 @@ impl Spec {
             return Err(format!("balance: cannot watch a url with {LOCATION}; {advice}"));
         }
         config.balance.check().map_err(|message| format!("balance.{message}"))?;
+        if config.aliases.iter().any(|(name, own)| name.is_empty() || own.is_empty()) {
+            return Err("aliases: a model has a name".to_owned());
+        }
+        let aliases = config.aliases.iter().map(|(name, own)| (name.clone(), own.as_str().into()));
         Ok(Self {
             name: name.into(),
             model: config.model.clone(),
+            aliases: Arc::new(aliases.collect()),
             provider: config.provider.as_deref().map(Arc::from),
             region: config.region.as_deref().map(Arc::from),
             urls,

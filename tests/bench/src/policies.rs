@@ -91,6 +91,22 @@ const POLICIES: &[Policy] = &[
         route: "",
         rest: "quotas: { all: { window: 1m, tokens: 1000000000000, mode: enforce } }",
     },
+    // One whose name stands nowhere: the model is looked up, and no more.
+    Policy {
+        name: "aliases",
+        layers: 1,
+        upstream: "aliases: { other: name }",
+        route: "",
+        rest: "",
+    },
+    // No layer: a key is known again.
+    Policy {
+        name: "callers",
+        layers: 0,
+        upstream: "",
+        route: "",
+        rest: "callers: { known: { a: { keys: ['sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683'] } } }",
+    },
     // One that is not reached gives way to the next.
     Policy { name: "balancer", layers: 2, upstream: "balance: {}", route: "", rest: "" },
 ];

@@ -55,6 +55,7 @@ impl Record {
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
         line.plain("tidegate.fallback", self.fallback);
+        line.text("tidegate.called_model", self.called_model.as_deref());
         if let Some(cached) = &self.cached {
             cached.write(&mut line);
         }
@@ -258,6 +259,7 @@ mod tests {
             upstream: Some("a".into()),
             caller: Some("a".into()),
             fallback: Some(12),
+            called_model: Some("a".into()),
             cached: Some(Box::new(Cached {
                 source: Some(CacheSource::Stale),
                 reason: Some("a".into()),

@@ -1,12 +1,13 @@
 //! Puts other names into a call: the model's, the location's, the project's. Every other byte of it
 //! stays where it was.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::TargetConfig;
 use crate::call::{Call, RequestBody};
 use crate::head::Target;
 
@@ -14,17 +15,27 @@ use crate::head::Target;
 const SEGMENT: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
 
-/// What a call gets that goes to another target.
-pub(super) struct Changes {
+/// The names that a call gets; what is absent stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Names<'a> {
+    pub(crate) model: Option<&'a str>,
+    pub(crate) location: Option<&'a str>,
+    pub(crate) project: Option<&'a str>,
+    /// Taken off the front of the path.
+    pub(crate) strip_prefix: Option<&'a str>,
+}
+
+/// What a call gets that goes on by other names.
+pub(crate) struct Changes {
     target: Target,
     /// Absent where the body stays as it is.
     body: Option<Vec<u8>>,
 }
 
 impl Changes {
-    /// Those of this target; nothing where a name cannot be put into the call.
-    pub(super) fn of(call: &Call, config: &TargetConfig) -> Option<Self> {
-        let TargetConfig { model, location, project, strip_prefix, .. } = config;
+    /// Those that put these names into the call; nothing where one of them cannot be.
+    pub(crate) fn of(call: &Call, names: &Names<'_>) -> Option<Self> {
+        let Names { model, location, project, strip_prefix } = *names;
         let names = [("/locations/", location), ("/projects/", project)];
         if call.is_grpc() && (model.is_some() || location.is_some() || project.is_some()) {
             return None;
@@ -50,15 +61,33 @@ impl Changes {
     }
 
     /// The call with them.
-    pub(super) fn made(self, mut call: Call) -> Call {
+    pub(crate) fn made(self, mut call: Call) -> Call {
         call.head.target = self.target;
         if let Some(body) = self.body {
-            let length = body.len().to_string();
-            call.head.fields = call.head.fields.with("content-length", length.as_bytes());
-            call.body = RequestBody::Full(body.into());
+            call.set_body(body.into());
         }
         call
     }
+
+    /// Whether the body changes.
+    pub(crate) fn has_body(&self) -> bool {
+        self.body.is_some()
+    }
+}
+
+impl Call {
+    /// Has this body go on, whole, in the place of one that is at hand.
+    pub(crate) fn set_body(&mut self, body: Bytes) {
+        let length = body.len().to_string();
+        self.head.fields = self.head.fields.with("content-length", length.as_bytes());
+        self.body = RequestBody::Full(body);
+    }
+}
+
+/// Whether it is the path that names the model.
+pub(crate) fn names_model(target: &Target) -> bool {
+    let path = std::str::from_utf8(target.as_bytes()).unwrap_or_default();
+    model_in(path).is_some()
 }
 
 /// The body, where it is at hand and not encoded.
@@ -78,9 +107,15 @@ fn with_segment(path: &str, marker: &str, name: &str) -> Option<String> {
     Some(format!("{}{}{}", &path[..start], utf8_percent_encode(name, SEGMENT), &path[end..]))
 }
 
-/// The path with this model in it, where it names one: `/models/{model}:method` (Google),
-/// `/model/{id}/converse` (Bedrock).
+/// The path with this model in it, where it names one.
 fn with_model(path: &str, model: &str) -> Option<String> {
+    let Range { start, end } = model_in(path)?;
+    let name = utf8_percent_encode(model, SEGMENT);
+    Some(format!("{}{name}{}", &path[..start], &path[end..]))
+}
+
+/// Where a path names its model: `/models/{model}:method` (Google), `/model/{id}/converse` (Bedrock).
+fn model_in(path: &str) -> Option<Range<usize>> {
     let end_of_path = path.find('?').unwrap_or(path.len());
     let (start, end) = if let Some(at) = path[..end_of_path].rfind("/models/") {
         let start = at + "/models/".len();
@@ -89,9 +124,7 @@ fn with_model(path: &str, model: &str) -> Option<String> {
         let start = path[..end_of_path].find("/model/")? + "/model/".len();
         (start, start + path[start..end_of_path].find('/')?)
     };
-    let is_named = start < end;
-    let name = utf8_percent_encode(model, SEGMENT);
-    is_named.then(|| format!("{}{name}{}", &path[..start], &path[end..]))
+    (start < end).then_some(start..end)
 }
 
 #[derive(Deserialize)]
