@@ -31,6 +31,8 @@ pub(crate) struct Attempt {
     /// The last who came.
     watching: Option<Box<Watching<dyn Watch>>>,
     verdict: Option<Verdict>,
+    /// Why it got no answer.
+    failure: Option<&'static str>,
 }
 
 /// Someone who waits to hear how it goes, and who came before: a list, for there are few, and each
@@ -49,6 +51,17 @@ impl Attempt {
     /// It begins anew, and whoever waits to hear how it goes waits on.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.began = Some(now);
+        self.failure = None;
+    }
+
+    /// It got no answer: the `error.type` of that.
+    pub(crate) fn failed(&mut self, kind: &'static str) {
+        self.failure = Some(kind);
+    }
+
+    /// Why it got no answer.
+    pub(crate) fn failure(&self) -> Option<&'static str> {
+        self.failure
     }
 
     /// When it began.

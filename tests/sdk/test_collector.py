@@ -1,5 +1,6 @@
 """A real OTLP collector receives what the records say, and its end harms no call."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import openai
 import pytest
 import rotel
 
-from processes import eventually, free_port, running
+from clouds import reply, serving
+from conftest import TIDEGATE
+from processes import Sidecar, eventually, free_port, running
 
 AGENT = Path(rotel.__file__).parent / "rotel-agent"
 CALLS = 7
@@ -111,3 +114,43 @@ def test_a_collector_that_ends_harms_no_call(sidecar_with, collector):
 
         outcomes = [record["tidegate.outcome"] for record in sidecar.records(1 + CALLS)]
         assert outcomes == ["completed"] * (1 + CALLS)
+
+
+def test_each_of_several_attempts_is_a_span_below_that_of_its_call(simulator, collector, tmp_path):
+    failing = serving(lambda handler, body: reply(handler, {"error": {"message": "no", "type": "server_error"}}, 503))
+    records, configuration = tmp_path / "records.jsonl", tmp_path / "tidegate.yaml"
+    with failing as bad:
+        configuration.write_text(
+            f"upstreams: {{ bad: {{ url: '{bad}' }}, good: {{ url: '{simulator}', region: eu }} }}\n"
+            "routes: [{ upstream: bad, retry: { per_target: 2, wait: 10ms }, fallback: [{ upstream: good }] }]\n"
+        )
+        command = [TIDEGATE, "proxy", "--config", configuration, "--records", records]
+        command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1"]
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.http, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        variables |= {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_TRACES_SAMPLER": "always_on"}
+        with running(command, os.environ | variables) as process:
+            sidecar = Sidecar(process, records)
+            call(sidecar, 1)
+            record = sidecar.record()
+            told = eventually(lambda: found if len(found := spans(collector.said)) == 4 else None, "four spans")
+            sidecar.ends()
+    whole = next(span for span in told if span["ID"] == record["span_id"])
+    assert whole["Name"] == "chat gpt-4o-mini"
+    attempts = [span for span in told if span is not whole]
+    assert {span["Parent ID"] for span in attempts} == {record["span_id"]}
+    assert len({span["ID"] for span in told}) == 4
+    ended = [(span["tidegate.upstream"], span["http.response.status_code"], span.get("error.type")) for span in attempts]
+    assert ended == [("bad", "503", "server_error")] * 2 + [("good", "200", None)]
+    assert [span.get("http.request.resend_count") for span in attempts] == [None, "1", "2"]
+
+
+def test_a_failure_is_a_span_whatever_the_sampler_says(collector, tmp_path, sidecar_with):
+    variables = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.http + "/v1/traces", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    variables |= {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
+    with sidecar_with(**variables) as sidecar:
+        call(sidecar, 2)
+        with pytest.raises(openai.InternalServerError):
+            call(sidecar, 1, extra_headers={"x-sim-fault": "500"})
+        failed = sidecar.records(3)[-1]
+        [span] = eventually(lambda: spans(collector.said), "the span of the failure")
+        assert span["ID"] == failed["span_id"]

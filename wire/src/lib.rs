@@ -40,8 +40,8 @@ pub use observer::{Fault, Observer, Progress};
 pub use outcome::{Ending, ErrorOrigin, Outcome};
 pub use price::{Cost, DEFAULT_PRICES, Prices};
 pub use record::{
-    Asked, CacheSource, Cached, Drain, DrainEnd, Id, Job, JobOutcome, Media, Moment, Quota,
-    RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
+    Asked, Attempt, CacheSource, Cached, Drain, DrainEnd, Id, Job, JobOutcome, Media, Moment,
+    Quota, RateLimit, RateLimits, Record, SpanId, TraceId, UsageSource,
 };
 pub use shape::{Dialect, HeadView, Headers, Shape};
 pub use size::{OUTPUT_CLASSES, SIZE_CLASSES, output_class};

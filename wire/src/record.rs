@@ -13,6 +13,7 @@ use crate::content::Content;
 use crate::{ErrorOrigin, Outcome};
 
 mod asked;
+mod attempt;
 mod cached;
 mod drain;
 mod id;
@@ -24,6 +25,7 @@ mod moment;
 mod quota;
 
 pub use asked::Asked;
+pub use attempt::Attempt;
 pub use cached::{CacheSource, Cached};
 pub use drain::{Drain, DrainEnd};
 pub use id::{Id, SpanId, TraceId};
@@ -316,6 +318,9 @@ pub struct Record {
     /// Waits on the way, in their order. No key: for spans.
     #[serde(skip)]
     pub moments: Vec<Moment>,
+    /// All attempts, where there was more than one. No key: for spans.
+    #[serde(skip)]
+    pub attempts_made: Vec<Attempt>,
     /// What was said, where the user has switched that on. No key: for spans alone.
     #[serde(skip)]
     pub content: Option<Arc<Content>>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_wire::{Ending, ErrorOrigin, Progress};
+use tidegate_wire::{Attempt, Ending, ErrorOrigin, Progress};
 use tokio::time::Instant;
 
 use super::{Notes, State};
@@ -11,6 +11,9 @@ use crate::attempt::Watch;
 use crate::error::Error;
 use crate::upstream::Origin;
 use crate::verdict::Verdict;
+
+/// Attempts of one call that spans tell of.
+const MAX_ATTEMPTS: usize = 16;
 
 impl Notes {
     /// An upstream is tried.
@@ -91,6 +94,7 @@ impl Notes {
     /// The attempt at hand got no answer.
     pub(crate) fn judge_error(&self, error: &Error, is_unsent: bool) {
         let mut state = self.state.borrow_mut();
+        state.attempt.failed(error.kind());
         if state.attempt.awaits_verdict() {
             state.attempt.judge(Verdict::of_error(error, is_unsent), Instant::now());
         }
@@ -131,6 +135,7 @@ impl Notes {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let now = Instant::now();
+        self.note_attempt(state, now);
         state.attempt.judge(verdict, now);
         state.attempt.end(false, now);
         self.forget_answer(state);
@@ -145,7 +150,9 @@ impl Notes {
     /// for nothing any more. Whoever holds something for the attempt goes on holding it.
     pub(crate) fn signed_anew(&self) {
         let mut state = self.state.borrow_mut();
-        state.attempt.restart(Instant::now());
+        let now = Instant::now();
+        self.note_attempt(&mut state, now);
+        state.attempt.restart(now);
         self.forget_answer(&mut state);
     }
 
@@ -161,9 +168,35 @@ impl Notes {
         self.stamps.answered.set(None);
     }
 
+    /// Keeps what the attempt at hand came to, where anything was tried.
+    fn note_attempt(&self, state: &mut State, now: Instant) {
+        let Some(began) = state.attempt.began() else { return };
+        let fault = state.observer().fault();
+        let error_type = fault.as_ref().map(|fault| fault.kind.clone());
+        let failure = state.attempt.failure().map(str::to_owned);
+        let record = &mut state.record;
+        if record.attempts_made.len() == MAX_ATTEMPTS {
+            return;
+        }
+        record.attempts_made.push(Attempt {
+            upstream: record.upstream.clone(),
+            server_address: record.server_address.clone(),
+            server_port: record.server_port,
+            region: record.region.clone(),
+            began_s: (began - self.opened).as_secs_f64(),
+            ended_s: (now - self.opened).as_secs_f64(),
+            status: record.status.or(fault.map(|fault| fault.status)),
+            error_type: record.error_type.clone().or(error_type).or(failure),
+        });
+    }
+
     /// The attempt at hand ended as the call does.
     pub(super) fn end_attempt(&self, state: &mut State) {
         let now = Instant::now();
+        // Of a call that took one attempt, the call itself says all there is.
+        if !state.record.attempts_made.is_empty() {
+            self.note_attempt(state, now);
+        }
         let ending = self.ending.get();
         let was_judged = !state.attempt.awaits_verdict();
         let has_failed = state.observer().fault().is_some();

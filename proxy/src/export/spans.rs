@@ -31,6 +31,7 @@ use super::otlp::{
     Client, Environment, Error, OtlpConfig, PushError, Signal, Transport, accepted, causes,
 };
 use super::{Exporter, catalog};
+use crate::config::Span;
 
 pub use self::content::captures_content;
 pub use self::sampler::SamplerName;
@@ -57,6 +58,12 @@ pub struct TracesConfig {
     pub sampler: SamplerName,
     /// Of all traces, where the sampler goes by a ratio: 0 to 1.
     pub ratio: f64,
+    /// Whether calls that failed or broke off, other than by their callers' fault, become spans even
+    /// where the sampler leaves them out.
+    pub errors: bool,
+    /// Calls become spans likewise whose callers waited for longer: to the first token of a stream,
+    /// to the end of any other.
+    pub slow: Span,
     /// Spans that may wait for a push.
     pub queue: NonZeroU32,
     /// Spans of one push.
@@ -137,6 +144,8 @@ impl Default for TracesConfig {
             enabled: true,
             sampler: SamplerName::default(),
             ratio: 1.0,
+            errors: true,
+            slow: Span(Duration::from_secs(10)),
             queue: NonZeroU32::new(2048).expect("not zero"),
             batch: NonZeroU32::new(512).expect("not zero"),
             delay: Duration::from_secs(5),
@@ -180,7 +189,8 @@ impl Traces {
         let queue = count("OTEL_BSP_MAX_QUEUE_SIZE", traces.queue);
         Ok(Some(Self {
             conventions,
-            sampler: Sampler::new(named.unwrap_or(traces.sampler), ratio),
+            sampler: Sampler::new(named.unwrap_or(traces.sampler), ratio)
+                .with_always(traces.errors, traces.slow.0),
             queue,
             batch: count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", traces.batch).min(queue),
             delay: environment
@@ -232,12 +242,23 @@ impl Exporter for SpanExporter {
     }
 
     fn export(&mut self, records: &[Record]) -> u64 {
-        let taken = records.iter().filter(|record| self.sampler.takes(record));
+        let sampler = self.sampler;
+        let taken = records.iter().filter(|record| sampler.takes(record));
+        taken.map(|record| self.offer(record)).sum()
+    }
+}
+
+impl SpanExporter {
+    /// The span of a call, and one for each attempt where there were several; how many are lost.
+    fn offer(&mut self, record: &Record) -> u64 {
         // What finds no room need not be encoded.
-        let lost = taken.filter(|record| {
-            !self.queue.has_room() || !self.queue.offer(self.encoder.span(record))
-        });
-        lost.count() as u64
+        let mut lost =
+            u64::from(!self.queue.has_room() || !self.queue.offer(self.encoder.span(record)));
+        for (place, attempt) in record.attempts_made.iter().enumerate() {
+            let encode = || self.encoder.attempt(record, place, attempt);
+            lost += u64::from(!self.queue.has_room() || !self.queue.offer(encode()));
+        }
+        lost
     }
 }
 

@@ -14,6 +14,16 @@ pub type SpanId = Id<8>;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id<const N: usize>(pub [u8; N]);
 
+impl SpanId {
+    /// The id of a part of this span: another one for each, and none of them the span's own.
+    pub fn of_child(self, place: usize) -> Self {
+        // An odd factor gives each number another product.
+        let offset = (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let id = u64::from_be_bytes(self.0).wrapping_add(offset);
+        Self(id.max(1).to_be_bytes())
+    }
+}
+
 /// The text is no identifier of that length.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidId;

@@ -335,6 +335,7 @@ mod tests {
             is_sampled: None,
             sent_s: None,
             moments: Vec::new(),
+            attempts_made: Vec::new(),
             content: None,
             captured: None,
         }

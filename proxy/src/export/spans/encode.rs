@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use tidegate_wire::content::Content;
-use tidegate_wire::{Outcome, Record};
+use tidegate_wire::{Attempt, Outcome, Record, SpanId};
 
 use super::content;
 use crate::export::names::{self, Conventions};
@@ -42,6 +42,9 @@ const STATUS_ERROR: u64 = 2;
 const FLAGS: u32 = 0x101;
 /// Its parent is.
 const REMOTE_PARENT: u32 = 0x200;
+
+/// Methods that may name a span; whatever else callers send may not.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
 /// Encodes records one after the other.
 #[derive(Debug)]
@@ -92,6 +95,45 @@ impl Encoder {
         out
     }
 
+    /// The message `Span` of one attempt of a call, by the conventions of HTTP: the one at this place.
+    pub(super) fn attempt(&self, record: &Record, place: usize, attempt: &Attempt) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        let start = u64::try_from(record.time.as_nanosecond()).unwrap_or(0);
+        let method = record.method.as_deref().filter(|method| METHODS.contains(method));
+        protobuf::bytes(&mut out, field::TRACE_ID, &record.trace_id.0);
+        protobuf::bytes(&mut out, field::SPAN_ID, &SpanId::of_child(record.span_id, place).0);
+        protobuf::bytes(&mut out, field::PARENT_SPAN_ID, &record.span_id.0);
+        protobuf::bytes(&mut out, field::NAME, method.unwrap_or("HTTP").as_bytes());
+        protobuf::number(&mut out, field::KIND, KIND_CLIENT);
+        protobuf::fixed64(&mut out, field::START, at(start, attempt.began_s));
+        protobuf::fixed64(&mut out, field::END, at(start, attempt.ended_s));
+        let texts = [
+            ("http.request.method", record.method.as_deref()),
+            ("server.address", attempt.server_address.as_deref()),
+            ("cloud.region", attempt.region.as_deref()),
+            ("tidegate.upstream", attempt.upstream.as_deref()),
+            ("error.type", attempt.error_type.as_deref()),
+        ];
+        let numbers = [
+            ("server.port", attempt.server_port.map(i64::from)),
+            ("http.response.status_code", attempt.status.map(i64::from)),
+            ("http.request.resend_count", i64::try_from(place).ok().filter(|place| *place > 0)),
+        ];
+        let texts = texts.into_iter().filter_map(|(name, text)| Some((name, Value::Text(text?))));
+        let numbers = numbers.into_iter().filter_map(|(name, n)| Some((name, Value::Int(n?))));
+        for (name, value) in texts.chain(numbers) {
+            protobuf::attribute(&mut out, field::ATTRIBUTES, name, value);
+        }
+        if let Some(kind) = &attempt.error_type {
+            protobuf::message(&mut out, field::STATUS, |out| {
+                protobuf::bytes(out, field::STATUS_MESSAGE, kind.as_bytes());
+                protobuf::number(out, field::STATUS_CODE, STATUS_ERROR);
+            });
+        }
+        protobuf::fixed32(&mut out, field::FLAGS, FLAGS);
+        out
+    }
+
     fn attributes(&mut self, out: &mut Vec<u8>, record: &Record) {
         self.line.clear();
         record.write_json(&mut self.line);
@@ -106,7 +148,6 @@ impl Encoder {
 
 /// What the conventions call a call. One that is no model call has the few words of HTTP.
 fn name(record: &Record) -> String {
-    const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
     match (&record.operation, &record.request_model, &record.method) {
         (Some(operation), Some(model), _) => format!("{operation} {model}"),
         (Some(operation), None, _) => operation.to_string(),
@@ -154,6 +195,7 @@ fn events(record: &Record) -> Vec<Event> {
             "connect" => "tidegate.wait.connect",
             "tls" => "tidegate.wait.tls",
             "queue" => "tidegate.wait.queue",
+            "retry" => "tidegate.wait.retry",
             _ => return None,
         };
         Some(Event { name, at_s: moment.at_s, waited_s: Some(moment.lasted_s) })

@@ -2,9 +2,11 @@
 //!
 //! It is asked once a call has ended, so a rule may look at all of the record.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_wire::{Record, TraceId};
+use tidegate_wire::{ErrorOrigin, Outcome, Record, TraceId};
 
 /// Which calls become spans.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,6 +14,10 @@ pub(super) struct Sampler {
     /// Whether the caller's decision holds where there is one.
     follows_caller: bool,
     own: Own,
+    /// Whether failures are taken in any case.
+    errors: bool,
+    /// And what takes longer than this, in seconds.
+    slow_s: f64,
 }
 
 /// The decision that is our own.
@@ -76,16 +82,38 @@ impl Sampler {
             SamplerName::ParentBasedAlwaysOff => (true, Own::None),
             SamplerName::ParentBasedTraceIdRatio => (true, Own::ratio(ratio)),
         };
-        Self { follows_caller, own }
+        Self { follows_caller, own, errors: false, slow_s: f64::INFINITY }
+    }
+
+    /// The same, which takes failures, and what is slower than this, in any case.
+    pub(super) fn with_always(self, errors: bool, slow: Duration) -> Self {
+        Self { errors, slow_s: slow.as_secs_f64(), ..self }
     }
 
     /// Whether this call becomes a span.
     pub(super) fn takes(&self, record: &Record) -> bool {
-        match record.is_sampled {
+        let is_chosen = match record.is_sampled {
             Some(is_sampled) if self.follows_caller => is_sampled,
             _ => self.own.takes(record.trace_id),
-        }
+        };
+        // Whoever wants none wants none of these.
+        is_chosen
+            || self.own != Own::None && (self.errors && has_failed(record) || self.is_slow(record))
     }
+
+    fn is_slow(&self, record: &Record) -> bool {
+        let waited_s = match record.stream {
+            Some(true) => record.time_to_first_token_s,
+            _ => record.duration_s,
+        };
+        waited_s.is_some_and(|waited_s| waited_s > self.slow_s)
+    }
+}
+
+/// Whether it failed or broke off, and not by its caller's fault.
+fn has_failed(record: &Record) -> bool {
+    let is_bad = matches!(record.outcome, Some(Outcome::Failed | Outcome::Truncated));
+    is_bad && record.error_origin != Some(ErrorOrigin::Client)
 }
 
 impl Own {
@@ -127,6 +155,34 @@ mod tests {
             assert_eq!(takes(sampler, 1.0, &call(Some(false))), unsampled, "{sampler}");
             assert_eq!(takes(sampler, 1.0, &call(None)), alone, "{sampler}");
         }
+    }
+
+    #[test]
+    fn failures_and_slow_calls_are_taken_unless_none_are_wanted() {
+        let failed = |error_origin| Record {
+            outcome: Some(Outcome::Failed),
+            error_origin: Some(error_origin),
+            is_sampled: Some(false),
+            ..Record::default()
+        };
+        let slow = |stream, time_to_first_token_s| Record {
+            stream: Some(stream),
+            time_to_first_token_s,
+            duration_s: Some(30.0),
+            ..failed(ErrorOrigin::Client)
+        };
+        let takes = |name, record| {
+            let sampler = Sampler::new(name, 0.0).with_always(true, Duration::from_secs(10));
+            sampler.takes(&record)
+        };
+        for name in [SamplerName::ParentBasedAlwaysOn, SamplerName::TraceIdRatio] {
+            assert!(takes(name, failed(ErrorOrigin::Quota)));
+            assert!(!takes(name, failed(ErrorOrigin::Client)));
+            assert!(takes(name, slow(false, None)));
+            assert!(takes(name, slow(true, Some(10.5))));
+            assert!(!takes(name, slow(true, Some(9.5))), "a long stream is not slow");
+        }
+        assert!(!takes(SamplerName::AlwaysOff, failed(ErrorOrigin::Upstream)));
     }
 
     #[test]
