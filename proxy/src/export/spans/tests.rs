@@ -440,7 +440,8 @@ fn the_variables_of_traces_are_heard() {
     let traces = traces.expect("it is on");
     assert_eq!(traces.transport.endpoint, "http://own:4318/x");
     assert_eq!(traces.limit, Duration::from_millis(1500));
-    assert_eq!(traces.sampler, Sampler::new(SamplerName::TraceIdRatio, 0.25));
+    let always = |sampler: Sampler| sampler.with_always(true, Duration::from_secs(10));
+    assert_eq!(traces.sampler, always(Sampler::new(SamplerName::TraceIdRatio, 0.25)));
     assert_eq!((traces.queue, traces.batch), (100, 100));
     assert_eq!(traces.delay, Duration::from_millis(50));
 
@@ -449,7 +450,7 @@ fn the_variables_of_traces_are_heard() {
 
     let odd = [endpoint, ("OTEL_TRACES_SAMPLER", "xray"), ("OTEL_TRACES_SAMPLER_ARG", "2")];
     let odd = settle(&odd, &OtlpConfig::default()).expect("it is on");
-    assert_eq!(odd.sampler, Sampler::new(SamplerName::ParentBasedAlwaysOn, 1.0));
+    assert_eq!(odd.sampler, always(Sampler::new(SamplerName::ParentBasedAlwaysOn, 1.0)));
 }
 
 /// An exporter and its pusher, at work.
