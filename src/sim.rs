@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tidegate_loadgen::sim::{Options, Simulator};
+use tidegate_loadgen::sim::{Options, Recorded, Simulator};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Exit, units};
@@ -55,6 +57,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", env = "TIDEGATE_SIM_QUEUE", default_value_t = 1024)]
     queue: usize,
 
+    /// Answer calls as they were answered before: with the times, lengths and errors of what a sidecar
+    /// captured. A call is known by its path and body, and else by its model; what is not known is
+    /// answered as the other options say.
+    #[arg(long, value_name = "CAPTURE", env = "TIDEGATE_SIM_FROM")]
+    from: Option<PathBuf>,
+
     /// What texts, ids and errors are drawn from.
     #[arg(long, value_name = "N", env = "TIDEGATE_SIM_SEED", default_value_t = 1)]
     seed: u64,
@@ -75,6 +83,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
 async fn serve(args: Args) -> anyhow::Result<Exit> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
+    let recorded = args.from.as_deref().map(Recorded::read).transpose().context("--from")?;
+    let recorded = recorded.map(Arc::new);
     let simulator = Simulator::bind(Options {
         listen: args.listen,
         ttft: args.ttft,
@@ -84,6 +94,7 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
         capacity: args.capacity.get(),
         queue: args.queue,
         seed: args.seed,
+        recorded,
     })
     .await
     .with_context(|| format!("cannot listen on {}", args.listen))?;

@@ -1,6 +1,7 @@
 //! What a sidecar captured is made again by the load generator, in the provider's own dialect.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Output;
 
@@ -214,4 +215,48 @@ fn a_cap_of_money_makes_no_call_that_has_no_price() {
     assert_eq!(report["ended"], "capped", "{}: {report:#}", told(&output));
     let cost = report["total"]["cost_usd"].as_f64().expect("it has a price");
     assert!(cost > 0.0 && cost <= 1000.0, "{cost}");
+}
+
+#[test]
+fn the_simulator_answers_as_it_was_recorded() {
+    let folder = Folder::new();
+    let file = folder.file("capture.jsonl");
+    let failing = Upstream::new(|mut peer| {
+        while let Some(request) = peer.request() {
+            let reply = match request.text().contains("one") {
+                true => answer_with(503, "{}"),
+                false => answer(COMPLETION),
+            };
+            peer.wire.send(reply);
+        }
+    });
+    let config = format!("capture: {{ file: '{}', mode: full }}", file.display());
+    let sidecar = Sidecar::with(&failing, &config);
+    let calls = [("one", 503), ("two", 200)];
+    let body = |text: &str| {
+        format!(r#"{{"model":"gpt-4o","messages":[{{"role":"user","content":"{text}"}}]}}"#)
+    };
+    for (text, status) in calls {
+        assert_eq!(sidecar.call(post("/v1/chat/completions", &body(text))).status(), status);
+    }
+    sidecar.finish();
+
+    let file_name = file.to_str().expect("UTF-8");
+    let mut simulator = tidegate(["sim", "--listen", "127.0.0.1:0", "--from", file_name])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("it is built");
+    let mut lines = BufReader::new(simulator.stderr.take().expect("it is piped")).lines();
+    let address = lines.find_map(|line| {
+        line.expect("it says where").strip_prefix("listening on ").map(str::to_owned)
+    });
+    let address = format!("http://{}", address.expect("it listens"));
+    let (output, report) = replay(&folder, &address, &file, &[]);
+    simulator.kill().expect("it is ours");
+    simulator.wait().expect("it was ours");
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(report["errors"][0]["http.response.status_code"], 503, "{report:#}");
+    assert_eq!(report["total"]["outcomes"]["completed"], 1);
+    // COMPLETION has one token, and the options would have had 128.
+    assert_eq!(report["total"]["tokens"]["output"], 1);
 }

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import TIDEGATE
 
@@ -125,3 +126,17 @@ def test_the_page_is_drawn_asks_nobody_and_fits(reports, tmp_path, width, scheme
     assert len(drawn) == 8 and all(marks > 0 for marks in drawn.values()), drawn
     assert seen["images"] == 0 and "m<img src=" in seen["text"], "a name is a text"
     assert seen["contrast"] >= 4.5, "letters stand out from what is behind them"
+
+
+def test_the_examples_for_ci_are_yaml_and_use_flags_that_there_are():
+    helps = ""
+    for command in (["load"], ["report", "merge"]):
+        helps += subprocess.run([TIDEGATE, *command, "--help"], capture_output=True, text=True).stdout
+    flags = set(re.findall(r"--[a-z][a-z0-9-]+", helps))
+    examples = list((Path(__file__).parents[2] / "config/examples/ci").glob("*.yaml"))
+    assert len(examples) == 3
+    for example in examples:
+        text = example.read_text()
+        assert isinstance(yaml.safe_load(text), dict), example.name
+        used = set(re.findall(r"--[a-z][a-z0-9-]+", text))
+        assert len(used) > 3 and used <= flags, (example.name, used - flags)

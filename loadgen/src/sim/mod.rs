@@ -45,12 +45,14 @@ mod generation;
 mod metrics;
 mod overrides;
 mod playback;
+mod recorded;
 mod serve;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod trouble;
 
+pub use recorded::Recorded;
 pub use tally::Served;
 
 /// What the simulated server is like.
@@ -72,6 +74,8 @@ pub struct Options {
     pub queue: usize,
     /// What texts, ids and errors are drawn from.
     pub seed: u64,
+    /// Calls that are answered as they were before.
+    pub recorded: Option<Arc<Recorded>>,
 }
 
 /// A server that listens, and answers once it is served.
@@ -92,6 +96,7 @@ impl Default for Options {
             capacity: 64,
             queue: 1024,
             seed: 1,
+            recorded: None,
         }
     }
 }

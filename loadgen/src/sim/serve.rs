@@ -143,6 +143,9 @@ impl Model {
         // Read first, even if only to fail: an error sent early would meet a caller who still sends.
         let body = Limited::new(body, BODY_LIMIT_BYTES).collect().await;
         let body = body.map_err(|_| Stop::BodyLost)?.to_bytes();
+        if let Some(recorded) = &self.options.recorded {
+            recorded.apply(&mut overrides, target.as_sent(), &body);
+        }
         if let Some(status) = self.failure(dialect, &overrides, number) {
             return Err(Stop::Failed { status, retry_after: overrides.retry_after });
         }

@@ -72,6 +72,21 @@ const TYPICAL_OUTPUT: u64 = 256;
 // === impl Request ===
 
 impl Request {
+    /// One of which only this is known.
+    pub(crate) fn bare(target: &str, body: Bytes) -> Self {
+        Self {
+            method: Method::POST,
+            path: target.to_owned(),
+            headers: HeaderMap::new(),
+            body,
+            dialect: Dialect::Other,
+            label: "".into(),
+            route: "".into(),
+            stream: false,
+            expected: Expected::default(),
+        }
+    }
+
     /// Tokens of what is asked and of what is answered, about, and the latter rather at most.
     pub(crate) fn tokens(&self) -> (u64, u64) {
         let by_size = self.body.len() as u64 / BYTES_OF_TOKEN;

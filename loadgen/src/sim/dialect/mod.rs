@@ -163,6 +163,11 @@ impl Target {
         Self(uri)
     }
 
+    /// Path and query.
+    pub(super) fn as_sent(&self) -> &str {
+        self.0.path_and_query().map_or("/", |target| target.as_str())
+    }
+
     pub(super) fn path(&self) -> &str {
         self.0.path()
     }

@@ -10,6 +10,7 @@ mod burstgpt;
 mod capture;
 mod columns;
 mod cut;
+mod entries;
 mod format;
 mod mooncake;
 mod prompts;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Number;
-use tidegate_wire::capture::Mode;
+use tidegate_wire::capture::{Entry as CapturedCall, Mode};
 
 use super::Request;
 use super::lengths::Lengths;
@@ -128,6 +129,12 @@ pub enum Error {
         /// Calls that cannot be made, and why.
         left_out: LeftOut,
     },
+    /// A capture is asked for, and it is none.
+    #[error("{}: this is no capture of a sidecar", path.display())]
+    NoCapture {
+        /// Which file.
+        path: PathBuf,
+    },
     /// Its calls cannot be put in order within bounds.
     #[error("{}: its calls are too far out of order; sort them by time first", path.display())]
     Unsorted {
@@ -206,6 +213,17 @@ impl Recording {
     /// Its calls, in the order in which they were made.
     pub(crate) fn replay(&self) -> Replay {
         Replay::new(self.contents.clone())
+    }
+
+    /// What a sidecar wrote down of each call, in the order in which they ended.
+    pub(crate) fn entries(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<CapturedCall, Error>>, Error> {
+        let path = self.path().to_owned();
+        match self.is_captured() {
+            true => Ok(entries::Entries::new(self.contents.clone())),
+            false => Err(Error::NoCapture { path }),
+        }
     }
 
     /// How long after the first call one was made at this moment.
