@@ -5,6 +5,7 @@
 //! anybody else. This is no policy: it is known before the first of them looks, and to bypass them
 //! changes nothing here.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tidegate_credential::{credential_parameters, is_credential};
@@ -118,11 +119,14 @@ impl Callers {
 }
 
 /// What of a call may be a caller's key: what stands where credentials stand.
-fn keys(head: &RequestHead) -> impl Iterator<Item = Vec<u8>> {
+fn keys(head: &RequestHead) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let fields = head.fields.iter().filter(|(name, _)| is_credential(name));
     let target = std::str::from_utf8(head.target.as_bytes()).unwrap_or_default();
-    let parameters = credential_parameters(target).map(|value| value.into_owned().into_bytes());
-    fields.map(|(_, value)| without_scheme(value).to_vec()).chain(parameters)
+    let parameters = credential_parameters(target).map(|value| match value {
+        Cow::Borrowed(value) => value.as_bytes().into(),
+        Cow::Owned(value) => value.into_bytes().into(),
+    });
+    fields.map(|(_, value)| without_scheme(value).into()).chain(parameters)
 }
 
 /// A key without the word before it: `Bearer`.

@@ -204,7 +204,9 @@ impl Route {
             has_aliases || generation.policies.of(name).asks_for_model()
         };
         let asks_for_model = config.leads_to().any(asks_for_model)
-            || quotas.is_some_and(|quotas| quotas.asks_for_model(&upstream.spec.name));
+            || quotas.is_some_and(|quotas| {
+                config.leads_to().any(|upstream| quotas.asks_for_model(upstream))
+            });
         Self {
             name: config.name().into(),
             upstream: upstream.spec.name.clone(),
@@ -232,7 +234,7 @@ impl Route {
         stack(
             target(upstream, end(upstream.clone()), &own, config, 0, &keeping),
             CacheLayer::new(generation, config, upstream.has_credential()),
-            quota(generation, upstream, &keeping),
+            quota(generation, config, upstream, &keeping),
             include_usage(config, &keeping),
             repeatable(config, &keeping),
             fallback(config, upstreams, policies, &keeping, end),
@@ -240,10 +242,16 @@ impl Route {
     }
 }
 
-/// Charges calls to the quotas that are about this upstream.
-fn quota(generation: &Generation, upstream: &Upstream, keeping: &Arc<Keeping>) -> QuotaLayer {
+/// Charges calls to the quotas that are about the upstreams of this route.
+fn quota(
+    generation: &Generation,
+    route: &RouteConfig,
+    upstream: &Upstream,
+    keeping: &Arc<Keeping>,
+) -> QuotaLayer {
+    let others = route.leads_to().skip(1);
     let quotas = generation.quotas.as_ref();
-    QuotaLayer(quotas.and_then(|quotas| quotas.of_route(&upstream.spec, keeping)))
+    QuotaLayer(quotas.and_then(|quotas| quotas.of_route(&upstream.spec, others, keeping)))
 }
 
 /// Asks for the usage where the route says so.

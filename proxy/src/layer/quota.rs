@@ -92,6 +92,8 @@ pub(crate) struct QuotaLayer(pub(crate) Option<Arc<RouteQuotas>>);
 pub(crate) struct RouteQuotas {
     quotas: Arc<Quotas>,
     rules: Vec<Arc<Rule>>,
+    /// Whether calls may be charged where they end, though not where they begin.
+    charges_elsewhere: bool,
     upstream: Spec,
     keeping: Arc<Keeping>,
 }
@@ -190,17 +192,21 @@ impl Quotas {
         self.rules.iter().any(|rule| rule.is_about(upstream) && rule.asks_for_model())
     }
 
-    /// Those that calls to this upstream may be charged to; none where there is none.
-    pub(crate) fn of_route(
+    /// Those that calls to this upstream may be charged to, or calls that end at one of these others;
+    /// none where there is none.
+    pub(crate) fn of_route<'a>(
         self: &Arc<Self>,
         upstream: &Spec,
+        mut others: impl Iterator<Item = &'a str>,
         keeping: &Arc<Keeping>,
     ) -> Option<Arc<RouteQuotas>> {
         let rules = self.rules.iter().filter(|rule| rule.is_about(&upstream.name));
         let rules: Vec<_> = rules.cloned().collect();
-        (!rules.is_empty()).then(|| {
+        let charges_elsewhere =
+            others.any(|other| self.rules.iter().any(|rule| rule.is_about(other)));
+        (!rules.is_empty() || charges_elsewhere).then(|| {
             let (quotas, upstream, keeping) = (self.clone(), upstream.clone(), keeping.clone());
-            Arc::new(RouteQuotas { quotas, rules, upstream, keeping })
+            Arc::new(RouteQuotas { quotas, rules, charges_elsewhere, upstream, keeping })
         })
     }
 
@@ -256,7 +262,7 @@ impl RouteQuotas {
             })
         };
         let claims: Vec<_> = self.rules.iter().filter_map(claim).collect();
-        if claims.is_empty() {
+        if claims.is_empty() && !self.charges_elsewhere {
             return Ok(());
         }
         let now = self.quotas.clock.now();
