@@ -1,10 +1,16 @@
 //! Counts the bytes of bodies that are held, of one call and of all.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::config::{Config, LimitsConfig};
+
+// The standard library's, or that by which a test tries all the ways in which threads can meet.
+#[cfg(feature = "shuttle")]
+pub(crate) use shuttle::sync::atomic::AtomicU64;
+#[cfg(not(feature = "shuttle"))]
+pub(crate) use std::sync::atomic::AtomicU64;
 
 /// The bytes that all calls hold, of all workers.
 #[derive(Clone, Debug, Default)]
@@ -94,5 +100,49 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.all.fetch_sub(self.mine, Relaxed);
+    }
+}
+
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings {
+    use shuttle::thread;
+
+    use super::*;
+
+    const ORDERS: usize = 5_000;
+    const LIMIT: u64 = 10;
+
+    /// Reads a body piece by piece, as long as it may be held.
+    fn read(keeping: &Keeping, kept: &AtomicU64, pieces: &[u64]) {
+        let mut hold = keeping.hold();
+        let mut bytes = 0;
+        for piece in pieces {
+            bytes += piece;
+            hold.reach(bytes);
+            if keeping.is_too_much(&hold) {
+                return;
+            }
+        }
+        assert!(kept.fetch_add(bytes, Relaxed) + bytes <= LIMIT, "more is kept than may be");
+        thread::yield_now();
+        kept.fetch_sub(bytes, Relaxed);
+    }
+
+    #[test]
+    fn no_more_is_kept_than_may_be_and_nothing_is_left_of_it() {
+        let meeting = || {
+            let held = Arc::new(AtomicU64::new(0));
+            let keeping =
+                Keeping { limits: (6, LIMIT), body_idle: Duration::MAX, held: held.clone() };
+            let kept = Arc::new(AtomicU64::new(0));
+            let bodies: [&[u64]; 4] = [&[3, 3], &[4], &[2, 2, 2], &[5, 5]];
+            let threads = bodies.map(|pieces| {
+                let (keeping, kept) = (keeping.clone(), kept.clone());
+                thread::spawn(move || read(&keeping, &kept, pieces))
+            });
+            threads.into_iter().for_each(|thread| thread.join().expect("no thread panics"));
+            assert_eq!(held.load(Relaxed), 0);
+        };
+        shuttle::check_random(meeting, ORDERS);
     }
 }

@@ -6,7 +6,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -20,7 +19,7 @@ use crate::credentials::Refusals;
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::head::{Fields, RequestHead, ResponseHead, Target};
-use crate::hold::Hold;
+use crate::hold::{AtomicU64, Hold};
 use crate::http1::hop::HopByHop;
 use crate::http1::write::is_ours;
 

@@ -3,9 +3,15 @@
 //! Counted exactly over a window that slides by whole seconds, so that an upstream that fails gets
 //! at most so much more than it gets anyway, however many callers it fails.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use tokio::time::Instant;
+
+// The standard library's, or those by which a test tries all the ways in which threads can meet.
+#[cfg(feature = "shuttle")]
+use shuttle::sync::{Mutex, MutexGuard};
+#[cfg(not(feature = "shuttle"))]
+use std::sync::{Mutex, MutexGuard};
 
 /// The seconds over which is counted.
 const WINDOW: usize = 10;
@@ -48,7 +54,7 @@ impl Budget {
         is_allowed
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,7 +82,41 @@ impl Counts {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings {
+    use std::sync::Arc;
+
+    use shuttle::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use shuttle::thread;
+
+    use super::*;
+
+    const ORDERS: usize = 5_000;
+    const CALLS: u64 = 4;
+
+    #[test]
+    fn calls_that_fail_at_once_share_the_budget_and_none_of_it_is_lost() {
+        let meeting = || {
+            let (budget, now) = (Arc::new(Budget::default()), Instant::now());
+            let granted = Arc::new(AtomicU64::new(0));
+            let calls = [(); CALLS as usize].map(|()| {
+                let (budget, granted) = (budget.clone(), granted.clone());
+                thread::spawn(move || {
+                    budget.first(now);
+                    while budget.again(0.5, 0.0, now) {
+                        granted.fetch_add(1, SeqCst);
+                    }
+                })
+            });
+            calls.into_iter().for_each(|call| call.join().expect("no thread panics"));
+            // Who comes last has seen all first attempts, and has left nothing of it.
+            assert_eq!(granted.load(SeqCst), CALLS / 2);
+        };
+        shuttle::check_random(meeting, ORDERS);
+    }
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
 mod tests {
     use std::time::Duration;
 
