@@ -102,12 +102,11 @@ fn taken(call: &mut Call) -> Bytes {
 
 /// Gives the call this body, and a head that says how long it is.
 fn put(call: &mut Call, body: Bytes) {
-    let length = body.len().to_string();
     let fields = &call.head.fields;
     let is_plain = fields.get("transfer-encoding").or(fields.get("expect")).is_none();
-    if !is_plain || fields.get("content-length") != Some(length.as_bytes()) {
+    if !is_plain || fields.content_length() != Some(body.len() as u64) {
         let fields = fields.without("transfer-encoding").without("expect");
-        call.head.fields = fields.with("content-length", length.as_bytes());
+        call.head.fields = fields.with("content-length", body.len().to_string().as_bytes());
     }
     call.body = RequestBody::Full(body);
 }
