@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tower::ServiceExt;
 
 use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply};
@@ -89,12 +88,12 @@ impl<S: Below> Policy<S> for FallbackLayer<S> {
 /// Tries one target after the other, until an answer will do.
 async fn fall_back<S: Below>(
     targets: FallbackLayer<S>,
-    below: S,
+    mut below: S,
     call: Call,
 ) -> Result<Reply, Failure> {
     let notes = call.notes.clone();
     let mut spare = call.spare();
-    let mut result = below.oneshot(call).await;
+    let mut result = below.call(call).await;
     for (at, target) in targets.targets.iter().enumerate() {
         let verdict = verdict(&result, &notes);
         let is_late = notes.deadline().is_some_and(|due| Instant::now() >= due);
@@ -124,7 +123,7 @@ async fn fall_back<S: Below>(
         notes.again(verdict);
         notes.moved(&target.upstream, at as u64 + 1, target.config.model.as_deref());
         target.taken.fetch_add(1, Relaxed);
-        let answer = target.stack.clone().oneshot(changes.made(call)).await;
+        let answer = target.stack.clone().call(changes.made(call)).await;
         result = answer.map(|reply| target.named(reply));
     }
     result

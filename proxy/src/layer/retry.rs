@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
-use tower::ServiceExt;
 
 use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply};
@@ -69,13 +68,13 @@ impl<S: Below> Policy<S> for RetryLayer {
 /// is made, and which one it is, from 1.
 async fn next_address<S: Below>(
     addresses: u32,
-    below: S,
+    mut below: S,
     mut call: Call,
     each: impl Fn(&Call, u32),
 ) -> Result<Reply, Failure> {
     for made in 1.. {
         each(&call, made);
-        match below.clone().oneshot(call).await {
+        match below.call(call).await {
             Err(Failure { error, unsent: Some(back) })
                 if made < addresses
                     && Verdict::of_error(&error, true).again == Again::Unsent
@@ -94,7 +93,7 @@ async fn next_address<S: Below>(
 async fn repeat<S: Below>(
     terms: Arc<Terms>,
     addresses: u32,
-    below: S,
+    mut below: S,
     mut call: Call,
 ) -> Result<Reply, Failure> {
     let notes = call.notes.clone();
@@ -102,7 +101,7 @@ async fn repeat<S: Below>(
     let mut tries = Tries::default();
     loop {
         let spare = call.spare();
-        let result = match below.clone().oneshot(call).await {
+        let result = match below.call(call).await {
             Ok(reply) => Ok(hold(reply, &notes, terms.hold).await),
             Err(failure) => Err(failure),
         };
@@ -121,10 +120,12 @@ async fn repeat<S: Below>(
         }
         let another = unsent.or(spare);
         let may_repeat = another.as_ref().map(|call| || call.may_repeat());
-        let standing = tries.standing(addresses, &notes);
-        let decided = match notes.left.goes_on() {
+        let decided = match verdict.again == Again::Never || notes.left.goes_on() {
             true => Err(None),
-            false => terms.decide(&verdict, &standing, may_repeat, Instant::now()),
+            false => {
+                let standing = tries.standing(addresses, &notes);
+                terms.decide(&verdict, &standing, may_repeat, Instant::now())
+            }
         };
         let (Ok((reason, wait)), true) = (decided, another.is_some()) else {
             if let Err(Some(denied)) = decided {

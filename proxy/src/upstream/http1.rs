@@ -30,6 +30,9 @@ use crate::timer::Timer;
 const MAX_INTERIM: u32 = 16;
 /// Bytes of a held body that are on their way at a time.
 const FULL_PIECE: usize = 64 << 10;
+/// Bytes of an answer that are looked at ahead of their way at a time: few, for a stream says what it
+/// is near its front, and what was looked at is followed once more on its way.
+const LOOK: usize = 1 << 10;
 /// The status that changes a connection to another protocol.
 const SWITCHING: u16 = 101;
 
@@ -449,7 +452,7 @@ impl Http1Reply {
         loop {
             let (notes, noted) = (&self.notes, &mut self.ahead.noted);
             let now = Instant::now();
-            let shown = ahead.look(&self.framed, |run| {
+            let shown = ahead.look(&self.framed, LOOK, |run| {
                 notes.response_chunk(run, now);
                 *noted += run.len();
             });
