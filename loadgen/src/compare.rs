@@ -110,7 +110,12 @@ impl Comparison {
         let after = Blocks::of(run);
         let figures: Vec<_> =
             FIGURES.iter().filter_map(|figure| figure.compare(&before, &after)).collect();
-        let finding = Change::of_all(figures.iter().map(|figure| figure.finding));
+        let has_times = figures.iter().any(|figure| figure.quantile.is_some());
+        let finding = match Change::of_all(figures.iter().map(|figure| figure.finding)) {
+            // That there were no errors in either says nothing of how fast they were.
+            Change::None if !has_times => Change::Unknown,
+            finding => finding,
+        };
         let sentence = sentence(finding, &figures);
         Self { baseline: ids, finding, confidence: CONFIDENCE, figures, sentence }
     }

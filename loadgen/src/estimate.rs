@@ -59,7 +59,7 @@ impl Forecast {
         for ticket in tickets(plan).take(most) {
             let ticket = ticket?;
             if calls < MOST_DRAWN {
-                forecast.add(&ticket.request(plan), &pricing);
+                forecast.add(&ticket.outline(plan), &pricing);
             }
             calls += 1;
         }

@@ -73,6 +73,21 @@ fn rows(plan: &Plan) -> Rows {
 // === impl Ticket ===
 
 impl Ticket {
+    /// The same as [`Self::request`] to whoever only counts: a prompt of which the length is known is
+    /// not made up.
+    pub(crate) fn outline(mut self, plan: &Plan) -> Request {
+        let known = match &mut self.asked {
+            Some(Asked::Lengths(lengths)) => {
+                lengths.blocks.clear();
+                Some(std::mem::replace(&mut lengths.input, 1))
+            }
+            _ => None,
+        };
+        let mut request = self.request(plan);
+        request.expected.input_tokens = known.map(u64::from).or(request.expected.input_tokens);
+        request
+    }
+
     /// What it is for. Of its own seed, so that a call is the same whoever takes it.
     pub(crate) fn request(self, plan: &Plan) -> Request {
         let mut requests = Synthetic::new(plan.seed, self.number);
