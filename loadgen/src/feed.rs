@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::tickets::{Ticket, Tickets};
 use crate::workload::RecordingError;
@@ -21,6 +21,7 @@ const AHEAD_BYTES: usize = 64 << 20;
 /// Calls of a file, each taken once.
 pub(crate) struct Feed {
     calls: Mutex<mpsc::Receiver<Fed>>,
+    is_ready: watch::Receiver<bool>,
     is_broken: Arc<AtomicBool>,
 }
 
@@ -31,6 +32,7 @@ type Fed = (Ticket, OwnedSemaphorePermit);
 struct Reader {
     tickets: Tickets,
     calls: mpsc::Sender<Fed>,
+    is_ready: watch::Sender<bool>,
     room: Arc<Semaphore>,
     runtime: Handle,
 }
@@ -43,7 +45,9 @@ impl Feed {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let is_broken = Arc::new(AtomicBool::new(false));
         let room = Arc::new(Semaphore::new(AHEAD_BYTES));
-        let reader = Reader { tickets, calls: sender, room, runtime: Handle::current() };
+        let (ready, is_ready) = watch::channel(false);
+        let runtime = Handle::current();
+        let reader = Reader { tickets, calls: sender, is_ready: ready, room, runtime };
         let broken = is_broken.clone();
         std::thread::Builder::new().name("feed".to_owned()).spawn(move || {
             if let Err(error) = reader.read() {
@@ -51,7 +55,13 @@ impl Feed {
                 tracing::error!(%error, "cannot read on");
             }
         })?;
-        Ok(Self { calls: Mutex::new(receiver), is_broken })
+        Ok(Self { calls: Mutex::new(receiver), is_ready, is_broken })
+    }
+
+    /// Waits until the first call is at hand: to put a file in order may take a while.
+    pub(crate) async fn ready(&self) {
+        // Where the reader is gone, there is nothing to wait for.
+        let _ = self.is_ready.clone().wait_for(|is_ready| *is_ready).await;
     }
 
     /// The next call; none where there are no more.
@@ -87,6 +97,7 @@ impl Reader {
             if !self.hand_over(ticket) {
                 break;
             }
+            self.is_ready.send_replace(true);
         }
         Ok(())
     }

@@ -124,6 +124,9 @@ pub async fn run(plan: Plan) -> Result<Report, Error> {
     let run = Arc::new(Run::new(plan)?);
     // Before anybody comes in: a run without a credential would measure refusals.
     run.client.ready().await?;
+    if let Due::ByFile(feed) = &run.due {
+        feed.ready().await;
+    }
     let began = Timestamp::now();
     let id = format!("{:032x}", rand::random::<u128>());
     let progress = tokio::spawn(progress::show(run.clone()));
