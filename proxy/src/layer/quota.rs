@@ -94,6 +94,8 @@ pub(crate) struct RouteQuotas {
     rules: Vec<Arc<Rule>>,
     /// Whether calls may be charged where they end, though not where they begin.
     charges_elsewhere: bool,
+    /// Whether one of all quotas tells models apart.
+    asks_for_model: bool,
     upstream: Spec,
     keeping: Arc<Keeping>,
 }
@@ -204,9 +206,17 @@ impl Quotas {
         let rules: Vec<_> = rules.cloned().collect();
         let charges_elsewhere =
             others.any(|other| self.rules.iter().any(|rule| rule.is_about(other)));
+        let asks_for_model = self.rules.iter().any(|rule| rule.asks_for_model());
         (!rules.is_empty() || charges_elsewhere).then(|| {
             let (quotas, upstream, keeping) = (self.clone(), upstream.clone(), keeping.clone());
-            Arc::new(RouteQuotas { quotas, rules, charges_elsewhere, upstream, keeping })
+            Arc::new(RouteQuotas {
+                quotas,
+                rules,
+                charges_elsewhere,
+                asks_for_model,
+                upstream,
+                keeping,
+            })
         })
     }
 
@@ -247,10 +257,10 @@ impl RouteQuotas {
         let notes = &call.notes;
         let subject = Subject {
             caller: notes.record(|record| record.caller.clone()),
-            model: notes.model(|model| model.map(Arc::from)),
+            model: self.asks_for_model.then(|| notes.model(|model| model.map(Arc::from))).flatten(),
             upstream: self.upstream.name.clone(),
         };
-        let (holds, expected) = self.holds(call, &subject);
+        let (holds, expected) = self.holds(call);
         let label = self.quotas.label(subject.caller.as_ref());
         let claim = |rule: &Arc<Rule>| {
             Some(Claim {
@@ -286,22 +296,23 @@ impl RouteQuotas {
     }
 
     /// What a call may be expected to use, and holds of the budgets.
-    fn holds(&self, call: &Call, subject: &Subject) -> (Holds, Expected) {
+    fn holds(&self, call: &Call) -> (Holds, Expected) {
         let notes = &call.notes;
         let (operation, most) = notes.observer(|observer| {
             (observer.shape().operation.clone(), observer.max_output_tokens())
         });
         let ask = Ask { operation: operation.as_deref(), bytes: length(call), most };
-        let usual = self.quotas.kept.expectations.of(subject.model.as_deref());
+        let usual = notes.model(|model| self.quotas.kept.expectations.of(model));
         let matters = self.rules.iter().any(|rule| rule.limits.has_cost());
-        let call = matters.then(|| self.priced(notes, subject));
+        let call = matters.then(|| self.priced(notes));
         Holds::of(&ask, &usual, |input, output| {
             call.as_ref().map_or(0, |call| self.cost(call, input, output))
         })
     }
 
     /// What decides the price of a call, as far as it is known before it goes on.
-    fn priced(&self, notes: &Notes, subject: &Subject) -> Record {
+    fn priced(&self, notes: &Notes) -> Record {
+        let model = notes.model(|model| model.map(str::to_owned));
         notes.observer(|observer| {
             let (shape, location) = (observer.shape(), observer.location());
             let origin = self.upstream.origin(0, location);
@@ -311,8 +322,8 @@ impl RouteQuotas {
                 is_provider_assumed: origin.provider.is_none() && shape.is_provider_assumed,
                 provider: origin.provider.or_else(|| shape.provider.clone()),
                 region: origin.region.or_else(|| location.map(Into::into)),
-                called_model: self.called(subject),
-                request_model: subject.model.as_deref().map(str::to_owned),
+                called_model: self.called(model.as_deref()),
+                request_model: model,
                 usage_source: Some(UsageSource::Reported),
                 ..Record::default()
             }
@@ -320,8 +331,8 @@ impl RouteQuotas {
     }
 
     /// What the upstream calls the model, where that is not what the caller asks for.
-    fn called(&self, subject: &Subject) -> Option<Arc<str>> {
-        self.upstream.aliases.get(subject.model.as_deref()?).cloned()
+    fn called(&self, model: Option<&str>) -> Option<Arc<str>> {
+        self.upstream.aliases.get(model?).cloned()
     }
 
     /// What so many tokens would cost, in nanodollars; nothing where there is no price.
@@ -351,6 +362,9 @@ impl Open {
     fn settle(self, record: &mut Record) {
         let Quotas { kept, prices, clock, .. } = &*self.quotas;
         let usual = kept.expectations.of(record.request_model.as_deref());
+        // To tell what an estimate costs takes a copy of the record.
+        let is_about_money = self.quotas.rules.iter().any(|rule| rule.limits.has_cost());
+        let prices = is_about_money.then_some(&**prices);
         let charge = Charge::of(record, self.expected, &usual, prices);
         let now = clock.now();
         let ended = Subject {

@@ -119,17 +119,18 @@ impl Budgets {
     /// the one that lasts longest. `acts` is false where all quotas only observe.
     pub(crate) fn admit(
         &self,
-        claims: Vec<Claim>,
+        mut claims: Vec<Claim>,
         acts: bool,
         now: &Now,
     ) -> Result<Admitted, Box<Refused>> {
         let mut state = self.lock();
         self.make_room(&mut state, claims.len(), now);
-        let mut find = |claim: &Claim| self.find(&mut state, &claim.rule, &claim.key);
-        let keys: Vec<_> = claims.iter().map(&mut find).collect();
+        for claim in &mut claims {
+            claim.key = self.find(&mut state, &claim.rule, &claim.key);
+        }
         let (mut refusal, mut would_refuse, mut is_bypassed) = (None, None, false);
-        for (claim, key) in claims.iter().zip(&keys) {
-            let budget = state.budgets.get(key).expect("it was just found");
+        for claim in &claims {
+            let budget = state.budgets.get(&claim.key).expect("it was just found");
             let wants = (&claim.holds, &claim.most);
             let Some(lack) = budget.lack(&claim.rule.limits, wants, now) else {
                 continue;
@@ -147,12 +148,12 @@ impl Budgets {
         if let Some((claim, lack)) = refusal {
             return Err(Refused::new(claim, &lack).into());
         }
-        let mut hold = |(claim, key): (Claim, Key)| {
+        let hold = |Claim { rule, key, holds: held, .. }: Claim| {
             let budget = state.budgets.get_mut(&key).expect("it was just found");
-            let since = budget.hold(&claim.holds, now);
-            Holding { rule: claim.rule, key, held: claim.holds, since }
+            let since = budget.hold(&held, now);
+            Holding { rule, key, held, since }
         };
-        let holdings = claims.into_iter().zip(keys).map(&mut hold).collect();
+        let holdings = claims.into_iter().map(hold).collect();
         Ok(Admitted { holdings, would_refuse, is_bypassed })
     }
 

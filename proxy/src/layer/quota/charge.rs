@@ -46,8 +46,14 @@ enum Course {
 // === impl Charge ===
 
 impl Charge {
-    /// What the call of this record is charged, of which so much was expected.
-    pub(super) fn of(record: &Record, expected: Expected, usual: &Usual, prices: &Prices) -> Self {
+    /// What the call of this record is charged, of which so much was expected; `prices` is absent where
+    /// no quota is about money.
+    pub(super) fn of(
+        record: &Record,
+        expected: Expected,
+        usual: &Usual,
+        prices: Option<&Prices>,
+    ) -> Self {
         if record.sent_s.is_none() {
             let (amounts, estimated) = (Amounts::default(), (None, None));
             return Self { amounts, estimated, is_unpriced: false };
@@ -59,7 +65,7 @@ impl Charge {
         let estimated = (beyond(input, record.input_tokens), beyond(output, record.output_tokens));
         let cost = match estimated {
             (None, None) => record.cost_usd,
-            _ => cost_of(record, input, output, prices),
+            _ => prices.and_then(|prices| cost_of(record, input, output, prices)),
         };
         let has_used = input.is_some() || output.is_some() || record.unpriced == Some(true);
         let [input, output] = [input, output].map(Option::unwrap_or_default);
@@ -170,7 +176,7 @@ mod tests {
     }
 
     fn charge(record: &Record) -> Charge {
-        Charge::of(record, EXPECTED, &Usual::default(), &Prices::default())
+        Charge::of(record, EXPECTED, &Usual::default(), Some(&Prices::default()))
     }
 
     /// Input and output that are charged.
@@ -268,12 +274,12 @@ mod tests {
         let prices: Prices = crate::config::parse_yaml(table).expect("a good table");
         let left = Record { request_model: Some("m".into()), ..cut(Outcome::Abandoned) };
         let usual = Usual::default();
-        let charge = Charge::of(&left, EXPECTED, &usual, &prices);
+        let charge = Charge::of(&left, EXPECTED, &usual, Some(&prices));
         assert_eq!(charge.amounts[Kind::Cost], nanodollars(100.0 * 1e-5 + 50.0 * 2e-5));
         assert_eq!(charge.basis(true), Basis::Estimated);
 
         let other = Record { request_model: Some("n".into()), ..left };
-        let charge = Charge::of(&other, EXPECTED, &usual, &prices);
+        let charge = Charge::of(&other, EXPECTED, &usual, Some(&prices));
         assert_eq!(charge.amounts[Kind::Cost], 0);
         assert_eq!((charge.basis(true), charge.basis(false)), (Basis::Unpriced, Basis::Estimated));
     }
