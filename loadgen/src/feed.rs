@@ -58,7 +58,8 @@ impl Feed {
         Ok(Self { calls: Mutex::new(receiver), is_ready, is_broken })
     }
 
-    /// Waits until the first call is at hand: to put a file in order may take a while.
+    /// Waits until as much is read ahead as may be: to put the first calls of a file in order may take
+    /// a while.
     pub(crate) async fn ready(&self) {
         // Where the reader is gone, there is nothing to wait for.
         let _ = self.is_ready.clone().wait_for(|is_ready| *is_ready).await;
@@ -97,7 +98,6 @@ impl Reader {
             if !self.hand_over(ticket) {
                 break;
             }
-            self.is_ready.send_replace(true);
         }
         Ok(())
     }
@@ -106,6 +106,9 @@ impl Reader {
     fn hand_over(&self, ticket: Ticket) -> bool {
         let bytes = ticket.asked.as_ref().map_or(0, |asked| asked.bytes());
         let bytes = bytes.clamp(1, AHEAD_BYTES) as u32;
+        if self.calls.capacity() == 0 || self.room.available_permits() < bytes as usize {
+            self.is_ready.send_replace(true);
+        }
         let room = self.runtime.block_on(self.room.clone().acquire_many_owned(bytes));
         let room = room.expect("it is never closed");
         self.calls.blocking_send((ticket, room)).is_ok()
