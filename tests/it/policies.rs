@@ -629,8 +629,11 @@ async fn calls_by_http2_are_made_again_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_http2_caller_that_leaves_while_its_stream_is_held_cancels_it() {
     let (left, mut has_left) = tokio::sync::mpsc::unbounded_channel();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let begins = begun.clone();
     let upstream = serve(Speaks::Http2, move |_: Request<Incoming>| {
         let left = left.clone();
+        begins.fetch_add(1, SeqCst);
         async move {
             let (mut pieces, body) = piecewise();
             tokio::spawn(async move {
@@ -653,7 +656,8 @@ async fn an_http2_caller_that_leaves_while_its_stream_is_held_cancels_it() {
     let request = http2_post("/v1/chat/completions", full(r#"{"model":"gpt-4o","stream":true}"#));
     let reply = tokio::spawn(caller.send_request(request));
     tokio::task::block_in_place(|| {
-        wait_until("its place is taken", || sidecar.metric("tidegate_limit_in_use") == 1.0);
+        wait_until("it is under way", || begun.load(SeqCst) == 1);
+        assert_eq!(sidecar.metric("tidegate_limit_in_use"), 1.0);
     });
     reply.abort();
     tokio::time::timeout(STOP, has_left.recv()).await.expect("in time").expect("it was told");
