@@ -49,7 +49,7 @@ impl Ahead {
     ) -> Result<usize, Error> {
         match (body, &mut self.framed) {
             (RequestBody::Http1(framed), Some(ahead)) => {
-                ahead.look(framed, usize::MAX, show).map_err(|error| Error::Body(error.into()))
+                ahead.look(framed, show).map_err(|error| Error::Body(error.into()))
             }
             (RequestBody::Http2(body), _) => {
                 let fresh = body.ahead.iter().skip(self.frames);
@@ -123,18 +123,26 @@ impl FramedAhead {
         Self { decoder: framed.decoder().clone(), looked_at: 0 }
     }
 
-    /// Shows the payload of the next bytes that have come, so many at most; how many that is, framing
-    /// included.
+    /// Shows the payload of what has come; how many bytes that is, framing included.
     pub(crate) fn look(
         &mut self,
         framed: &Framed,
-        most: usize,
         show: impl FnMut(&[u8]),
     ) -> Result<usize, FramingError> {
-        let taken = framed.conn.peek(|ahead| {
-            let fresh = &ahead[self.looked_at..];
-            self.decoder.advance(&fresh[..fresh.len().min(most)], show)
-        })?;
+        let from = self.looked_at;
+        let taken = framed.conn.peek(|ahead| self.decoder.advance(&ahead[from..], show))?;
+        self.looked_at += taken;
+        Ok(taken)
+    }
+
+    /// The same, no further than to the end of the next run.
+    pub(crate) fn look_at_a_run(
+        &mut self,
+        framed: &Framed,
+        show: impl FnMut(&[u8]),
+    ) -> Result<usize, FramingError> {
+        let from = self.looked_at;
+        let taken = framed.conn.peek(|ahead| self.decoder.advance_a_run(&ahead[from..], show))?;
         self.looked_at += taken;
         Ok(taken)
     }

@@ -109,8 +109,23 @@ impl Decoder {
         mut payload: impl FnMut(&[u8]),
     ) -> Result<usize, FramingError> {
         let mut at = 0;
-        while at < bytes.len() && self.state != State::Done {
+        while at < bytes.len() && !self.is_done() {
+            at += self.advance_a_run(&bytes[at..], &mut payload)?;
+        }
+        Ok(at)
+    }
+
+    /// The same, no further than to the end of the next run.
+    pub(crate) fn advance_a_run(
+        &mut self,
+        bytes: &[u8],
+        mut payload: impl FnMut(&[u8]),
+    ) -> Result<usize, FramingError> {
+        let mut at = 0;
+        let mut has_run = false;
+        while at < bytes.len() && !has_run && self.state != State::Done {
             let rest = &bytes[at..];
+            has_run = matches!(self.state, State::Length(_) | State::Data(_) | State::UntilClose);
             at += match self.state {
                 State::Length(left) => {
                     let (run, left) = run(rest, left);

@@ -30,9 +30,6 @@ use crate::timer::Timer;
 const MAX_INTERIM: u32 = 16;
 /// Bytes of a held body that are on their way at a time.
 const FULL_PIECE: usize = 64 << 10;
-/// Bytes of an answer that are looked at ahead of their way at a time: few, for a stream says what it
-/// is near its front, and what was looked at is followed once more on its way.
-const LOOK: usize = 1 << 10;
 /// The status that changes a connection to another protocol.
 const SWITCHING: u16 = 101;
 
@@ -452,7 +449,9 @@ impl Http1Reply {
         loop {
             let (notes, noted) = (&self.notes, &mut self.ahead.noted);
             let now = Instant::now();
-            let shown = ahead.look(&self.framed, LOOK, |run| {
+            // A stream says near its front what it is, and what is looked at here is followed once more
+            // on its way.
+            let shown = ahead.look_at_a_run(&self.framed, |run| {
                 notes.response_chunk(run, now);
                 *noted += run.len();
             });
@@ -537,8 +536,11 @@ impl Http1Reply {
 /// An answer that is given up, and whose end has come, leaves a connection that others can use.
 impl Drop for Http1Reply {
     fn drop(&mut self) {
-        if self.ahead.is_over && !self.framed.is_done() {
-            self.framed.skip();
+        if self.framed.is_done() || !self.ahead.is_over && self.ahead.noted == 0 {
+            return;
+        }
+        self.framed.skip();
+        if self.framed.is_done() {
             self.release();
         }
     }
