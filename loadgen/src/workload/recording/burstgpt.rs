@@ -3,32 +3,11 @@
 //! A call that failed has no response tokens; it was made all the same, and is made again
 //! (github.com/HPMLL/BurstGPT).
 
-use super::columns::{Columns, tokens};
-use super::format::{Reading, Said};
-use super::{Asked, Row, time};
-use crate::workload::lengths::Lengths;
+use super::columns::Trace;
+use super::time;
 
-const COLUMNS: [&str; 3] = ["Timestamp", "Request tokens", "Response tokens"];
-
-pub(super) fn begins(line: &[u8]) -> bool {
-    Columns::find(line, COLUMNS).is_ok()
-}
-
-pub(super) fn reading(header: &[u8]) -> Result<Reading, String> {
-    let columns = Columns::find(header, COLUMNS)?;
-    Ok(Box::new(move |line| read(&columns, line)))
-}
-
-fn read(columns: &Columns<3>, line: &[u8]) -> Result<Said, String> {
-    if line.trim_ascii().is_empty() {
-        return Ok(Said::Nothing);
-    }
-    let [at, input, output] = columns.of(line)?;
-    let moment = time::seconds(&at).ok_or_else(|| format!("`{at}` is no number of seconds"))?;
-    let lengths = Lengths {
-        input: tokens(COLUMNS[1], &input)?,
-        output: tokens(COLUMNS[2], &output)?,
-        ..Lengths::default()
-    };
-    Ok(Said::Call(Box::new(Row { at: Some(moment), asked: Asked::Lengths(lengths) })))
-}
+pub(super) static TRACE: Trace = Trace {
+    columns: ["Timestamp", "Request tokens", "Response tokens"],
+    moment: time::seconds,
+    moment_is: "number of seconds",
+};

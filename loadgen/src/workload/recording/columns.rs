@@ -2,9 +2,51 @@
 
 use std::borrow::Cow;
 
+use super::format::{Reading, Said};
+use super::{Asked, Row};
+use crate::workload::lengths::Lengths;
+
+/// A trace that says of each call when it came, and how many tokens went in and out.
+pub(super) struct Trace {
+    /// What the header calls these three.
+    pub(super) columns: [&'static str; 3],
+    /// Reads when it came, in nanoseconds.
+    pub(super) moment: fn(&str) -> Option<i64>,
+    /// What that is, for whoever wrote something else.
+    pub(super) moment_is: &'static str,
+}
+
 /// Where the columns that are needed stand.
 #[derive(Clone, Debug)]
 pub(super) struct Columns<const N: usize>([usize; N]);
+
+// === impl Trace ===
+
+impl Trace {
+    pub(super) fn begins(&self, line: &[u8]) -> bool {
+        Columns::find(line, self.columns).is_ok()
+    }
+
+    pub(super) fn reading(&'static self, header: &[u8]) -> Result<Reading, String> {
+        let columns = Columns::find(header, self.columns)?;
+        Ok(Box::new(move |line| self.read(&columns, line)))
+    }
+
+    fn read(&self, columns: &Columns<3>, line: &[u8]) -> Result<Said, String> {
+        if line.trim_ascii().is_empty() {
+            return Ok(Said::Nothing);
+        }
+        let [at, input, output] = columns.of(line)?;
+        let moment =
+            (self.moment)(&at).ok_or_else(|| format!("`{at}` is no {}", self.moment_is))?;
+        let lengths = Lengths {
+            input: tokens(self.columns[1], &input)?,
+            output: tokens(self.columns[2], &output)?,
+            ..Lengths::default()
+        };
+        Ok(Said::Call(Box::new(Row { at: Some(moment), asked: Asked::Lengths(lengths) })))
+    }
+}
 
 // === impl Columns ===
 
@@ -36,7 +78,7 @@ impl<const N: usize> Columns<N> {
 }
 
 /// A whole number of tokens; some tools write them as `374.0`.
-pub(super) fn tokens(name: &str, text: &str) -> Result<u32, String> {
+fn tokens(name: &str, text: &str) -> Result<u32, String> {
     let whole = text.split_once('.').filter(|(_, rest)| rest.bytes().all(|byte| byte == b'0'));
     let number = whole.map_or(text, |(whole, _)| whole);
     let tokens = number.parse().map_err(|_| format!("`{text}` is no number of {name}"))?;

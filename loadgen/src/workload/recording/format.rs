@@ -75,10 +75,10 @@ impl Format {
     pub(super) fn told_by(line: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|format| match format {
             Self::Capture => capture::begins(line),
-            Self::Azure => azure::begins(line),
-            Self::Mooncake => mooncake::begins(line),
-            Self::Bailian => bailian::begins(line),
-            Self::BurstGpt => burstgpt::begins(line),
+            Self::Azure => azure::TRACE.begins(line),
+            Self::Mooncake => mooncake::TRACE.begins(line),
+            Self::Bailian => bailian::TRACE.begins(line),
+            Self::BurstGpt => burstgpt::TRACE.begins(line),
             Self::ShareGpt => sharegpt::begins(line),
             Self::Prompts => prompts::begins(line),
         })
@@ -96,10 +96,10 @@ impl Format {
     pub(super) fn reading(self, first: &[u8]) -> Result<Reading, String> {
         match self {
             Self::Capture => Ok(Box::new(capture::read)),
-            Self::Azure => azure::reading(first),
-            Self::Mooncake => Ok(Box::new(mooncake::read)),
-            Self::Bailian => Ok(Box::new(bailian::read)),
-            Self::BurstGpt => burstgpt::reading(first),
+            Self::Azure => azure::TRACE.reading(first),
+            Self::Mooncake => Ok(Box::new(|line| mooncake::TRACE.read(line))),
+            Self::Bailian => Ok(Box::new(|line| bailian::TRACE.read(line))),
+            Self::BurstGpt => burstgpt::TRACE.reading(first),
             Self::ShareGpt => Ok(Box::new(sharegpt::read)),
             Self::Prompts => Ok(prompts::reading(first)),
         }

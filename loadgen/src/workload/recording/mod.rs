@@ -6,6 +6,7 @@
 
 mod azure;
 mod bailian;
+mod blocks;
 mod burstgpt;
 mod capture;
 mod columns;
@@ -25,7 +26,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::Number;
 use tidegate_wire::capture::{Entry as CapturedCall, Mode};
 
 use super::Request;
@@ -370,12 +370,6 @@ fn bounded(name: &str, tokens: u64) -> Result<u32, String> {
         0..=MOST_TOKENS => Ok(tokens as u32),
         _ => Err(format!("{name}: {tokens} tokens are more than any model takes")),
     }
-}
-
-/// The number of a block: only whether two are equal matters.
-fn number_of(number: &Number) -> u64 {
-    let signed = || number.as_i64().map(|number| number as u64);
-    number.as_u64().or_else(signed).unwrap_or_else(|| number.as_f64().unwrap_or(0.0).to_bits())
 }
 
 #[cfg(test)]
