@@ -15,20 +15,6 @@ fn limited(upstream: &Upstream, limit: &str) -> Sidecar {
     Launch::new().config(&config).start()
 }
 
-/// An upstream whose every answer waits until it is let go.
-fn gated(answer: String) -> (Upstream, Gate) {
-    let gate = Gate::default();
-    let opened = gate.clone();
-    let upstream = Upstream::new(move |mut peer| {
-        while peer.request().is_some() {
-            opened.pass();
-            peer.wire.send(&answer);
-        }
-        peer.closed();
-    });
-    (upstream, gate)
-}
-
 /// A call with this priority and, to be known by, this path.
 fn call_of(priority: &str, path: &str) -> String {
     let body = r#"{"model":"gpt-4o"}"#;

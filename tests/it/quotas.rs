@@ -21,20 +21,6 @@ fn configuration(url: &str, quotas: &str, rest: &str) -> String {
     )
 }
 
-/// An upstream whose every answer waits until it is let go.
-fn gated(answer: String) -> (Upstream, Gate) {
-    let gate = Gate::default();
-    let opened = gate.clone();
-    let upstream = Upstream::new(move |mut peer| {
-        while peer.request().is_some() {
-            opened.pass();
-            peer.wire.send(&answer);
-        }
-        peer.closed();
-    });
-    (upstream, gate)
-}
-
 /// A chat call with a limit to its answer.
 fn call_for(max_tokens: u64) -> String {
     let body = format!(r#"{{"model":"gpt-4o","messages":[],"max_tokens":{max_tokens}}}"#);

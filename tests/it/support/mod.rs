@@ -81,6 +81,20 @@ impl Gate {
     }
 }
 
+/// An upstream whose every answer waits until it is let go.
+pub(crate) fn gated(answer: String) -> (Upstream, Gate) {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let upstream = Upstream::new(move |mut peer| {
+        while peer.request().is_some() {
+            opened.pass();
+            peer.wire.send(&answer);
+        }
+        peer.closed();
+    });
+    (upstream, gate)
+}
+
 /// Asserts how a call ended, and who caused the error, if there was one.
 #[track_caller]
 pub(crate) fn assert_outcome(record: &serde_json::Value, outcome: &str, origin: Option<&str>) {
