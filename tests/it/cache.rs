@@ -66,12 +66,6 @@ fn streamed(pieces: &[&str]) -> Vec<u8> {
     format!("{STREAM_HEAD}{chunks}{LAST_CHUNK}").into_bytes()
 }
 
-/// Records as their calls came: each worker writes its own, so that of a later call may come first.
-fn in_order(mut records: Vec<Value>) -> Vec<Value> {
-    records.sort_by_key(|record| record["time"].as_str().map(str::to_owned));
-    records
-}
-
 fn sources(records: &[Value]) -> Vec<&str> {
     records.iter().filter_map(|record| record["tidegate.cache"].as_str()).collect()
 }
@@ -105,7 +99,7 @@ fn an_equal_call_gets_the_answer_again_and_no_upstream_hears_of_it() {
     drop(caller);
     assert_eq!(upstream.requests().len(), 1);
 
-    let records = in_order(sidecar.wait_records(5));
+    let records = sidecar.wait_records(5);
     assert_eq!(sources(&records)[..2], ["miss", "hit"]);
     let hit = &records[1];
     assert_outcome(hit, "completed", None);
@@ -167,7 +161,7 @@ fn a_stream_comes_again_as_a_stream_piece_by_piece() {
     let old = request.replacen("HTTP/1.1", "HTTP/1.0", 1);
     let again = sidecar.call(old);
     assert_eq!((said(&again), again.text()), (Some("hit"), pieces.concat()));
-    let records = in_order(sidecar.finish());
+    let records = sidecar.finish();
     let hit = records.iter().find(|record| record["tidegate.cache"] == "hit").expect("a hit");
     assert_eq!(hit["gen_ai.request.stream"], true);
     for key in
@@ -216,7 +210,7 @@ async fn callers_by_http2_and_http1_share_what_one_of_them_was_told() {
     tokio::task::block_in_place(|| {
         assert_eq!(hit(&sidecar, &post(CHAT, SAME_STREAM)).text(), pieces.concat());
         assert_eq!(upstream.requests().len(), 1);
-        let records = in_order(sidecar.finish());
+        let records = sidecar.finish();
         assert_eq!(sources(&records), ["miss", "hit", "hit", "hit"]);
         records.iter().for_each(|record| assert_outcome(record, "completed", None));
     });
@@ -263,7 +257,7 @@ fn what_a_caller_signed_is_only_for_the_upstream_to_answer() {
     for _ in 0..3 {
         assert_eq!(said(&sidecar.call(with(&plain(SAME), signed))), None);
     }
-    let records = in_order(sidecar.finish());
+    let records = sidecar.finish();
     assert!(
         records.iter().all(|record| record["tidegate.cache.reason"] == "signed_by_caller"),
         "{records:#?}"
@@ -407,7 +401,7 @@ fn an_answer_that_breaks_off_or_whose_caller_leaves_is_not_kept() {
     caller.send(plain(SAME_STREAM));
     caller.through(b"hi").expect("a token");
     drop(caller);
-    let records = in_order(sidecar.wait_records(2));
+    let records = sidecar.wait_records(2);
     open.open();
     assert_outcome(&records[0], "truncated", Some("upstream"));
     assert_outcome(&records[1], "abandoned", None);
@@ -438,7 +432,7 @@ fn a_caller_may_say_what_it_takes() {
     assert_eq!(said(&sidecar.call(wanting("no-cache"))), None);
     assert_eq!(said(&sidecar.call(with(&plain(SAME), "Pragma: no-cache"))), None);
     assert_eq!(upstream.requests().len(), asked + 4);
-    let records = in_order(sidecar.finish());
+    let records = sidecar.finish();
     assert_outcome(&records[0], "refused", Some("client"));
 }
 
@@ -468,7 +462,7 @@ fn an_old_answer_is_given_where_the_upstream_fails() {
             (200, Some("stale"), COMPLETION)
         );
     }
-    let records = in_order(sidecar.finish());
+    let records = sidecar.finish();
     assert_eq!(sources(&records), ["miss", "miss", "stale", "stale"]);
     let stale = &records[2];
     assert_outcome(stale, "completed", None);
@@ -526,7 +520,7 @@ fn memory_has_a_bound_and_what_leaves_it_is_counted() {
         assert!(sidecar.metric("tidegate_cache_memory_bytes") <= f64::from(100 << 10));
     }
     drop(caller);
-    let records = in_order(sidecar.wait_records(50));
+    let records = sidecar.wait_records(50);
     assert!(sources(&records).iter().all(|source| *source == "miss"));
     let kept = sidecar.metric("tidegate_cache_entries");
     assert!((1.0..10.0).contains(&kept), "{kept}");

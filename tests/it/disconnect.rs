@@ -228,7 +228,7 @@ fn where_too_many_are_read_on_the_next_ends_with_its_caller() {
     sidecar.wait_records(2);
     let records = sidecar.finish();
     assert_eq!(records.len(), 2);
-    assert_eq!(records[1]["tidegate.drain.end"], "whole");
+    assert_eq!(records[0]["tidegate.drain.end"], "whole");
 }
 
 #[test]

@@ -210,7 +210,9 @@ impl Sidecar {
 
     /// The records that are written by now.
     pub(crate) fn records(&self) -> Vec<Value> {
-        read_records(&self.folder.file("records.jsonl"))
+        let mut records = read_records(&self.folder.file("records.jsonl"));
+        records.sort_by_key(|record| record["time"].as_str().map(str::to_owned));
+        records
     }
 
     /// Waits for so many records; more may follow.
