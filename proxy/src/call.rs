@@ -93,12 +93,6 @@ impl Call {
         is_a_look && self.head.fields.get("upgrade").is_none()
     }
 
-    /// Whether its caller has signed it for AWS, so that nothing of it may change.
-    pub(crate) fn is_signed(&self) -> bool {
-        let authorization = self.head.fields.get("authorization");
-        authorization.is_some_and(|value| value.trim_ascii_start().starts_with(b"AWS4-"))
-    }
-
     /// Whether this is a gRPC call, which only HTTP/2 carries.
     pub(crate) fn is_grpc(&self) -> bool {
         self.head.version == http::Version::HTTP_2 && self.notes.is_grpc()

@@ -20,7 +20,7 @@ mod permit;
 
 pub use config::{CallerConfig, CallersConfig, KeyDigest, Others};
 
-use config::is_name;
+pub(crate) use config::is_name;
 
 /// All callers that are known.
 #[derive(Debug)]

@@ -26,6 +26,7 @@ pub use crate::layer::quota::{
     Dollars, Mode, Part, Parts, QuotaConfig, QuotaMatch, Reserve, WindowConfig,
 };
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
+pub use crate::split::{ArmConfig, StickyConfig};
 pub use crate::upstream::{
     BalanceConfig, DnsConfig, DrainConfig, EjectConfig, HealthConfig, Metrics, OnDisconnect,
     SteerConfig,
@@ -40,6 +41,7 @@ mod warnings;
 pub use tidegate_settings::{ConfigError, Ratio, Size, Span};
 pub(crate) use tidegate_settings::{parse_yaml, within_file};
 
+use crate::split::Way;
 use schema::Address;
 
 /// The whole configuration.
@@ -140,8 +142,15 @@ pub struct RouteConfig {
     /// Taken off the front of the path.
     #[serde(default)]
     pub strip_prefix: Option<String>,
-    /// The name of an upstream.
-    pub upstream: String,
+    /// The name of an upstream; may be absent where the arms of a `split` name theirs.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// Several ways for its calls, each of which gets its share of them.
+    #[serde(default)]
+    pub split: Vec<ArmConfig>,
+    /// Which calls always go the same way of a split; by default each is drawn for itself.
+    #[serde(default)]
+    pub sticky: Option<StickyConfig>,
     /// Which answers are kept, to be given to equal calls; none where absent.
     #[serde(default)]
     pub cache: Option<CacheConfig>,
@@ -277,26 +286,41 @@ impl Default for Config {
 impl RouteConfig {
     /// Its name in records and metrics.
     pub(crate) fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(&self.upstream)
+        self.name.as_deref().unwrap_or_else(|| self.upstream())
     }
 
-    /// The upstreams that its calls may go to, its own first.
+    /// Its own upstream: of several ways, that of the first.
+    pub(crate) fn upstream(&self) -> &str {
+        let first = || self.split.first().and_then(|arm| arm.upstream.as_deref());
+        self.upstream.as_deref().or_else(first).unwrap_or_default()
+    }
+
+    /// The upstreams that its calls may go to, its own first, by whichever way; some more than once.
     pub(crate) fn leads_to(&self) -> impl Iterator<Item = &str> {
-        let others = self.fallback.iter().filter_map(|target| target.upstream.as_deref());
-        std::iter::once(self.upstream.as_str()).chain(others)
+        let of_arms = self.split.iter().flat_map(|arm| {
+            arm.upstream.as_deref().into_iter().chain(named(arm.fallback.iter().flatten()))
+        });
+        std::iter::once(self.upstream()).chain(of_arms).chain(named(&self.fallback))
     }
 }
 
+/// The upstreams that these targets name.
+fn named<'a>(targets: impl IntoIterator<Item = &'a TargetConfig>) -> impl Iterator<Item = &'a str> {
+    targets.into_iter().filter_map(|target| target.upstream.as_deref())
+}
+
 impl Config {
-    /// The targets of all routes that lead to this upstream.
-    pub(crate) fn targets_at(&self, upstream: &str) -> impl Iterator<Item = &TargetConfig> {
-        self.routes.iter().flat_map(move |route| {
-            let leads_there = route.upstream == upstream;
-            route.fallback.iter().filter(move |target| match &target.upstream {
-                Some(name) => name == upstream,
-                None => leads_there,
+    /// What calls get, by whichever way of a route, to go to this upstream.
+    pub(crate) fn targets_at(&self, upstream: &str) -> Vec<TargetConfig> {
+        let ways = self.routes.iter().flat_map(RouteConfig::ways);
+        let targets = ways.flat_map(|Way { names, route, .. }| {
+            let own = route.upstream().to_owned();
+            std::iter::once(names).chain(route.fallback).map(move |target| {
+                let upstream = target.upstream.clone().unwrap_or_else(|| own.clone());
+                TargetConfig { upstream: Some(upstream), ..target }
             })
-        })
+        });
+        targets.filter(|target| target.upstream.as_deref() == Some(upstream)).collect()
     }
 
     /// Reads and checks a file.
@@ -352,7 +376,9 @@ impl Config {
             name: None,
             matches: MatchConfig::default(),
             strip_prefix: None,
-            upstream: DEFAULT.to_owned(),
+            upstream: Some(DEFAULT.to_owned()),
+            split: Vec::new(),
+            sticky: None,
             cache: None,
             include_usage: IncludeUsage::default(),
             retry: None,
@@ -486,34 +512,66 @@ impl Config {
         let number = format!("[{at}]");
         let own = ["routes", &number];
         let wrong = |rest: &[&str], message| ConfigError::at(&[&own, rest].concat(), message);
-        self.check_name(&route.upstream).map_err(|message| wrong(&["upstream"], message))?;
+        if let Some(upstream) = &route.upstream {
+            self.check_name(upstream).map_err(|message| wrong(&["upstream"], message))?;
+        }
+        route.check_split().map_err(|(key, message)| {
+            let key: Vec<_> = key.iter().map(String::as_str).collect();
+            wrong(&key, message)
+        })?;
         if let Some(cache) = &route.cache {
             cache.check(&self.cache).map_err(|(key, message)| wrong(&["cache", key], message))?;
         }
         if let Some(retry) = &route.retry {
             retry.check().map_err(|(key, message)| wrong(&["retry", key], message))?;
         }
-        let spoken = self.speaks(&route.upstream).or(route.matches.dialect);
-        for (at, target) in route.fallback.iter().enumerate() {
+        let spoken = self.speaks(route.upstream()).or(route.matches.dialect);
+        let check = |key: &[&str], list: &[TargetConfig], own: &str| {
+            self.check_targets(list, own, spoken)
+                .map_err(|(rest, message)| wrong(&[key, &rest.iter().map(String::as_str).collect::<Vec<_>>()].concat(), message))
+        };
+        for (at, arm) in route.split.iter().enumerate() {
             let number = format!("[{at}]");
-            let key = ["fallback", &number];
-            let name = target.upstream.as_ref().unwrap_or(&route.upstream);
+            let upstream = arm.upstream.as_deref().unwrap_or_else(|| route.upstream());
+            self.check_name(upstream)
+                .map_err(|message| wrong(&["split", &number, "upstream"], message))?;
+            self.check_dialect(upstream, spoken)
+                .map_err(|message| wrong(&["split", &number], message))?;
+            check(&["split", &number, "fallback"], arm.fallback.as_deref().unwrap_or_default(), upstream)?;
+        }
+        check(&["fallback"], &route.fallback, route.upstream())
+    }
+
+    /// Whether these targets can be had where their own upstream is this: else the way to what is wrong,
+    /// and what that is.
+    fn check_targets(
+        &self,
+        targets: &[TargetConfig],
+        own: &str,
+        spoken: Option<Dialect>,
+    ) -> Result<(), (Vec<String>, String)> {
+        for (at, target) in targets.iter().enumerate() {
+            let number = format!("[{at}]");
+            let name = target.upstream.as_deref().unwrap_or(own);
             self.check_name(name)
-                .map_err(|message| wrong(&[&key[..], &["upstream"]].concat(), message))?;
+                .map_err(|message| (vec![number.clone(), "upstream".to_owned()], message))?;
             if *target == TargetConfig::default() {
-                return Err(wrong(&key, "says nothing that is not so already".to_owned()));
+                return Err((vec![number], "says nothing that is not so already".to_owned()));
             }
-            if let (Some(own), Some(other)) = (spoken, self.speaks(name))
-                && own != other
-            {
-                let message = format!(
-                    "`{name}` speaks {other:?}, but the calls of this route {own:?}; \
-                     the targets of one list speak one dialect"
-                );
-                return Err(wrong(&key, message));
-            }
+            self.check_dialect(name, spoken).map_err(|message| (vec![number], message))?;
         }
         Ok(())
+    }
+
+    /// Whether calls that speak this dialect can go to this upstream.
+    fn check_dialect(&self, upstream: &str, spoken: Option<Dialect>) -> Result<(), String> {
+        match (spoken, self.speaks(upstream)) {
+            (Some(own), Some(other)) if own != other => Err(format!(
+                "`{upstream}` speaks {other:?}, but the calls of this route {own:?}; \
+                 the targets of one list speak one dialect"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn check_name(&self, upstream: &str) -> Result<(), String> {
@@ -526,7 +584,7 @@ impl Config {
 
     /// The one dialect of an upstream, where its hosts are known to speak no other.
     fn speaks(&self, upstream: &str) -> Option<Dialect> {
-        let spec = crate::upstream::Spec::new(upstream, &self.upstreams[upstream]).ok()?;
+        let spec = crate::upstream::Spec::new(upstream, self.upstreams.get(upstream)?).ok()?;
         spec.dialect()
     }
 }

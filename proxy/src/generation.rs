@@ -17,11 +17,13 @@ use crate::bypass::Switch;
 use crate::callers::Callers;
 use crate::config::{Config, ConfigError};
 use crate::credentials::{self, Credentials};
+use crate::export::metrics::Registry;
 use crate::going_on::AllPlaces;
 use crate::hold::Held;
 use crate::layer::cache::Caches;
 use crate::layer::quota::{Clock, Quotas};
 use crate::policies::Policies;
+use crate::split;
 use crate::states::States;
 use crate::upstream::Resolver;
 
@@ -63,6 +65,8 @@ pub(crate) struct Means {
     pub(crate) switch: Arc<Switch>,
     /// What time it is.
     pub(crate) clock: Clock,
+    /// What was counted of calls.
+    pub(crate) registry: Arc<Registry>,
 }
 
 /// What one reading of the configuration leaves to the next.
@@ -126,6 +130,11 @@ impl Generation {
         policies.show(&mut states);
         let switch = means.switch.clone();
         states.show("bypass", "switch", move || json!(switch.setting()));
+        for route in config.routes.iter().filter(|route| !route.split.is_empty()) {
+            let (route, registry) = (route.clone(), means.registry.clone());
+            let name = route.name().to_owned();
+            states.show("split", &name, move || split::glance(&route, &registry));
+        }
         if let Some(caches) = &caches {
             caches.show(&mut states);
         }

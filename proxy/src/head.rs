@@ -178,6 +178,12 @@ impl WireHeaders for Fields {
 // === impl RequestHead ===
 
 impl RequestHead {
+    /// Whether its caller has signed it for AWS, so that nothing of it may change.
+    pub(crate) fn is_signed(&self) -> bool {
+        let authorization = self.fields.get("authorization");
+        authorization.is_some_and(|value| value.trim_ascii_start().starts_with(b"AWS4-"))
+    }
+
     /// The host that the caller named, without its port.
     pub(crate) fn host(&self) -> Option<&str> {
         let text = std::str::from_utf8(&self.authority).ok()?;

@@ -41,6 +41,7 @@ mod rewrite;
 mod route;
 mod serve;
 mod sidecar;
+mod split;
 mod stack;
 mod states;
 mod timer;

@@ -41,7 +41,8 @@ impl Measured {
         let background = recorders.background().clone();
         let (resolver, switch) = (Arc::new(System), Switch::new(config.bypass));
         let (places, clock) = (AllPlaces::default(), Clock::system());
-        let means = Means { background, resolver, switch, places, clock };
+        let registry = recorders.registry().clone();
+        let means = Means { background, resolver, switch, places, clock, registry };
         let generation = Generation::first(config, means).map_err(io::Error::other)?;
         let worker = Worker::new(&Arc::new(generation), recorders.worker(), Arc::default());
         let (conn, caller) = (connection().await?, connection().await?);

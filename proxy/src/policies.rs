@@ -52,7 +52,7 @@ impl UpstreamPolicies {
     fn start(
         name: &Arc<str>,
         upstream: &UpstreamConfig,
-        targets: &[&TargetConfig],
+        targets: &[TargetConfig],
         means: &Means,
     ) -> Self {
         let bypassed = Arc::<Counts>::default();
@@ -86,7 +86,7 @@ impl Policies {
     pub(crate) fn with(mut self, config: &Config, means: &Means) -> Self {
         for (name, upstream) in &config.upstreams {
             let name: Arc<str> = name.as_str().into();
-            let targets: Vec<_> = config.targets_at(&name).collect();
+            let targets = config.targets_at(&name);
             let begin = || UpstreamPolicies::start(&name, upstream, &targets, means);
             self.by_upstream.entry(name.clone()).or_insert_with(begin);
         }

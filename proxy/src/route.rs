@@ -10,6 +10,7 @@ use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
 use crate::bypass::Counts;
 use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
+use crate::exchange::Notes;
 use crate::generation::Generation;
 use crate::head::RequestHead;
 use crate::hold::Keeping;
@@ -20,6 +21,7 @@ use crate::layer::include_usage::{IncludeUsage, IncludeUsageLayer};
 use crate::layer::quota::QuotaLayer;
 use crate::layer::repeatable::RepeatableLayer;
 use crate::policies::Policies;
+use crate::split::{Draw, Way};
 use crate::stack::{self, Stack, stack, target};
 use crate::upstream::{Forward, Signing, Spec, Upstream};
 
@@ -40,18 +42,28 @@ type Upstreams = BTreeMap<String, Rc<Upstream>>;
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) name: Arc<str>,
-    pub(crate) upstream: Arc<str>,
-    /// The model that is served there, where calls name none.
-    pub(crate) model: Option<String>,
     pub(crate) strip_prefix: Option<String>,
     /// From the request's head to the end of the answer.
     pub(crate) timeout: Option<Duration>,
-    /// Calls on which policies would have acted that were bypassed.
-    pub(crate) bypassed: Arc<Counts>,
-    pub(crate) stack: Stack,
     /// Whether a policy must know the model, wherever it stands.
     pub(crate) asks_for_model: bool,
     matches: Match,
+    /// The ways that its calls go: one, unless it has a split.
+    arms: Box<[Arm]>,
+    draw: Draw,
+}
+
+/// One way that calls of a route go.
+#[derive(Debug)]
+pub(crate) struct Arm {
+    /// Absent where the route has no split.
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) upstream: Arc<str>,
+    /// The model that is served there, where calls name none.
+    pub(crate) model: Option<String>,
+    /// Calls on which policies would have acted that were bypassed.
+    pub(crate) bypassed: Arc<Counts>,
+    pub(crate) stack: Stack,
 }
 
 /// What a call must be.
@@ -156,8 +168,8 @@ impl Routes {
 
     /// The stack of the first one, before other ends than connections.
     pub(crate) fn first_stack<S: Below>(&self, end: impl Fn(Rc<Upstream>) -> S) -> Stack<S> {
-        let config = &self.generation.config.routes[0];
-        Route::stack(&self.generation, config, &self.upstreams, end)
+        let ways = self.generation.config.routes[0].ways();
+        Arm::stack(&self.generation, &ways[0], &self.upstreams, end)
     }
 
     /// What this worker alone knows of its policies, by policy and upstream.
@@ -197,7 +209,6 @@ fn new_upstream(generation: &Generation, name: &str, config: &UpstreamConfig) ->
 impl Route {
     fn new(generation: &Generation, config: &RouteConfig, upstreams: &Upstreams) -> Self {
         let timeouts = &generation.config.timeouts;
-        let upstream = &upstreams[&config.upstream];
         let quotas = generation.quotas.as_ref();
         let asks_for_model = |name: &str| {
             let has_aliases = !upstreams[name].spec.aliases.is_empty();
@@ -209,49 +220,70 @@ impl Route {
             });
         Self {
             name: config.name().into(),
-            upstream: upstream.spec.name.clone(),
-            model: upstream.spec.model.clone(),
             strip_prefix: config.strip_prefix.clone(),
             timeout: config.timeout.or(timeouts.total).map(|limit| limit.0),
-            bypassed: generation.policies.of(&config.upstream).bypassed,
-            stack: Self::stack(generation, config, upstreams, |upstream| Forward { upstream }),
             asks_for_model,
             matches: Match::new(&config.matches),
+            arms: config.ways().iter().map(|way| Arm::new(generation, way, upstreams)).collect(),
+            draw: Draw::new(config, |upstream| upstreams[upstream].has_credential()),
+        }
+    }
+
+    /// The way that this call goes; another call may go another.
+    pub(crate) fn arm(&self, head: &RequestHead, notes: &Notes) -> &Arm {
+        match &*self.arms {
+            [only] => only,
+            arms => &arms[self.draw.draw(head, notes.is_grpc())],
+        }
+    }
+}
+
+// === impl Arm ===
+
+impl Arm {
+    fn new(generation: &Generation, way: &Way, upstreams: &Upstreams) -> Self {
+        let upstream = &upstreams[way.route.upstream()];
+        Self {
+            name: way.name.as_deref().map(Arc::from),
+            upstream: upstream.spec.name.clone(),
+            model: upstream.spec.model.clone(),
+            bypassed: generation.policies.of(way.route.upstream()).bypassed,
+            stack: Self::stack(generation, way, upstreams, |upstream| Forward { upstream }),
         }
     }
 
     /// Its policies, before what sends a call to an upstream.
     fn stack<S: Below>(
         generation: &Generation,
-        config: &RouteConfig,
+        way: &Way,
         upstreams: &Upstreams,
         end: impl Fn(Rc<Upstream>) -> S,
     ) -> Stack<S> {
         let policies = &generation.policies;
-        let upstream = &upstreams[&config.upstream];
-        let own = policies.of(&config.upstream);
+        let upstream = &upstreams[way.route.upstream()];
+        let own = policies.of(way.route.upstream());
         let keeping = Arc::new(Keeping::new(&generation.config, &generation.held));
         stack(
-            target(upstream, end(upstream.clone()), &own, config, 0, &keeping),
-            CacheLayer::new(generation, config, upstream.has_credential()),
-            quota(generation, config, upstream, &keeping),
-            include_usage(config, &keeping),
-            repeatable(config, &keeping),
-            fallback(config, upstreams, policies, &keeping, end),
+            target(upstream, end(upstream.clone()), &own, way, 0, &keeping),
+            CacheLayer::new(generation, way, upstream.has_credential()),
+            quota(generation, way, upstream, &keeping),
+            include_usage(&way.route, &keeping),
+            repeatable(&way.route, &keeping),
+            fallback(way, upstreams, policies, &keeping, end),
         )
     }
 }
 
-/// Charges calls to the quotas that are about the upstreams of this route.
+/// Charges calls to the quotas that are about the upstreams of this way.
 fn quota(
     generation: &Generation,
-    route: &RouteConfig,
+    way: &Way,
     upstream: &Upstream,
     keeping: &Arc<Keeping>,
 ) -> QuotaLayer {
-    let others = route.leads_to().skip(1);
-    let quotas = generation.quotas.as_ref();
-    QuotaLayer(quotas.and_then(|quotas| quotas.of_route(&upstream.spec, others, keeping)))
+    let others = way.route.leads_to().skip(1);
+    let (quotas, asked) = (generation.quotas.as_ref(), way.names.model.as_deref());
+    QuotaLayer(quotas.and_then(|quotas| quotas.of_route(&upstream.spec, asked, others, keeping)))
 }
 
 /// Asks for the usage where the route says so.
@@ -266,24 +298,24 @@ fn repeatable(route: &RouteConfig, keeping: &Arc<Keeping>) -> RepeatableLayer {
     RepeatableLayer(is_needed.then(|| keeping.clone()))
 }
 
-/// The targets beside the route's own upstream.
+/// The targets beside the way's own upstream.
 fn fallback<S: Below>(
-    route: &RouteConfig,
+    way: &Way,
     upstreams: &Upstreams,
     policies: &Policies,
     keeping: &Arc<Keeping>,
     end: impl Fn(Rc<Upstream>) -> S,
 ) -> FallbackLayer<stack::Target<S>> {
-    let own = &upstreams[&route.upstream];
-    let targets = route.fallback.iter().zip(1..).map(|(config, place)| {
-        let name = config.upstream.as_ref().unwrap_or(&route.upstream);
+    let own = &upstreams[way.route.upstream()];
+    let targets = way.route.fallback.iter().zip(1..).map(|(config, place)| {
+        let name = config.upstream.as_deref().unwrap_or_else(|| way.route.upstream());
         let (upstream, policies) = (&upstreams[name], policies.of(name));
         Target {
             config: config.clone(),
             upstream: upstream.spec.name.clone(),
             trusts_caller: upstream.has_credential() || upstream.spec.has_hosts_of(&own.spec),
             taken: policies.taken.clone(),
-            stack: target(upstream, end(upstream.clone()), &policies, route, place, keeping),
+            stack: target(upstream, end(upstream.clone()), &policies, way, place, keeping),
         }
     });
     FallbackLayer { targets: targets.collect() }

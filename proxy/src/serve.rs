@@ -21,10 +21,12 @@ use crate::head::RequestHead;
 use crate::hold::Keeping;
 use crate::layer::Below;
 use crate::recorder::Recorder;
-use crate::route::{self, Pick, Route, Routes};
+use crate::route::{self, Arm, Pick, Route, Routes};
 
 /// The field by which an answer says how often an upstream was tried, where that was not once.
 const ATTEMPTS: &str = "x-tidegate-attempts";
+/// The field by which an answer says which arm of its route's split it is of.
+const SPLIT: &str = "x-tidegate-split";
 /// The field by which an answer tells the SDKs of OpenAI and Anthropic whether to try again.
 const SHOULD_RETRY: &str = "x-should-retry";
 /// The field by which an answer says which policy would have acted before it came, were it not
@@ -111,7 +113,7 @@ impl Worker {
     /// The reply to a request: an upstream's, or our own that says why there is none.
     pub(crate) async fn reply(&self, request: Request, notes: &Rc<Notes>) -> Result<Reply, Error> {
         let is_grpc = request.head.version == http::Version::HTTP_2 && notes.is_grpc();
-        let through = |route: &Route| route.stack.clone();
+        let through = |arm: &Arm| arm.stack.clone();
         let mut reply = match self.now().forward(request, notes, through).await {
             Ok(reply) => reply,
             Err(Error::CallerLeft) => return Err(Error::CallerLeft),
@@ -127,6 +129,9 @@ impl Worker {
         if attempts > 1 {
             let attempts = attempts.to_string();
             reply.head.fields = reply.head.fields.with(ATTEMPTS, attempts.as_bytes());
+        }
+        if let Some(arm) = notes.record(|record| record.split.clone()) {
+            reply.head.fields = reply.head.fields.with(SPLIT, arm.as_bytes());
         }
         if notes.is_tried_enough() && would_be_tried_again(reply.head.status) {
             reply.head.fields = reply.head.fields.with(SHOULD_RETRY, b"false");
@@ -163,7 +168,7 @@ impl Snapshot {
         &self,
         mut request: Request,
         notes: &Rc<Notes>,
-        through: impl FnOnce(&Route) -> S,
+        through: impl FnOnce(&Arm) -> S,
     ) -> Result<Reply, Error> {
         if matches!(request.body, RequestBody::Empty) {
             notes.request_ended();
@@ -178,9 +183,10 @@ impl Snapshot {
             notes.called_by(caller);
         }
         let route = self.route(&mut request, caller.as_ref(), notes).await?;
-        notes.routed(route);
+        let arm = route.arm(&request.head, notes);
+        notes.routed(route, arm);
         if self.switch.is_on() {
-            go_by_policies(route, notes);
+            go_by_policies(route, arm, notes);
         }
         let Request { mut head, body, .. } = request;
         if let Some(prefix) = &route.strip_prefix {
@@ -189,9 +195,9 @@ impl Snapshot {
         notes.must_be_over(route.timeout, deadline::of_caller(&head.fields));
         let mut call = Call { head, body, notes: notes.clone() };
         if let Some(caller) = &caller {
-            caller.permit(&mut call, route.model.as_deref(), &self.keeping).await?;
+            caller.permit(&mut call, arm.model.as_deref(), &self.keeping).await?;
         }
-        let reply = through(route).call(call);
+        let reply = through(arm).call(call);
         let reply = match route.timeout.filter(|_| notes.bypass().is_none()) {
             None => reply.await,
             Some(limit) => match timeout(limit, reply).await {
@@ -263,8 +269,8 @@ impl Snapshot {
 }
 
 /// Has policies look on only, and counts a call that takes longer than its route allows.
-fn go_by_policies(route: &Route, notes: &Notes) {
-    notes.goes_by_policies(Bypass::new(route.bypassed.clone()));
+fn go_by_policies(route: &Route, arm: &Arm, notes: &Notes) {
+    notes.goes_by_policies(Bypass::new(arm.bypassed.clone()));
     if let (Some(limit), Some(bypass)) = (route.timeout, notes.bypass()) {
         notes.when_closed(Box::new(move |record| {
             let is_late = record.duration_s.is_some_and(|seconds| seconds >= limit.as_secs_f64());

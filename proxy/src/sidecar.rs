@@ -161,7 +161,8 @@ impl Sidecar {
         let recorders = recorders(&config, crate::prices(config.prices.as_deref())?)?;
         let (background, switch) = (recorders.background().clone(), Switch::new(config.bypass));
         let places = AllPlaces::default();
-        let means = Means { background, resolver, places, switch, clock };
+        let registry = recorders.registry().clone();
+        let means = Means { background, resolver, places, switch, clock, registry };
         let generation = Generation::first(config, means)?;
         warn_of(&generation, &recorders);
         watch_shared(&recorders, &generation);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower::ServiceBuilder;
 
 use crate::call::{Failure, Reply};
-use crate::config::RouteConfig;
+use crate::config::{RouteConfig, TargetConfig};
 use crate::hold::Keeping;
 use crate::layer::alias::{AliasLayer, Aliases};
 use crate::layer::breaker::BreakerLayer;
@@ -21,6 +21,7 @@ use crate::layer::repeatable::RepeatableLayer;
 use crate::layer::retry::{RetryConfig, RetryLayer, Terms};
 use crate::layer::{Before, Below, before};
 use crate::policies::UpstreamPolicies;
+use crate::split::Way;
 use crate::upstream::{Forward, Upstream};
 
 /// A call on its way, on the worker that owns its caller.
@@ -66,29 +67,34 @@ pub(crate) fn stack<S: Below>(
         .service(target)
 }
 
-/// The stack before one upstream, for one route, at this place among its targets: its own is at 0.
+/// The stack before one upstream, for one way of a route, at this place among its targets: its own is
+/// at 0.
 /// `end` sends a call there.
 pub(crate) fn target<S: Below>(
     upstream: &Upstream,
     end: S,
     policies: &UpstreamPolicies,
-    route: &RouteConfig,
+    way: &Way,
     place: usize,
     keeping: &Arc<Keeping>,
 ) -> Target<S> {
-    let config = place.checked_sub(1).map(|place| &route.fallback[place]);
-    let model = config.and_then(|config| config.model.as_deref());
+    // What a target is to get beside, it has got when it was fallen back to.
+    let (config, own) = match place.checked_sub(1) {
+        Some(place) => (&way.route.fallback[place], TargetConfig::default()),
+        None => (&way.names, way.names.clone()),
+    };
+    let model = config.model.as_deref();
     let addresses = u32::try_from(upstream.choices()).unwrap_or(u32::MAX);
     let retry = RetryLayer {
         addresses: addresses.min(MAX_ADDRESSES),
-        terms: terms(route, policies, place).map(Arc::new),
+        terms: terms(&way.route, policies, place).map(Arc::new),
     };
     let breaker = BreakerLayer::new(upstream, policies.breakers.clone(), model);
     let limit = LimitLayer { limits: policies.limits.clone(), model: model.map(Rc::from) };
     ServiceBuilder::new()
         // Above the retries, so that a call is renamed once; below the fallback, so that each upstream
         // is asked by its own name.
-        .layer(before(alias(upstream, model, keeping)))
+        .layer(before(alias(upstream, own, model, keeping)))
         // Above the connection, so that every attempt may take another address.
         .layer(before(retry))
         // Below the retries, so that each attempt is judged, and above the limit, so that nobody queues
@@ -99,16 +105,23 @@ pub(crate) fn target<S: Below>(
         .service(end)
 }
 
-/// The names that this upstream has for models.
-fn alias(upstream: &Upstream, model: Option<&str>, keeping: &Arc<Keeping>) -> AliasLayer {
+/// The names that an arm puts into its calls, and those that this upstream has for models.
+fn alias(
+    upstream: &Upstream,
+    arm: TargetConfig,
+    model: Option<&str>,
+    keeping: &Arc<Keeping>,
+) -> AliasLayer {
     let names = &upstream.spec.aliases;
+    let is_needed = !names.is_empty() || arm != TargetConfig::default();
     let aliases = || Aliases {
         names: names.clone(),
-        model: model.map(Rc::from),
+        model: model.map(Arc::from),
+        arm,
         signs: upstream.has_credential(),
         keeping: keeping.clone(),
     };
-    AliasLayer((!names.is_empty()).then(aliases).map(Rc::new))
+    AliasLayer(is_needed.then(aliases).map(Rc::new))
 }
 
 /// When calls of this route are made again; absent where answers need not even be looked at.

@@ -44,6 +44,7 @@ mod retry;
 mod routing;
 mod sdks;
 mod spans;
+mod split;
 mod streams;
 mod support;
 mod upgrade;

@@ -164,6 +164,9 @@ pub struct Record {
     /// The route that took the call.
     #[serde(rename = "tidegate.route", skip_serializing_if = "Option::is_none")]
     pub route: Option<Arc<str>>,
+    /// The arm of its route's split that it went to; absent where the route has none.
+    #[serde(rename = "tidegate.split", skip_serializing_if = "Option::is_none")]
+    pub split: Option<Arc<str>>,
     /// The upstream that served it.
     #[serde(rename = "tidegate.upstream", skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Arc<str>>,

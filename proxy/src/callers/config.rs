@@ -95,7 +95,7 @@ impl CallersConfig {
 }
 
 /// Whether callers may be called so: it goes into records and labels.
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -13,7 +13,7 @@ use crate::callers::Identity;
 use crate::head::ResponseHead;
 use crate::hold::{Hold, Keeping};
 use crate::recorder::Recorder;
-use crate::route::Route;
+use crate::route::{Arm, Route};
 
 /// Bytes of a protocol's name that are recorded.
 const MAX_PROTOCOL: usize = 40;
@@ -59,12 +59,13 @@ impl Notes {
         write(&mut self.state.borrow_mut().record)
     }
 
-    /// The call has a route, and is in flight from here on.
-    pub(crate) fn routed(&self, route: &Route) {
+    /// The call has a route and its way there, and is in flight from here on.
+    pub(crate) fn routed(&self, route: &Route, arm: &Arm) {
         let mut state = self.state.borrow_mut();
         state.record.route = Some(route.name.clone());
-        state.record.upstream = Some(route.upstream.clone());
-        state.default_model = route.model.clone();
+        state.record.split = arm.name.clone();
+        state.record.upstream = Some(arm.upstream.clone());
+        state.default_model = arm.model.clone();
         state.count_in_flight(&self.recorder);
     }
 

@@ -20,6 +20,7 @@ use super::catalog::{self, FAMILIES, Family};
 use super::names::Conventions;
 use crate::jobs::{JobLimits, Jobs};
 
+mod arms;
 mod reloads;
 mod series;
 mod value;
@@ -222,6 +223,11 @@ impl Registry {
         }));
         lock(&self.shards).push(shard.clone());
         shard
+    }
+
+    /// Shows the series of each worker.
+    fn each_series(&self, mut show: impl FnMut(&AllSeries)) {
+        lock(&self.shards).iter().for_each(|shard| show(&lock(shard).series));
     }
 
     /// The counter of records that this exporter lost.

@@ -1,7 +1,8 @@
-//! Asks for a model by the name that its upstream has for it.
+//! Puts into a call the names that it has where it goes: those of its arm, where its route has a split,
+//! and for its model the one that its upstream has.
 //!
-//! Only the name changes, in the path or in the body; a call whose name cannot be changed goes on as it
-//! came, and its record says so. What is put here is this upstream's: whoever takes the call back to
+//! Only names change, in the path or in the body; a call whose names cannot be changed goes on as it
+//! came, and its record says so: it is then of no arm. What is put here is this upstream's: whoever takes the call back to
 //! send it elsewhere gets it as it was. This is how a model is called and no policy, so to bypass
 //! policies changes nothing.
 
@@ -14,6 +15,7 @@ use tower::ServiceExt;
 
 use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply, RequestBody};
+use crate::config::TargetConfig;
 use crate::head::Target;
 use crate::hold::Keeping;
 use crate::layer::{Below, Policy};
@@ -21,20 +23,24 @@ use crate::rewrite::{Changes, Names, names_model};
 use crate::stack::LocalFuture;
 use crate::whole;
 
-/// The warning that a call went on by the name that it came with.
-const NOT_APPLIED: &str = "alias_not_applied";
+/// The warnings that a call went on by the names that it came with: without those of its upstream, or
+/// of its arm.
+const ALIAS_NOT_APPLIED: &str = "alias_not_applied";
+const SPLIT_NOT_APPLIED: &str = "split_not_applied";
 
-/// Puts an upstream's own names in the place of others; absent where it has none.
+/// Puts names in the place of others; absent where there are none to put.
 #[derive(Clone, Debug)]
 pub(crate) struct AliasLayer(pub(crate) Option<Rc<Aliases>>);
 
-/// What one upstream calls models, on one route.
+/// What calls are called at one upstream, on one way of a route.
 #[derive(Debug)]
 pub(crate) struct Aliases {
-    /// Its own names, by those that callers use.
+    /// The upstream's own names of models, by those that callers use.
     pub(crate) names: Arc<BTreeMap<String, Arc<str>>>,
     /// The model that is asked here; absent where the caller says.
-    pub(crate) model: Option<Rc<str>>,
+    pub(crate) model: Option<Arc<str>>,
+    /// What all calls get here; nothing where they have it already.
+    pub(crate) arm: TargetConfig,
     /// Whether calls are signed here, after their names were changed.
     pub(crate) signs: bool,
     pub(crate) keeping: Arc<Keeping>,
@@ -49,13 +55,10 @@ struct Original {
 
 impl<S: Below> Policy<S> for AliasLayer {
     fn call(&self, below: &mut S, call: Call) -> LocalFuture {
-        let renaming =
-            self.0.as_ref().and_then(|aliases| Some((aliases, aliases.own_name(&call)?)));
-        match renaming {
-            None => below.call(call),
-            Some((aliases, name)) => {
-                Box::pin(ask_by(aliases.clone(), name.clone(), below.clone(), call))
-            }
+        let Some(aliases) = &self.0 else { return below.call(call) };
+        match aliases.name(&call) {
+            None if !aliases.is_arm() => below.call(call),
+            name => Box::pin(ask_by(aliases.clone(), name, below.clone(), call)),
         }
     }
 
@@ -64,22 +67,24 @@ impl<S: Below> Policy<S> for AliasLayer {
     }
 }
 
-/// Makes the call by this name.
+/// Makes the call for a model of this name, where one is given.
 async fn ask_by<S: Below>(
     aliases: Rc<Aliases>,
-    name: Arc<str>,
+    name: Option<Arc<str>>,
     below: S,
     mut call: Call,
 ) -> Result<Reply, Failure> {
-    aliases.hold(&mut call).await?;
-    let names = Names { model: Some(&name), ..Names::default() };
-    let may_change = aliases.signs || !call.is_signed();
+    if name.is_some() {
+        aliases.hold(&mut call).await?;
+    }
+    let names = Names { model: name.as_deref(), ..aliases.arm.names() };
+    let may_change = aliases.signs || !call.head.is_signed();
     let Some(changes) = Changes::of(&call, &names).filter(|_| may_change) else {
-        call.notes.record(|record| record.warnings.push(NOT_APPLIED.into()));
+        aliases.note_not_applied(&call);
         return below.oneshot(call).await;
     };
     let original = Original::of(&call, &changes);
-    call.notes.called(Some(name));
+    call.notes.called(name);
     let result = below.oneshot(changes.made(call)).await;
     result.map_err(|failure| original.put_back(failure))
 }
@@ -87,12 +92,29 @@ async fn ask_by<S: Below>(
 // === impl Aliases ===
 
 impl Aliases {
-    /// The name that the upstream has for the model of this call, where that is another.
-    fn own_name(&self, call: &Call) -> Option<&Arc<str>> {
-        match &self.model {
+    /// Whether all calls get something here.
+    fn is_arm(&self) -> bool {
+        self.arm != TargetConfig::default()
+    }
+
+    /// What the model of this call is called here, where that is not as it is called already.
+    fn name(&self, call: &Call) -> Option<Arc<str>> {
+        let own = match &self.model {
             Some(model) => self.names.get(&**model),
             None => call.notes.observer(|observer| self.names.get(observer.model()?)),
-        }
+        };
+        own.or(self.model.as_ref().filter(|_| self.is_arm())).cloned()
+    }
+
+    /// The call goes on by the names that it came with.
+    fn note_not_applied(&self, call: &Call) {
+        call.notes.record(|record| match self.is_arm() {
+            true => {
+                record.warnings.push(SPLIT_NOT_APPLIED.into());
+                record.split = None;
+            }
+            false => record.warnings.push(ALIAS_NOT_APPLIED.into()),
+        });
     }
 
     /// Holds the body, where it is there that the model is named.

@@ -80,7 +80,7 @@ struct Guard {
 pub(crate) fn of_upstream(
     name: &str,
     config: &UpstreamConfig,
-    targets: &[&TargetConfig],
+    targets: &[TargetConfig],
     now: Instant,
 ) -> Option<Arc<Breakers>> {
     let breaker = config.breaker.clone()?;

@@ -13,13 +13,14 @@ use tower::ServiceExt;
 
 use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
-use crate::config::{Config, RouteConfig};
+use crate::config::Config;
 use crate::error::Error;
 use crate::exchange::Notes;
 use crate::generation::Generation;
 use crate::head::{Fields, ResponseHead};
 use crate::hold::Keeping;
 use crate::layer::{Below, Policy};
+use crate::split::Way;
 use crate::stack::LocalFuture;
 use crate::verdict::{Again, Verdict};
 use crate::whole;
@@ -69,14 +70,15 @@ pub(crate) struct Caching {
 }
 
 impl CacheLayer {
-    /// The cache of a route.
-    pub(crate) fn new(generation: &Generation, route: &RouteConfig, is_signed_here: bool) -> Self {
+    /// The cache of one way of a route.
+    pub(crate) fn new(generation: &Generation, way: &Way, is_signed_here: bool) -> Self {
         let Generation { config, caches, held, .. } = generation;
+        let route = &way.route;
         let caching = caches.as_ref().zip(route.cache.as_ref()).map(|(caches, cache)| {
             Rc::new(Caching {
                 config: cache.clone(),
                 shared: caches.of_route(route.name()),
-                place: place(config, route),
+                place: place(config, way),
                 is_signed_here,
                 keeping: Keeping::new(config, held),
             })
@@ -87,9 +89,10 @@ impl CacheLayer {
 
 /// What an answer depends on beside its call: where it goes. What was kept before that changed is
 /// nobody's any more.
-fn place(config: &Config, route: &RouteConfig) -> Box<[u8]> {
+fn place(config: &Config, way: &Way) -> Box<[u8]> {
+    let Way { name, names, route, weight: _ } = way;
     let upstreams: Vec<_> = route.leads_to().map(|name| config.upstreams.get(name)).collect();
-    let place = serde_json::to_vec(&(route, upstreams));
+    let place = serde_json::to_vec(&(name, names, route, upstreams));
     place.expect("what was read from a file can be written").into()
 }
 

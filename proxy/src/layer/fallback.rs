@@ -39,7 +39,8 @@ pub struct TargetConfig {
 }
 
 impl TargetConfig {
-    fn names(&self) -> Names<'_> {
+    /// What it puts into a call.
+    pub(crate) fn names(&self) -> Names<'_> {
         let Self { upstream: _, model, location, project, strip_prefix } = self;
         Names {
             model: model.as_deref(),

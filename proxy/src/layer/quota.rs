@@ -97,6 +97,8 @@ pub(crate) struct RouteQuotas {
     /// Whether one of all quotas tells models apart.
     asks_for_model: bool,
     upstream: Spec,
+    /// The model that is asked there; absent where the caller says.
+    asked: Option<Arc<str>>,
     keeping: Arc<Keeping>,
 }
 
@@ -194,11 +196,13 @@ impl Quotas {
         self.rules.iter().any(|rule| rule.is_about(upstream) && rule.asks_for_model())
     }
 
-    /// Those that calls to this upstream may be charged to, or calls that end at one of these others;
+    /// Those that calls to this upstream, which are asked for this model where one is given, may be
+    /// charged to, or calls that end at one of these others;
     /// none where there is none.
     pub(crate) fn of_route<'a>(
         self: &Arc<Self>,
         upstream: &Spec,
+        asked: Option<&str>,
         mut others: impl Iterator<Item = &'a str>,
         keeping: &Arc<Keeping>,
     ) -> Option<Arc<RouteQuotas>> {
@@ -215,6 +219,7 @@ impl Quotas {
                 charges_elsewhere,
                 asks_for_model,
                 upstream,
+                asked: asked.map(Arc::from),
                 keeping,
             })
         })
@@ -332,7 +337,8 @@ impl RouteQuotas {
 
     /// What the upstream calls the model, where that is not what the caller asks for.
     fn called(&self, model: Option<&str>) -> Option<Arc<str>> {
-        self.upstream.aliases.get(model?).cloned()
+        let model = self.asked.as_deref().or(model)?;
+        self.upstream.aliases.get(model).or(self.asked.as_ref()).cloned()
     }
 
     /// What so many tokens would cost, in nanodollars; nothing where there is no price.

@@ -52,6 +52,7 @@ impl Record {
         line.text("tidegate.upgrade", self.upgrade.as_deref());
         line.text("tidegate.outcome", self.outcome.map(Outcome::as_str));
         line.text("tidegate.route", self.route.as_deref());
+        line.text("tidegate.split", self.split.as_deref());
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
         line.plain("tidegate.fallback", self.fallback);
@@ -258,6 +259,7 @@ mod tests {
             route: Some("a".into()),
             upstream: Some("a".into()),
             caller: Some("a".into()),
+            split: Some("b".into()),
             fallback: Some(12),
             called_model: Some("a".into()),
             cached: Some(Box::new(Cached {

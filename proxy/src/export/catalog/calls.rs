@@ -4,7 +4,7 @@ use tidegate_wire::{OUTPUT_CLASSES, SIZE_CLASSES};
 
 use super::labels::{
     CALLER, ERROR_ORIGIN, INPUT_SIZE, MEDIA_KIND, MODEL, OPERATION, OUTCOME, OUTPUT_SIZE, PROVIDER,
-    REGION, ROUTE, STATUS, STREAM, TYPE, UPSTREAM, WAIT, is_model_call,
+    REGION, ROUTE, SPLIT, STATUS, STREAM, TYPE, UPSTREAM, WAIT, is_model_call,
 };
 use super::{Family, Kind, Label};
 use crate::export::metrics::Value;
@@ -41,11 +41,13 @@ pub static CALLS: Family = Family {
         &OUTCOME,
         &ERROR_ORIGIN,
         &CALLER,
+        &SPLIT,
     ],
     read: |_, series, put| put("", Value::Counter(series.calls)),
 };
 
-const TIMED: &[&Label] = &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &STREAM, &OUTCOME];
+const TIMED: &[&Label] = 
+    &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &STREAM, &OUTCOME, &SPLIT];
 
 /// How long calls took, from end to end.
 pub static CALL_DURATION: Family = Family {
@@ -98,7 +100,7 @@ pub static TOKENS: Family = Family {
     unit: "{token}",
     help: "Tokens as stated by the provider. Input includes cached, output includes reasoning.",
     kind: Kind::Counter,
-    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &CALLER, &TYPE],
+    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &CALLER, &SPLIT, &TYPE],
     read: |_, series, put| {
         for (part, tokens) in TOKEN_TYPES.into_iter().zip(series.tokens) {
             if let Some(tokens) = tokens {
@@ -216,7 +218,7 @@ pub static COST: Family = Family {
     unit: "{USD}",
     help: "Cost of calls by the price table, in US dollars; calls without a price are left out.",
     kind: Kind::Counter,
-    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &CALLER],
+    labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &CALLER, &SPLIT],
     read: |_, series, put| {
         if let Some(cost) = series.cost {
             put("", Value::Amount(cost));

@@ -18,6 +18,8 @@ use crate::export::catalog::{
 #[derive(Clone, Debug)]
 pub(in crate::export) struct Labels {
     pub(in crate::export) caller: Arc<str>,
+    /// The arm that answered; empty where none did.
+    pub(in crate::export) split: Arc<str>,
     pub(in crate::export) model: Arc<str>,
     pub(in crate::export) provider: Arc<str>,
     pub(in crate::export) operation: Arc<str>,
@@ -82,6 +84,7 @@ pub(in crate::export) struct CachedCalls {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key<'a> {
     pub(super) caller: &'a str,
+    pub(super) split: &'a str,
     pub(super) model: &'a str,
     pub(super) provider: &'a str,
     pub(super) operation: &'a str,
@@ -297,6 +300,8 @@ impl<'a> Key<'a> {
     pub(super) fn of(record: &'a Record, caller: &'a str, model: &'a str, region: &'a str) -> Self {
         Self {
             caller,
+            // What was kept is no answer that an arm gave to this call.
+            split: record.split.as_deref().filter(|_| !record.is_from_cache()).unwrap_or_default(),
             model,
             provider: record.provider.as_deref().unwrap_or_default(),
             operation: record.operation.as_deref().unwrap_or_default(),
@@ -315,6 +320,7 @@ impl From<Key<'_>> for Labels {
     fn from(key: Key<'_>) -> Self {
         Self {
             caller: key.caller.into(),
+            split: key.split.into(),
             model: key.model.into(),
             provider: key.provider.into(),
             operation: key.operation.into(),
@@ -339,6 +345,7 @@ impl Keyed for Labels {
     fn key(&self) -> Key<'_> {
         Key {
             caller: &self.caller,
+            split: &self.split,
             model: &self.model,
             provider: &self.provider,
             operation: &self.operation,

@@ -47,7 +47,7 @@ fn calls_of_all_workers_add_up() {
     assert_eq!(calls[0].value, Value::Counter(3));
     assert_eq!(
         calls[0].labels,
-        ["gemma", "openai", "chat", "", "default", "pool", "", "200", "completed", "", ""]
+        ["gemma", "openai", "chat", "", "default", "pool", "", "200", "completed", "", "", ""]
     );
     let tokens = points(&registry, "tidegate_tokens_total");
     assert_eq!(tokens.len(), 1, "only stated tokens are counted: {tokens:?}");

@@ -114,6 +114,23 @@ impl Histogram {
         self.sum += other.sum;
     }
 
+    /// The value below which this share of them lies, told from the buckets as Prometheus does: as if
+    /// each were filled evenly, and beyond the last bound that bound. Nothing where nothing was counted.
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
+        let rank = share * self.count() as f64;
+        let mut below = 0.0;
+        for (at, count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let count = *count as f64;
+            if below + count >= rank {
+                let end = self.bounds.get(at).or(self.bounds.last())?;
+                let start = at.checked_sub(1).map_or(0.0, |before| self.bounds[before]);
+                return Some(start + (end - start) * ((rank - below) / count).min(1.0));
+            }
+            below += count;
+        }
+        None
+    }
+
     /// How many values were counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
