@@ -527,8 +527,12 @@ impl Config {
         }
         let spoken = self.speaks(route.upstream()).or(route.matches.dialect);
         let check = |key: &[&str], list: &[TargetConfig], own: &str| {
-            self.check_targets(list, own, spoken)
-                .map_err(|(rest, message)| wrong(&[key, &rest.iter().map(String::as_str).collect::<Vec<_>>()].concat(), message))
+            self.check_targets(list, own, spoken).map_err(|(rest, message)| {
+                wrong(
+                    &[key, &rest.iter().map(String::as_str).collect::<Vec<_>>()].concat(),
+                    message,
+                )
+            })
         };
         for (at, arm) in route.split.iter().enumerate() {
             let number = format!("[{at}]");
@@ -537,7 +541,11 @@ impl Config {
                 .map_err(|message| wrong(&["split", &number, "upstream"], message))?;
             self.check_dialect(upstream, spoken)
                 .map_err(|message| wrong(&["split", &number], message))?;
-            check(&["split", &number, "fallback"], arm.fallback.as_deref().unwrap_or_default(), upstream)?;
+            check(
+                &["split", &number, "fallback"],
+                arm.fallback.as_deref().unwrap_or_default(),
+                upstream,
+            )?;
         }
         check(&["fallback"], &route.fallback, route.upstream())
     }

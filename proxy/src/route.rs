@@ -306,14 +306,15 @@ fn fallback<S: Below>(
     keeping: &Arc<Keeping>,
     end: impl Fn(Rc<Upstream>) -> S,
 ) -> FallbackLayer<stack::Target<S>> {
-    let own = &upstreams[way.route.upstream()];
+    let is_known =
+        |spec: &Spec| way.siblings.iter().any(|own| spec.has_hosts_of(&upstreams[own].spec));
     let targets = way.route.fallback.iter().zip(1..).map(|(config, place)| {
         let name = config.upstream.as_deref().unwrap_or_else(|| way.route.upstream());
         let (upstream, policies) = (&upstreams[name], policies.of(name));
         Target {
             config: config.clone(),
             upstream: upstream.spec.name.clone(),
-            trusts_caller: upstream.has_credential() || upstream.spec.has_hosts_of(&own.spec),
+            trusts_caller: upstream.has_credential() || is_known(&upstream.spec),
             taken: policies.taken.clone(),
             stack: target(upstream, end(upstream.clone()), &policies, way, place, keeping),
         }

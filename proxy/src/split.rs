@@ -65,6 +65,9 @@ pub(crate) struct Way {
     pub(crate) names: TargetConfig,
     /// The route that it makes: without a split.
     pub(crate) route: RouteConfig,
+    /// The upstreams to which the route leads by any of its ways: whose calls go to one of them may go
+    /// to all.
+    pub(crate) siblings: Vec<String>,
 }
 
 /// Draws arms.
@@ -92,9 +95,13 @@ impl RouteConfig {
     pub(crate) fn ways(&self) -> Vec<Way> {
         let plain = RouteConfig { split: Vec::new(), sticky: None, ..self.clone() };
         if self.split.is_empty() {
-            return vec![Way { name: None, weight: 1, names: TargetConfig::default(), route: plain }];
+            let (names, siblings) = (TargetConfig::default(), vec![plain.upstream().to_owned()]);
+            return vec![Way { name: None, weight: 1, names, route: plain, siblings }];
         }
-        self.split.iter().map(|arm| arm.way(&plain)).collect()
+        let mut ways: Vec<_> = self.split.iter().map(|arm| arm.way(&plain)).collect();
+        let siblings: Vec<_> = ways.iter().map(|way| way.route.upstream().to_owned()).collect();
+        ways.iter_mut().for_each(|way| way.siblings.clone_from(&siblings));
+        ways
     }
 
     /// What is wrong with its split, and at which key.
@@ -118,13 +125,19 @@ impl RouteConfig {
             return wrong(&["split"], "every weight is 0: no call could go anywhere");
         }
         if self.upstream.is_some() && self.split.iter().all(|arm| arm.upstream.is_some()) {
-            return wrong(&["upstream"], "no call goes there: each arm of the `split` names its own");
+            return wrong(
+                &["upstream"],
+                "no call goes there: each arm of the `split` names its own",
+            );
         }
         let mut names = BTreeSet::new();
         for (at, arm) in self.split.iter().enumerate() {
             let at = format!("[{at}]");
             let Some(name) = arm.name(self) else {
-                return wrong(&["split", &at], "leads nowhere: give it, or the route, an `upstream`");
+                return wrong(
+                    &["split", &at],
+                    "leads nowhere: give it, or the route, an `upstream`",
+                );
             };
             if !is_name(name) {
                 let message = "the name of an arm is 1 to 64 printable characters without spaces";
@@ -157,6 +170,7 @@ impl ArmConfig {
             weight: self.weight,
             names: TargetConfig { upstream: None, model, location, project, strip_prefix },
             route: RouteConfig { upstream, fallback, ..route.clone() },
+            siblings: Vec::new(),
         }
     }
 }
@@ -189,7 +203,7 @@ impl Draw {
         };
         let is_fixed = is_grpc || head.is_signed();
         let may_take = |arm: &Arm| !arm.renames || !is_fixed || (arm.signs && !is_grpc);
-        self.first(&point, may_take).or_else(|| self.first(&point, |_| true)).unwrap_or_default()
+        self.first(point, may_take).or_else(|| self.first(point, |_| true)).unwrap_or_default()
     }
 
     /// The arm that comes first in a race whose times are drawn by weight. Where weights change, only
@@ -221,7 +235,10 @@ pub(crate) fn glance(route: &RouteConfig, registry: &Registry) -> Value {
 /// A point for this arm and this value, the same wherever it is reckoned.
 fn hashed(arm: &str, value: &[u8]) -> u64 {
     let mut hash = blake3::Hasher::new();
-    hash.update(FORM).update(&(arm.len() as u64).to_le_bytes()).update(arm.as_bytes()).update(value);
+    hash.update(FORM)
+        .update(&(arm.len() as u64).to_le_bytes())
+        .update(arm.as_bytes())
+        .update(value);
     let hash = hash.finalize();
     u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("it has 32 bytes"))
 }
@@ -263,7 +280,8 @@ mod tests {
 
     #[test]
     fn each_arm_gets_its_share_of_calls_and_of_users() {
-        let split = "{ upstream: a, weight: 70 }, { upstream: b, weight: 20 }, { upstream: c, weight: 10 }";
+        let split =
+            "{ upstream: a, weight: 70 }, { upstream: b, weight: 20 }, { upstream: c, weight: 10 }";
         for sticky in ["", STICKY] {
             let draw = draw(split, sticky);
             let mut counts = [0_usize; 3];
@@ -287,7 +305,8 @@ mod tests {
         );
         let mut moved = 0;
         for user in 0..CALLS {
-            let (old, new) = (before.draw(&of_user(user), false), after.draw(&of_user(user), false));
+            let (old, new) =
+                (before.draw(&of_user(user), false), after.draw(&of_user(user), false));
             assert_eq!(old, before.draw(&of_user(user), false));
             // `a` is 0 before and 2 after, `b` 1 and 0.
             match (old, new) {
@@ -319,7 +338,10 @@ mod tests {
             assert_ne!(draw.draw(&head(signed), false), 1);
             assert_eq!(draw.draw(&head(""), true), 0);
         }
-        let only = super::tests::draw("{ upstream: b, model: m, weight: 1 }, { upstream: a, weight: 0 }", "");
+        let only = super::tests::draw(
+            "{ upstream: b, model: m, weight: 1 }, { upstream: a, weight: 0 }",
+            "",
+        );
         assert_eq!(only.draw(&head(signed), false), 0, "there is no other");
     }
 

@@ -380,3 +380,32 @@ fn teams_share_an_account_each_with_its_key_its_models_and_its_part() {
     }
     assert_eq!(calls(&openai).len(), 2);
 }
+
+#[test]
+fn a_tenth_of_the_users_get_the_canary_and_the_old_version_where_that_fails() {
+    const USERS: usize = 200;
+    let (stable, canary) = (well(), failing());
+    let (old, new) = (stable.url(), canary.url());
+    let others =
+        [("http://gemma-3.default.svc:8000", &*old), ("http://gemma-4.default.svc:8000", &*new)];
+    let sidecar = start(&example("canary.yaml", &others), &tokens());
+    let arm = |user: usize| {
+        let request = chat().replacen("\r\n", &format!("\r\nx-user: {user}\r\n"), 1);
+        let reply = sidecar.call(request);
+        assert_eq!(reply.status(), 200);
+        let arm = reply.header("x-tidegate-split").expect("it says so").to_owned();
+        assert_eq!(reply.header("x-tidegate-fallback").is_some(), arm == "canary");
+        arm
+    };
+    let canaries = (0..USERS).filter(|user| arm(*user) == "canary").count();
+    // 20 are to be expected, and these users are always the same.
+    assert!((8..=36).contains(&canaries), "{canaries}");
+    let asked = |upstream: &Upstream, model: &str| {
+        let requests = calls(upstream);
+        let is_right = |request: &Message| request.text().contains(model);
+        assert!(requests.iter().all(is_right), "{model}");
+        requests.len()
+    };
+    assert_eq!(asked(&stable, "gemma-3-12b"), USERS);
+    assert!(asked(&canary, "gemma-4-12b") > 0);
+}

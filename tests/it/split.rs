@@ -143,9 +143,8 @@ fn a_user_gets_the_same_arm_by_every_worker_and_every_sidecar_and_after_a_reload
 #[test]
 fn an_arm_without_weight_gets_no_more_calls_and_what_was_counted_of_it_stays() {
     let (a, b) = (well(), well());
-    let split = |b: u32| {
-        format!("split: [{{ upstream: a, weight: 1 }}, {{ upstream: b, weight: {b} }}]")
-    };
+    let split =
+        |b: u32| format!("split: [{{ upstream: a, weight: 1 }}, {{ upstream: b, weight: {b} }}]");
     let sidecar = start(&[&a, &b], &split(1_000_000));
     assert_eq!(arm(&sidecar.call(bare_post(CHAT, BODY))), "b");
     reload(&sidecar, &config(&[&a, &b], &split(0)));
@@ -168,11 +167,7 @@ fn an_arm_asks_for_its_own_model_in_body_or_path_and_what_it_falls_back_to_gets_
             (CHAT, r#"{ "x":[1], "model": "gemma-4" }"#),
             (CHAT, r#"{ "x":[1], "model": "gpt-4o" }"#),
         ),
-        (
-            bare_post(GEMINI, "{}"),
-            ("/v1beta/models/gemma-4:generateContent", "{}"),
-            (GEMINI, "{}"),
-        ),
+        (bare_post(GEMINI, "{}"), ("/v1beta/models/gemma-4:generateContent", "{}"), (GEMINI, "{}")),
     ] {
         let (well, failing) = (well(), Upstream::answering(answer_with(503, "{}")));
         // Once it answers, and once it is not even there: nothing was sent then.
@@ -261,4 +256,27 @@ fn bypass_leaves_calls_where_their_split_has_them() {
     assert_eq!((arm(&reply).as_str(), reply.header("x-tidegate-bypass")), ("b", None));
     assert_eq!((a.connections(), b.requests().len()), (0, 1));
     assert!(b.requests()[0].text().contains("gemma-4"));
+}
+
+#[test]
+fn a_callers_credential_goes_to_every_arm_and_from_one_to_another_and_nowhere_else() {
+    let (a, c) = (well(), well());
+    let failing = Upstream::answering(answer_with(503, "{}"));
+    let elsewhere = |upstream: &Upstream| upstream.url().replace("127.0.0.1", "localhost");
+    for (fallback, status) in [("a", 200), ("c", 503)] {
+        let config = format!(
+            "upstreams: {{ a: {{ url: '{}' }}, b: {{ url: '{}' }}, c: {{ url: '{}', address: '{}' }} }}\n\
+             routes: [{{ split: [{{ upstream: a, weight: 0 }}, {{ upstream: b, weight: 1, fallback: [{{ upstream: {fallback} }}] }}] }}]",
+            a.url(),
+            elsewhere(&failing),
+            "http://third.example",
+            c.address,
+        );
+        let sidecar = Launch::new().config(&config).start();
+        assert_eq!(sidecar.call(call()).status(), status, "{fallback}");
+    }
+    for request in failing.requests().iter().chain(&a.requests()) {
+        assert!(request.header("authorization").is_some(), "{request:?}");
+    }
+    assert_eq!((a.requests().len(), c.connections()), (1, 0));
 }

@@ -52,6 +52,10 @@ routes:
   - { match: { path: "/aws/*" }, strip_prefix: /aws, upstream: aws }
   - { match: { path: "/refused/*" }, strip_prefix: /refused, upstream: refused }
   - { match: { path: "/cached/*" }, strip_prefix: /cached, upstream: spare, cache: { ttl: 2s, entry: 4KiB } }
+  - match: { path: "/split/*" }
+    name: split
+    strip_prefix: /split
+    split: [{ upstream: openai, weight: 1 }, { upstream: spare, model: gpt-4o, weight: 1 }]
   - name: main
     upstream: openai
     include_usage: add
@@ -160,6 +164,12 @@ def cached_calls(caller, number):
     caller.call("/cached" + CHAT, chat(temperature=0, seed=number), x_sim_output_tokens="2000", x_sim_tpot="0ms")
 
 
+def split_calls(caller, number):
+    for stream in (True, False, True, False):
+        caller.call("/split" + CHAT, chat(stream=stream))
+    caller.call("/split" + CHAT, chat(stream=True), x_sim_fault="500")
+
+
 def failures(caller, number):
     """A breaker opens and closes, and calls are made again and elsewhere."""
     for _ in range(4):
@@ -204,7 +214,7 @@ def bypasses(admin, token):
     return work
 
 
-TRAFFIC = [good_calls, calls_of_many_kinds, odd_answers, bad_calls, stalls, cached_calls, failures, heals, crowds, leaves, jobs]
+TRAFFIC = [good_calls, calls_of_many_kinds, odd_answers, bad_calls, stalls, cached_calls, split_calls, failures, heals, crowds, leaves, jobs]
 
 
 @contextmanager

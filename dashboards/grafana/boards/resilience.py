@@ -1,6 +1,6 @@
-"""What do the policies do: breakers, retries, fallback, limits, balancing, quotas, caches? Whatever they do not do here, nobody configured."""
+"""What do the policies do: breakers, retries, fallback, limits, balancing, quotas, caches, splits? Whatever they do not do here, nobody configured."""
 
-from .panels import ACT, GOOD, LOOK, build, lines, now, number, q, runbook, states
+from .panels import ACT, GOOD, LOOK, build, lines, now, number, q, quantiles, runbook, states
 
 BREAKERS = [("closed", GOOD), ("half-open", LOOK), ("open", ACT)]
 
@@ -88,6 +88,22 @@ CACHES = [
           q("60 * sum by (reason) (rate(tidegate_cache_evictions_total{@pods}[$__rate_interval]))", "gone: {{reason}}")),
 ]
 
+ARM = '@models, split!=""'
+PER_CALL = f"(sum by (route, split) (rate(tidegate_calls_total{{{ARM}}}[$__rate_interval])) > 0)"
+
+ARMS = [
+    lines("Calls by arm", "Per second, of routes that split their calls.", "cps", q(f"sum by (route, split) (rate(tidegate_calls_total{{{ARM}}}[$__rate_interval]))", "{{route}}: {{split}}"), stack=True),
+    lines("Errors by arm", "Share of the calls that failed or broke off, not by their callers' fault.", "percentunit",
+          q(f'sum by (route, split) (rate(tidegate_calls_total{{{ARM}, outcome=~"failed|truncated", error_origin!="client"}}[$__rate_interval])) / '
+            f'(sum by (route, split) (rate(tidegate_calls_total{{{ARM}, outcome!="abandoned", error_origin!="client"}}[$__rate_interval])) > 0)', "{{route}}: {{split}}")),
+    lines("First token by arm", "Of streams.", "s", *quantiles("tidegate_time_to_first_token_seconds", "route, split", ARM, (0.5, 0.9), "{{route}}: {{split}}")),
+    lines("Duration by arm", "To the end of the answer.", "s", *quantiles("tidegate_call_duration_seconds", "route, split", ARM, (0.5, 0.9), "{{route}}: {{split}}")),
+    lines("Tokens by arm", "Of a call, on average, as providers state them.", "none",
+          q(f'sum by (route, split, type) (rate(tidegate_tokens_total{{{ARM}, type=~"input|output"}}[$__rate_interval])) / on (route, split) group_left () {PER_CALL}', "{{route}}: {{split}} {{type}}")),
+    lines("Cost by arm", "Of a call, on average; calls without a price count as nothing.", "currencyUSD",
+          q(f"sum by (route, split) (rate(tidegate_cost_usd_total{{{ARM}}}[$__rate_interval])) / {PER_CALL}", "{{route}}: {{split}}")),
+]
+
 OTHERS = [
     lines("Answers read on without their callers", "Per minute, by how that ended.", "none",
           q("60 * sum by (upstream, end) (rate(tidegate_drains_total{@pods}[$__rate_interval]))", "{{upstream}}: {{end}}"),
@@ -98,5 +114,5 @@ OTHERS = [
 
 BOARD = build(
     "tidegate-resilience", "Resilience", __doc__, ["cluster", "namespace", "pod", "model"],
-    [("Who fails?", HEALTH), ("What is made again, and elsewhere?", AGAIN), ("Is there room?", ROOM), ("Who uses how much?", QUOTAS), ("What do caches save?", CACHES), ("What else?", OTHERS)],
+    [("Who fails?", HEALTH), ("What is made again, and elsewhere?", AGAIN), ("Is there room?", ROOM), ("Who uses how much?", QUOTAS), ("What do caches save?", CACHES), ("Which arm is better?", ARMS), ("What else?", OTHERS)],
 )

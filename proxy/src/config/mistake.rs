@@ -63,7 +63,10 @@ const MISTAKES: &[(&str, &str)] = &[
     ("just text", "line 1 column 1: expected keys with their values"),
     ("- x", "line 1 column 1: expected keys with their values"),
     // What is missing, and what is too much.
-    ("routes:\n- match: {}", "line 2 column 3: routes[0]: leads nowhere: give it an `upstream` or a `split`"),
+    (
+        "routes:\n- match: {}",
+        "line 2 column 3: routes[0]: leads nowhere: give it an `upstream` or a `split`",
+    ),
     (
         "upstreams: { a: { credential: { header: { env: X } } } }",
         "upstreams.a.credential.header.name: missing field `name`",

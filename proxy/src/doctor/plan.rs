@@ -75,9 +75,10 @@ pub(super) struct Plan {
 
 impl Clues {
     pub(super) fn of(upstream: &str, config: &Config) -> Self {
-        let routes = config.routes.iter().filter(|route| {
-            route.ways().iter().any(|way| way.route.upstream() == upstream)
-        });
+        let routes = config
+            .routes
+            .iter()
+            .filter(|route| route.ways().iter().any(|way| way.route.upstream() == upstream));
         let dialects = routes.filter_map(|route| {
             let of_path =
                 || route.matches.path.as_deref()?.contains("/generate").then_some("generate");

@@ -90,7 +90,7 @@ impl CacheLayer {
 /// What an answer depends on beside its call: where it goes. What was kept before that changed is
 /// nobody's any more.
 fn place(config: &Config, way: &Way) -> Box<[u8]> {
-    let Way { name, names, route, weight: _ } = way;
+    let Way { name, names, route, .. } = way;
     let upstreams: Vec<_> = route.leads_to().map(|name| config.upstreams.get(name)).collect();
     let place = serde_json::to_vec(&(name, names, route, upstreams));
     place.expect("what was read from a file can be written").into()

@@ -107,6 +107,14 @@ const POLICIES: &[Policy] = &[
         route: "",
         rest: "callers: { known: { a: { keys: ['sha256:2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683'] } } }",
     },
+    // No layer: the arm is drawn with the route.
+    Policy {
+        name: "split",
+        layers: 0,
+        upstream: "",
+        route: "split: [{ weight: 90 }, { weight: 10, upstream: spare }]",
+        rest: "",
+    },
     // One that is not reached gives way to the next.
     Policy { name: "balancer", layers: 2, upstream: "balance: {}", route: "", rest: "" },
 ];

@@ -46,7 +46,7 @@ pub static CALLS: Family = Family {
     read: |_, series, put| put("", Value::Counter(series.calls)),
 };
 
-const TIMED: &[&Label] = 
+const TIMED: &[&Label] =
     &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &STREAM, &OUTCOME, &SPLIT];
 
 /// How long calls took, from end to end.

@@ -60,9 +60,9 @@ impl Registry {
     pub(crate) fn arms(&self, route: &str) -> BTreeMap<Arc<str>, ArmFigures> {
         let mut sums = BTreeMap::<Arc<str>, Sum>::new();
         self.each_series(|all: &AllSeries| {
-            let of_route = all.iter().filter(|(labels, _)| {
-                &*labels.route == route && !labels.split.is_empty()
-            });
+            let of_route = all
+                .iter()
+                .filter(|(labels, _)| &*labels.route == route && !labels.split.is_empty());
             for (labels, series) in of_route {
                 sums.entry(labels.split.clone()).or_insert_with(Sum::new).add(labels, series);
             }
@@ -157,10 +157,7 @@ mod tests {
         let registry = Registry::new([], []);
         let shards = [registry.shard(), registry.shard()];
         let cached = Cached { source: Some(CacheSource::Hit), ..Cached::default() };
-        let hit = Record {
-            cached: Some(cached.into()),
-            ..record("a", Outcome::Completed, None)
-        };
+        let hit = Record { cached: Some(cached.into()), ..record("a", Outcome::Completed, None) };
         let elsewhere =
             Record { route: Some("other".into()), ..record("a", Outcome::Completed, None) };
         for (at, record) in [
