@@ -14,7 +14,7 @@ use crate::head::{RequestHead, ResponseHead};
 use crate::held_reply::HeldReply;
 use crate::http1::body::{BodyError, Framed};
 use crate::http1::conn::Conn;
-use crate::layer::cache::{Recording, Replay};
+use crate::layer::cache::{Recording, Replay, SharedReply};
 use crate::layer::include_usage::Filtered;
 use crate::upstream::{Http1Reply, Http2Reply};
 
@@ -72,6 +72,8 @@ pub(crate) enum ReplyBody {
     Recording(Box<Recording>),
     /// From a cache, piece by piece.
     Replay(Box<Replay>),
+    /// As it comes for an equal call.
+    Shared(Box<SharedReply>),
 }
 
 /// A call that failed, with the call itself where nothing of it was sent.
@@ -158,7 +160,8 @@ impl ReplyBody {
             | Self::Held(_)
             | Self::Filtered(_)
             | Self::Recording(_)
-            | Self::Replay(_) => true,
+            | Self::Replay(_)
+            | Self::Shared(_) => true,
             Self::Full(_) | Self::Http1(_) | Self::Upgraded(_) => false,
         }
     }
@@ -180,6 +183,7 @@ impl ReplyBody {
             Self::Held(body) => body.poll_frame(cx),
             Self::Filtered(body) => body.poll_frame(cx),
             Self::Recording(body) => body.poll_frame(cx),
+            Self::Shared(body) => body.poll_frame(cx),
             Self::Replay(body) => Poll::Ready(body.next().map(|piece| Ok(Frame::data(piece)))),
             // What follows is no body.
             Self::Upgraded(_) => Poll::Ready(None),

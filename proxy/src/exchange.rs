@@ -27,7 +27,7 @@ mod given;
 mod notes;
 mod times;
 
-pub(crate) use given::Told;
+pub(crate) use given::{Told, ToldBy};
 pub(crate) use times::Wait;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
@@ -200,10 +200,12 @@ impl Exchange {
         std::thread::panicking() || self.activity.is_cut()
     }
 
-    /// The call goes on without its caller, and nobody waits for its end.
-    pub(crate) fn caller_left(&self) {
-        self.notes.observer(Observer::caller_left);
-        self.let_go();
+    /// The call goes on without its caller; whether others wait for its answer, or nobody for its end.
+    pub(crate) fn caller_left(&self, is_awaited: bool) {
+        self.notes.observer(|observer| observer.caller_left(is_awaited));
+        if !is_awaited {
+            self.let_go();
+        }
     }
 
     fn let_go(&self) {
@@ -266,7 +268,7 @@ impl Notes {
     }
 
     /// Notes why an answer that had begun was broken off.
-    pub(crate) fn broken(&self, kind: &'static str) {
+    pub(crate) fn broken(&self, kind: &str) {
         self.ended(Ending::Broken);
         if !self.left.goes_on() {
             self.record(|record| record.error_type = Some(kind.to_owned()));

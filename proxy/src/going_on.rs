@@ -1,4 +1,5 @@
-//! Calls that go on though their caller has left: their answer is paid for in any case.
+//! Calls that go on though their caller has left: their answer is paid for in any case, or others
+//! wait for it.
 //!
 //! Who wants that tells the call's notes ([`Left`]). When the caller has gone, whoever carried the
 //! answer hands over what is left of it ([`Staying`]), and it is read on, as far as is allowed, by
@@ -30,6 +31,13 @@ pub(crate) trait Stay: fmt::Debug {
     fn places(&self) -> &Places;
 }
 
+/// Waits for the answer to a call of another.
+pub(crate) trait Awaits: fmt::Debug {
+    /// The caller has left, and the call goes on in any case or not: whether somebody waits. Asked
+    /// once.
+    fn wait(&self, goes_on: bool) -> bool;
+}
+
 /// How far a call goes on without its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
@@ -43,6 +51,7 @@ pub(crate) struct Terms {
 #[derive(Debug, Default)]
 pub(crate) struct Left {
     by_attempt: RefCell<Option<Arc<dyn Stay>>>,
+    by_others: RefCell<Option<Box<dyn Awaits>>>,
     /// Something of the attempt at hand was sent.
     is_sent: Cell<bool>,
     goes_on: Cell<bool>,
@@ -52,11 +61,20 @@ pub(crate) struct Left {
 #[derive(Debug)]
 pub(crate) struct Staying {
     /// Free before the record tells that the call is over.
-    _place: Place,
+    _place: Option<Place>,
     exchange: Exchange,
     terms: Terms,
     since: Instant,
     end: DrainEnd,
+}
+
+/// What a call goes on by.
+#[derive(Debug)]
+struct Going {
+    terms: Terms,
+    /// Absent where others wait for it.
+    place: Option<Place>,
+    is_awaited: bool,
 }
 
 /// An answer that is waited for. Dropped before it is there, its caller has left.
@@ -115,6 +133,11 @@ impl Left {
         self.by_attempt.replace(stay);
     }
 
+    /// Has these asked when the caller leaves: as long as they wait, the call goes on.
+    pub(crate) fn stay_for_others(&self, others: Box<dyn Awaits>) {
+        self.by_others.replace(Some(others));
+    }
+
     /// Something of the attempt at hand was sent: from here on it costs something.
     pub(crate) fn sent(&self) {
         self.is_sent.set(true);
@@ -125,15 +148,25 @@ impl Left {
         self.goes_on.get()
     }
 
-    /// What the call goes on by, and a place to do so; or that there is none.
-    fn leave(&self) -> Option<Result<(Terms, Place), DrainEnd>> {
+    /// What the call goes on by; or why it does not, where it should.
+    fn leave(&self) -> Option<Result<Going, DrainEnd>> {
+        let going = self.leave_attempt();
+        let goes_on = matches!(going, Some(Ok(_)));
+        let others = self.by_others.borrow();
+        let is_awaited = others.as_ref().is_some_and(|others| others.wait(goes_on));
+        self.goes_on.set(goes_on || is_awaited);
+        match is_awaited {
+            // Who waits bounds it: each is a caller with limits of its own.
+            true => Some(Ok(Going { terms: Terms::MAX, place: None, is_awaited })),
+            false => going,
+        }
+    }
+
+    fn leave_attempt(&self) -> Option<Result<Going, DrainEnd>> {
         let stay = self.by_attempt.borrow().clone().filter(|_| self.is_sent.get())?;
         let terms = stay.terms()?;
         let place = stay.places().take().ok_or(DrainEnd::Full);
-        Some(place.map(|place| {
-            self.goes_on.set(true);
-            (terms, place)
-        }))
+        Some(place.map(|place| Going { terms, place: Some(place), is_awaited: false }))
     }
 }
 
@@ -152,8 +185,8 @@ impl Staying {
                 notes.record(|record| record.drain.get_or_insert_default().end = Some(end));
                 Err(exchange)
             }
-            Some(Ok((terms, place))) => {
-                exchange.caller_left();
+            Some(Ok(Going { terms, place, is_awaited })) => {
+                exchange.caller_left(is_awaited);
                 let (since, end) = (Instant::now(), DrainEnd::Shutdown);
                 Ok(Self { _place: place, exchange, terms, since, end })
             }
@@ -166,7 +199,7 @@ impl Staying {
         self.within_time(async move {
             match reply.await {
                 Ok(reply) => read(reply.body, bytes).await,
-                Err(_) => DrainEnd::Broken,
+                Err(error) => end_of(&error),
             }
         })
         .await;
@@ -206,7 +239,7 @@ async fn read(mut body: ReplyBody, bytes: u64) -> DrainEnd {
     loop {
         match poll_fn(|cx| body.poll_frame(cx)).await {
             None => return DrainEnd::Whole,
-            Some(Err(_)) => return DrainEnd::Broken,
+            Some(Err(error)) => return end_of(&error),
             Some(Ok(frame)) if frame.is_trailers() => return DrainEnd::Whole,
             Some(Ok(frame)) => {
                 match left.checked_sub(frame.data_ref().map_or(0, Bytes::len) as u64) {
@@ -216,6 +249,20 @@ async fn read(mut body: ReplyBody, bytes: u64) -> DrainEnd {
             }
         }
     }
+}
+
+fn end_of(error: &Error) -> DrainEnd {
+    match error {
+        Error::CallerLeft => DrainEnd::Left,
+        _ => DrainEnd::Broken,
+    }
+}
+
+// === impl Terms ===
+
+impl Terms {
+    /// To the end.
+    const MAX: Self = Self { time: Duration::MAX, bytes: u64::MAX };
 }
 
 // === impl Awaited ===

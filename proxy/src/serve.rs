@@ -155,7 +155,7 @@ impl Snapshot {
         Self {
             routes,
             timeouts: generation.config.timeouts.clone(),
-            may_go_on: generation.policies.may_go_on(),
+            may_go_on: generation.policies.may_go_on() || generation.caches.is_some(),
             recorder: recorder.with_prices(generation.prices.clone()),
             keeping: Keeping::new(&generation.config, &generation.held),
             switch: generation.switch().clone(),

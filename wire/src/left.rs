@@ -14,6 +14,8 @@ pub(crate) struct Left {
     pub(crate) chunks: u64,
     /// Output tokens that it had stated with the last of them, or after it.
     pub(crate) tokens: Option<u64>,
+    /// Others get what comes later.
+    pub(crate) is_awaited: bool,
 }
 
 /// An answer at its end.
@@ -57,8 +59,13 @@ mod tests {
             (true, 5, None, by_share(75)),
             (true, 20, None, by_share(0)),
         ] {
-            let left =
-                Left { had_head: true, had_failed: false, chunks: left_at, tokens: stated_then };
+            let left = Left {
+                had_head: true,
+                had_failed: false,
+                chunks: left_at,
+                tokens: stated_then,
+                is_awaited: false,
+            };
             let mut drain = Drain::default();
             left.fill(&Whole { is_stream, chunks: 20, tokens: 100 }, &mut drain);
             assert_eq!(drain, told, "{is_stream} {left_at} {stated_then:?}");

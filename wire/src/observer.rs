@@ -284,7 +284,8 @@ impl Observer {
     }
 
     /// The caller has left, but the answer is read on: the call is abandoned, whatever still comes.
-    pub fn caller_left(&mut self) {
+    /// What others wait for is not wasted.
+    pub fn caller_left(&mut self, is_awaited: bool) {
         let stated = |facts: &Facts| (self.shape.reading?.usage)(&facts.counts).output;
         let current = self.facts().filter(|facts| facts.has_counted_all());
         self.left = Some(Left {
@@ -292,6 +293,7 @@ impl Observer {
             had_failed: self.has_failed(),
             chunks: self.facts().map_or(0, |facts| facts.times.chunks()),
             tokens: current.and_then(stated),
+            is_awaited,
         });
     }
 
@@ -443,7 +445,7 @@ impl Observer {
     /// How many tokens nobody got; nothing where the answer has not said its last word on them.
     fn fill_waste(&self, record: &mut Record) {
         let (Some(left), Some(facts)) = (&self.left, self.facts()) else { return };
-        let is_final = record.usage_source == Some(UsageSource::Reported);
+        let is_final = record.usage_source == Some(UsageSource::Reported) && !left.is_awaited;
         if let Some(tokens) = record.output_tokens.filter(|_| is_final) {
             let (is_stream, chunks) = (self.is_stream(), facts.times.chunks());
             let drain = record.drain.get_or_insert_default();

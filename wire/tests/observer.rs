@@ -371,7 +371,7 @@ fn what_comes_after_its_caller_left_changes_nothing_of_how_a_call_ended() {
         let mut observer = chat(r#"{"model":"m","stream":true}"#);
         observer.head(200, &event_stream(), ms(10));
         observer.chunk(before, ms(20));
-        observer.caller_left();
+        observer.caller_left(false);
         observer.chunk(after, ms(30));
         let record = finish(observer, ending, ms(40));
         assert_eq!(record.outcome, Some(outcome), "{ending:?}");
@@ -382,7 +382,7 @@ fn what_comes_after_its_caller_left_changes_nothing_of_how_a_call_ended() {
 #[test]
 fn a_status_that_came_after_its_caller_left_is_none_that_the_caller_got() {
     let mut observer = chat(r#"{"model":"m"}"#);
-    observer.caller_left();
+    observer.caller_left(false);
     observer.head(200, &HeaderMap::new(), ms(10));
     observer.chunk(br#"{"choices":[{"text":"hi"}],"usage":{"completion_tokens":7}}"#, ms(20));
     let record = finish(observer, Ending::Clean, ms(30));
@@ -401,7 +401,7 @@ fn wasted_tokens_are_those_behind_the_last_that_the_answer_had_counted() {
         let mut observer = chat(r#"{"model":"m","stream":true}"#);
         observer.head(200, &event_stream(), ms(10));
         observer.chunk(&counted("a", 30), ms(20));
-        observer.caller_left();
+        observer.caller_left(false);
         observer.chunk(&counted("b", 80), ms(30));
         if ending == Ending::Clean {
             observer.chunk(b"data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n", ms(31));
@@ -420,7 +420,7 @@ fn where_only_the_total_is_stated_wasted_tokens_are_an_estimate_by_chunks() {
     for at in 0..4 {
         observer.chunk(&delta(r#"{"content":"hi"}"#), ms(20 + at));
     }
-    observer.caller_left();
+    observer.caller_left(false);
     for at in 0..6 {
         observer.chunk(&delta(r#"{"content":"hi"}"#), ms(30 + at));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_wire::{CacheSource, Cached};
+use tidegate_wire::{CacheSource, Cached, Record};
 
 use super::Notes;
 use crate::head::ResponseHead;
@@ -20,7 +20,40 @@ pub(crate) struct Told {
     pub(crate) cost_usd: Option<f64>,
 }
 
+/// Who gives the answer to a call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ToldBy {
+    upstream: Option<Arc<str>>,
+    provider: Option<Arc<str>>,
+    region: Option<Arc<str>>,
+    fallback: Option<u64>,
+    called_model: Option<Arc<str>>,
+}
+
 impl Notes {
+    /// Who gives the answer to this call.
+    pub(crate) fn told_by(&self) -> ToldBy {
+        self.record(|record| ToldBy {
+            upstream: record.upstream.clone(),
+            provider: record.provider.clone(),
+            region: record.region.clone(),
+            fallback: record.fallback,
+            called_model: record.called_model.clone(),
+        })
+    }
+
+    /// The call gets the answer to another one that is on its way. Its tokens are none of this call's.
+    pub(crate) fn shares(&self, told_by: &ToldBy, head: &ResponseHead) {
+        let ToldBy { upstream, provider, region, fallback, called_model } = told_by.clone();
+        self.record(|record| {
+            record.cached = Some(Box::new(Cached::of(CacheSource::Shared)));
+            (record.upstream, record.provider, record.region) = (upstream, provider, region);
+            (record.fallback, record.called_model) = (fallback, called_model);
+        });
+        self.answered(head);
+        self.when_closed(Box::new(is_saved));
+    }
+
     /// The call gets an answer that was given before. Its tokens are none of this call's.
     pub(crate) fn given_again(&self, told: &Told, source: CacheSource, age: Duration) {
         let Told { input_tokens, output_tokens, cost_usd, .. } = *told;
@@ -56,4 +89,38 @@ impl Notes {
             content.response(payload);
         }
     }
+}
+
+/// What the answer says of usage was another call's: it is what this one has saved. When its tokens
+/// came says nothing of a model.
+fn is_saved(record: &mut Record) {
+    if let Some(cached) = record.cached.as_deref_mut() {
+        cached.saved_input_tokens = record.input_tokens.take();
+        cached.saved_output_tokens = record.output_tokens.take();
+        cached.saved_cost_usd = record.cost_usd.take();
+    }
+    let own = std::mem::take(record);
+    *record = Record {
+        response_id: None,
+        cache_read_tokens: None,
+        cache_creation_tokens: None,
+        reasoning_tokens: None,
+        usage_source: None,
+        size_class: None,
+        price_version: None,
+        unpriced: None,
+        time_to_first_byte_s: None,
+        time_to_first_body_byte_s: None,
+        time_to_first_event_s: None,
+        time_to_first_token_s: None,
+        time_to_first_visible_token_s: None,
+        time_to_last_token_s: None,
+        time_per_output_token_s: None,
+        token_chunks: None,
+        gap_p50_s: None,
+        gap_p99_s: None,
+        gap_max_s: None,
+        stalls: None,
+        ..own
+    };
 }

@@ -4,9 +4,12 @@
 //! good end are kept. Who asks is part of what must be equal: nobody gets what another was told.
 //! Whatever else is said here of an answer, its caller gets it as the upstream gave it.
 
-use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use tidegate_wire::{CacheSource, Cached};
 use tower::ServiceExt;
@@ -29,11 +32,14 @@ mod admission;
 mod canonical;
 mod config;
 mod entry;
+mod flight;
 mod key;
 mod memory;
 mod recording;
 mod replay;
 mod shared;
+mod shared_reply;
+mod sync;
 mod tally;
 mod wish;
 
@@ -41,21 +47,35 @@ pub use config::{Allow, CacheConfig, SharedCacheConfig};
 pub(crate) use recording::Recording;
 pub(crate) use replay::Replay;
 pub(crate) use shared::Caches;
+pub(crate) use shared_reply::SharedReply;
 
 use admission::Reason;
 use canonical::Document;
 use entry::Entry;
+use flight::{Answer, Follower, Kept, Lead};
 use key::{Asked, Key};
-use recording::Kept;
 use shared::CacheOfRoute;
 use wish::Wish;
 
 /// The field by which an answer says that it was given before.
 const FIELD: &str = "x-tidegate-cache";
 
+/// Leaders that one call follows: after so many have failed it asks alone.
+const MAX_LEADERS: usize = 3;
+
 /// Answers calls from what was kept; absent where a route keeps nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct CacheLayer(Option<Rc<Caching>>);
+
+/// What one finds who looks for an equal call on its way.
+enum Joined {
+    /// None: this call asks.
+    Lead(Lead),
+    /// One that has just ended: its answer is kept.
+    Entry(Arc<Entry>),
+    /// One whose answer has begun.
+    Answer(Follower, Arc<Answer>),
+}
 
 /// The cache of one route, as one worker knows it.
 #[derive(Debug)]
@@ -147,12 +167,7 @@ impl Caching {
         };
         whole::take(&mut call);
         let found = if wish.no_cache { None } else { self.shared.get(&key) };
-        let age = found.as_ref().map(|entry| entry.age()).unwrap_or_default();
-        let is_fresh = age <= self.config.ttl.0 && wish.takes(age);
-        if let Some(entry) = found.as_ref().filter(|_| is_fresh) {
-            if let RequestBody::Full(body) = &call.body {
-                call.notes.request_chunk(body);
-            }
+        if let Some(entry) = found.as_ref().filter(|entry| self.is_fresh(entry, &wish)) {
             return Ok(self.answer(entry, CacheSource::Hit, &call));
         }
         if wish.only_if_cached {
@@ -160,7 +175,40 @@ impl Caching {
         }
         note(&call, CacheSource::Miss);
         let stale = found.filter(|_| self.config.stale_if_error.is_some());
-        self.ask(below, call, key, stale).await
+        if wish.no_cache || !self.config.single_flight {
+            let lead = self.shared.flights().alone(self.config.entry.as_u64());
+            return self.ask(below, call, key, stale, lead).await;
+        }
+        match self.join(&key, &wish).await {
+            Joined::Lead(lead) => self.ask(below, call, key, stale, lead).await,
+            Joined::Entry(entry) => Ok(self.answer(&entry, CacheSource::Hit, &call)),
+            Joined::Answer(follower, answer) => Ok(share(follower, &answer, &call)),
+        }
+    }
+
+    fn is_fresh(&self, entry: &Entry, wish: &Wish) -> bool {
+        let age = entry.age();
+        age <= self.config.ttl.0 && wish.takes(age)
+    }
+
+    /// Waits for the answer to an equal call, where one is on its way.
+    async fn join(&self, key: &Key, wish: &Wish) -> Joined {
+        let (flights, most) = (self.shared.flights(), self.config.entry.as_u64());
+        let is_taken = |age: Duration| age <= self.config.ttl.0 && wish.takes(age);
+        for _ in 0..MAX_LEADERS {
+            let follower = match flights.enter(key, most, is_taken) {
+                flight::Entry::Follow(follower) => follower,
+                flight::Entry::Lead(lead) => {
+                    // The last one may have ended between the look into memory and now.
+                    let kept = self.shared.get(key).filter(|entry| self.is_fresh(entry, wish));
+                    return kept.map_or(Joined::Lead(lead), Joined::Entry);
+                }
+            };
+            if let Some(answer) = poll_fn(|cx| follower.poll_answer(cx)).await {
+                return Joined::Answer(follower, answer);
+            }
+        }
+        Joined::Lead(flights.alone(most))
     }
 
     /// The key of a call that may have a kept answer.
@@ -187,10 +235,20 @@ impl Caching {
         call: Call,
         key: Key,
         stale: Option<Arc<Entry>>,
+        lead: Lead,
     ) -> Result<Reply, Failure> {
         let spare = stale.as_ref().and_then(|_| call.spare());
         let notes = call.notes.clone();
-        let result = below.oneshot(call).await;
+        notes.left.stay_for_others(Box::new(lead.others()));
+        let mut asked = pin!(below.oneshot(call));
+        let result = poll_fn(|cx| {
+            let is_forsaken = notes.left.goes_on() && lead.poll_forsaken(cx).is_ready();
+            match is_forsaken {
+                true => Poll::Ready(Err(Error::CallerLeft.into())),
+                false => asked.as_mut().poll(cx),
+            }
+        })
+        .await;
         if let (Some(entry), Some(call)) = (stale, spare)
             && let Some(verdict) = failed(&result, &call)
         {
@@ -203,23 +261,21 @@ impl Caching {
             self.shared.tally.count(reason);
             return Ok(Reply { head, body });
         }
-        let kept = Kept::new(self.config.entry.as_u64(), self.shared.under_way());
-        let kept = Rc::new(RefCell::new(kept));
-        self.keep_later(key, &head, kept.clone(), &notes);
-        Ok(Reply { head, body: ReplyBody::Recording(Box::new(Recording::new(body, kept))) })
+        lead.answer(Answer::new(&head, notes.told_by()));
+        self.keep_later(key, &head, lead.kept(), &notes);
+        Ok(Reply { head, body: ReplyBody::Recording(Box::new(Recording::new(body, lead, notes))) })
     }
 
     /// Keeps the answer once its record says that it was good.
-    fn keep_later(&self, key: Key, head: &ResponseHead, kept: Rc<RefCell<Kept>>, notes: &Notes) {
+    fn keep_later(&self, key: Key, head: &ResponseHead, kept: Kept, notes: &Notes) {
         let (shared, config, head) = (self.shared.clone(), self.config.clone(), head.clone());
         let dialect = notes.dialect();
         notes.when_closed(Box::new(move |record| {
-            let kept = kept.borrow();
             let pieces =
                 admission::of_record(record, dialect, &config).and_then(|()| kept.pieces());
             match pieces {
                 Ok(pieces) => {
-                    let entry = Entry::new(key, &head, pieces, record, config.keep());
+                    let entry = Entry::new(key, &head, &pieces, record, config.keep());
                     shared.put(&key, entry.into());
                 }
                 Err(reason) => shared.tally.count(reason),
@@ -230,6 +286,9 @@ impl Caching {
     /// A kept answer, as it came but for the fields that say so.
     fn answer(&self, entry: &Arc<Entry>, source: CacheSource, call: &Call) -> Reply {
         let notes = &call.notes;
+        if let RequestBody::Full(body) = &call.body {
+            notes.request_chunk(body);
+        }
         let age = entry.age();
         notes.given_again(&entry.told, source, age);
         let age = age.as_secs().to_string();
@@ -262,9 +321,22 @@ impl Caching {
     }
 }
 
+/// The answer to an equal call, as it comes.
+fn share(follower: Follower, answer: &Answer, call: &Call) -> Reply {
+    let notes = &call.notes;
+    if let RequestBody::Full(body) = &call.body {
+        notes.request_chunk(body);
+    }
+    let fields = answer.head.fields.with(FIELD, CacheSource::Shared.as_str().as_bytes());
+    let head = ResponseHead { fields, reason: answer.head.reason.clone(), ..answer.head };
+    notes.shares(&answer.told_by, &head);
+    let body = SharedReply::new(follower, notes.clone());
+    Reply { head, body: ReplyBody::Shared(Box::new(body)) }
+}
+
 /// Writes down what became of the call here.
 fn note(call: &Call, source: CacheSource) {
-    let cached = Cached { source: Some(source), ..Cached::default() };
+    let cached = Cached::of(source);
     call.notes.record(|record| record.cached = Some(cached.into()));
 }
 

@@ -48,10 +48,14 @@ pub enum CacheSource {
 }
 
 impl Cached {
+    /// What became of the call, of which nothing else is known as yet.
+    pub fn of(source: CacheSource) -> Self {
+        Self { source: Some(source), ..Self::default() }
+    }
+
     /// The cache was passed by for this reason: one of few fixed words.
     pub fn bypass(reason: &str) -> Self {
-        let source = Some(CacheSource::Bypass);
-        Self { source, reason: Some(word(reason)), ..Self::default() }
+        Self { reason: Some(word(reason)), ..Self::of(CacheSource::Bypass) }
     }
 
     pub(super) fn write(&self, line: &mut Line<'_>) {

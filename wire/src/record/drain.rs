@@ -40,6 +40,8 @@ pub enum DrainEnd {
     Bytes,
     /// It was not read on: too many others were.
     Full,
+    /// Whoever else waited for it left too.
+    Left,
     /// The sidecar ended.
     Shutdown,
 }
@@ -55,8 +57,15 @@ impl Drain {
 
 impl DrainEnd {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Whole, Self::Broken, Self::Time, Self::Bytes, Self::Full, Self::Shutdown];
+    pub const ALL: [Self; 7] = [
+        Self::Whole,
+        Self::Broken,
+        Self::Time,
+        Self::Bytes,
+        Self::Full,
+        Self::Left,
+        Self::Shutdown,
+    ];
 
     /// The word that stands in records and metrics.
     pub fn as_str(self) -> &'static str {
@@ -66,6 +75,7 @@ impl DrainEnd {
             Self::Time => "time",
             Self::Bytes => "bytes",
             Self::Full => "full",
+            Self::Left => "left",
             Self::Shutdown => "shutdown",
         }
     }

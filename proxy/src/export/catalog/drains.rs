@@ -14,7 +14,7 @@ pub static DRAINS: Family = Family {
     name: "tidegate.drains",
     prometheus: "tidegate_drains_total",
     unit: "{call}",
-    help: "Calls that should go on though their caller left, by how that ended: whole, broken, time, bytes, full (too many did already), shutdown.",
+    help: "Calls that should go on though their caller left, by how that ended: whole, broken, time, bytes, full (too many did already), left (so did all who shared it), shutdown.",
     kind: Kind::Counter,
     labels: &[&UPSTREAM, &END],
     read: |_, series, put| {

@@ -3,7 +3,7 @@
 //! An answer is kept only where nobody could tell it from the one that the upstream would give now:
 //! it is whole and good, by all that its record says of it, and what was asked leaves no traces.
 
-use tidegate_wire::{Dialect, Outcome, Record};
+use tidegate_wire::{Dialect, DrainEnd, Outcome, Record};
 
 use super::canonical::{Document, Unclear};
 use super::config::{Allow, CacheConfig};
@@ -266,7 +266,14 @@ pub(crate) fn of_record(
     dialect: Dialect,
     config: &CacheConfig,
 ) -> Result<(), Reason> {
-    if record.outcome != Some(Outcome::Completed) || record.error_type.is_some() {
+    // What was read on without its caller is as good, if it was read to its end.
+    let read_on = record.drain.as_ref().and_then(|drain| drain.end);
+    let is_whole = match record.outcome {
+        Some(Outcome::Completed) => true,
+        Some(Outcome::Abandoned) => read_on == Some(DrainEnd::Whole),
+        _ => false,
+    };
+    if !is_whole || record.error_type.is_some() {
         return Err(Reason::Incomplete);
     }
     if record.fallback.is_some() {

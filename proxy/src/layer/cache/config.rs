@@ -23,6 +23,9 @@ pub struct CacheConfig {
     pub tool_calls: bool,
     /// Whether answers are kept that ended because they may be no longer.
     pub cut_off: bool,
+    /// Whether a call waits for the answer to an equal one that is on its way, and gets that as it
+    /// comes.
+    pub single_flight: bool,
     /// Headers that make no difference to the answer, beside those that are known to make none; `*`
     /// stands for any characters.
     pub ignore_headers: Vec<String>,
@@ -58,6 +61,7 @@ impl Default for CacheConfig {
             entry: Size::mib(1),
             tool_calls: false,
             cut_off: false,
+            single_flight: true,
             ignore_headers: Vec::new(),
         }
     }

@@ -101,7 +101,7 @@ impl Entry {
 }
 
 /// What is kept of a head.
-fn kept(head: &ResponseHead) -> ResponseHead {
+pub(crate) fn kept(head: &ResponseHead) -> ResponseHead {
     let is_kept =
         |name: &[u8]| KEPT.iter().any(|field| field.as_bytes().eq_ignore_ascii_case(name));
     let lines: Vec<_> = head.fields.iter().filter(|(name, _)| is_kept(name)).collect();

@@ -1,13 +1,13 @@
 //! What all workers and routes share of the caches, from one reading of the configuration to the next.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
 use super::config::SharedCacheConfig;
 use super::entry::Entry;
+use super::flight::Flights;
 use super::key::{Key, Secret};
 use super::memory::Memory;
 use super::tally::Tally;
@@ -25,8 +25,8 @@ struct Shared {
     config: SharedCacheConfig,
     secret: Secret,
     memory: Memory,
-    /// Bytes of answers that are on their way to be kept.
-    under_way: Arc<AtomicU64>,
+    /// Calls that are on their way.
+    flights: Arc<Flights>,
     tallies: Mutex<BTreeMap<Box<str>, Arc<Tally>>>,
 }
 
@@ -55,7 +55,7 @@ impl Caches {
             config: config.clone(),
             secret: Secret::draw(),
             memory: Memory::new(config.memory.as_u64()),
-            under_way: Arc::default(),
+            flights: Arc::new(Flights::new(config.memory.as_u64())),
             tallies: Mutex::default(),
         }))
     }
@@ -73,6 +73,11 @@ impl Caches {
             let (entries, bytes) = caches.0.memory.size();
             let evictions: BTreeMap<_, _> = caches.0.memory.evictions().into();
             json!({ "entries": entries, "bytes": bytes, "evictions": evictions })
+        });
+        let caches = self.clone();
+        states.show("cache", "under_way", move || {
+            let (calls, bytes) = caches.0.flights.size();
+            json!({ "calls": calls, "bytes": bytes })
         });
         let caches = self.clone();
         states.show("cache", "not_stored", move || {
@@ -107,9 +112,9 @@ impl CacheOfRoute {
         &self.caches.0.secret
     }
 
-    /// Bytes of answers that are on their way to be kept, and how many there may be.
-    pub(super) fn under_way(&self) -> (&Arc<AtomicU64>, u64) {
-        (&self.caches.0.under_way, self.caches.0.config.memory.as_u64())
+    /// Calls that are on their way.
+    pub(super) fn flights(&self) -> &Arc<Flights> {
+        &self.caches.0.flights
     }
 }
 
