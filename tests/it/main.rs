@@ -43,6 +43,7 @@ mod replay;
 mod retry;
 mod routing;
 mod sdks;
+mod single_flight;
 mod spans;
 mod split;
 mod streams;

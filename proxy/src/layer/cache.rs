@@ -263,7 +263,8 @@ impl Caching {
         }
         lead.answer(Answer::new(&head, notes.told_by()));
         self.keep_later(key, &head, lead.kept(), &notes);
-        Ok(Reply { head, body: ReplyBody::Recording(Box::new(Recording::new(body, lead, notes))) })
+        let body = Recording::new(body, lead, notes, head.fields.content_length());
+        Ok(Reply { head, body: ReplyBody::Recording(Box::new(body)) })
     }
 
     /// Keeps the answer once its record says that it was good.

@@ -133,7 +133,7 @@ pub(crate) struct Follower {
 #[derive(Debug)]
 pub(crate) struct Others(Arc<Flight>);
 
-/// An answer, for who keeps it; until it is dropped others may join one that has ended.
+/// An answer, for who keeps it.
 #[derive(Debug)]
 pub(crate) struct Kept(Arc<Flight>);
 
@@ -179,6 +179,11 @@ impl Flights {
     /// Leads a call that nobody follows.
     pub(crate) fn alone(&self, most: u64) -> Lead {
         Lead(Arc::new(Flight::new(None, most, &self.room)))
+    }
+
+    /// Calls that wait for the answers to others, of those that others may join.
+    pub(crate) fn followers(&self) -> usize {
+        self.lock().values().map(|flight| flight.lock().followers.len()).sum()
     }
 
     /// Calls that others may join, and the bytes of all answers that are on their way.
@@ -272,14 +277,14 @@ impl Drop for Flight {
 impl State {
     /// Whether others may join.
     fn is_open(&self) -> bool {
-        let is_under_way = matches!(self.phase, Phase::Asked | Phase::Flowing | Phase::Ended);
+        let is_under_way = matches!(self.phase, Phase::Asked | Phase::Flowing);
         let is_full = self.followers.len() >= MAX_FOLLOWERS;
         is_under_way && self.lost.is_none() && !is_full && !self.is_forsaken()
     }
 
     /// Whether nobody is left who waits for it.
     fn is_forsaken(&self) -> bool {
-        self.left_alone && self.phase != Phase::Ended && self.followers.is_empty()
+        self.left_alone && self.followers.is_empty()
     }
 
     fn wakers(&mut self) -> Vec<Waker> {
@@ -372,8 +377,10 @@ impl Lead {
         }
     }
 
-    /// That was all of it. Nothing that is kept has room for trailers.
+    /// That was all of it: whether it is as good as to be given again is for the cache to say. Nothing
+    /// that is kept has room for trailers.
     pub(crate) fn end(&self, has_trailers: bool) {
+        self.0.leave_its_place();
         self.0.turn(|state| {
             state.phase = Phase::Ended;
             if has_trailers {
@@ -384,8 +391,8 @@ impl Lead {
 
     /// It breaks off, for this reason.
     pub(crate) fn break_off(&self, reason: Arc<str>) {
-        self.0.turn(|state| state.phase = Phase::Broken(reason));
         self.0.leave_its_place();
+        self.0.turn(|state| state.phase = Phase::Broken(reason));
     }
 
     /// Resolves when its caller has left, and nobody follows.
@@ -414,16 +421,12 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        let mut has_ended = false;
+        self.0.leave_its_place();
         self.0.turn(|state| match state.phase {
             Phase::Asked => state.phase = Phase::Failed,
             Phase::Flowing => state.phase = Phase::Broken(LEADER_ENDED.into()),
-            Phase::Ended => has_ended = true,
-            Phase::Broken(_) | Phase::Failed => {}
+            Phase::Ended | Phase::Broken(_) | Phase::Failed => {}
         });
-        if !has_ended {
-            self.0.leave_its_place();
-        }
     }
 }
 
@@ -450,12 +453,6 @@ impl Kept {
             (Phase::Ended, None) => Ok(state.pieces.iter().cloned().collect()),
             _ => Err(Reason::Incomplete),
         }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.0.leave_its_place();
     }
 }
 

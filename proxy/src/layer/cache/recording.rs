@@ -20,11 +20,13 @@ pub(crate) struct Recording {
     body: ReplyBody,
     lead: Lead,
     notes: Rc<Notes>,
+    /// What is to come of a body whose length was said.
+    left: Option<u64>,
 }
 
 impl Recording {
-    pub(crate) fn new(body: ReplyBody, lead: Lead, notes: Rc<Notes>) -> Self {
-        Self { body, lead, notes }
+    pub(crate) fn new(body: ReplyBody, lead: Lead, notes: Rc<Notes>, length: Option<u64>) -> Self {
+        Self { body, lead, notes, left: length }
     }
 
     /// The next piece of payload, or the trailers; `None` is the clean end.
@@ -40,11 +42,20 @@ impl Recording {
             None => self.lead.end(false),
             Some(Err(_)) => self.break_off(),
             Some(Ok(frame)) => match frame.data_ref() {
-                Some(piece) => self.lead.piece(piece),
+                Some(piece) => self.piece(piece),
                 None => self.lead.end(true),
             },
         }
         Poll::Ready(frame)
+    }
+
+    /// Once a caller has all of an answer, nobody joins: its end may come later than that.
+    fn piece(&mut self, piece: &Bytes) {
+        self.lead.piece(piece);
+        self.left = self.left.and_then(|left| left.checked_sub(piece.len() as u64));
+        if self.left == Some(0) {
+            self.lead.end(false);
+        }
     }
 
     fn break_off(&self) {

@@ -77,7 +77,7 @@ impl Caches {
         let caches = self.clone();
         states.show("cache", "under_way", move || {
             let (calls, bytes) = caches.0.flights.size();
-            json!({ "calls": calls, "bytes": bytes })
+            json!({ "calls": calls, "followers": caches.0.flights.followers(), "bytes": bytes })
         });
         let caches = self.clone();
         states.show("cache", "not_stored", move || {
