@@ -11,6 +11,7 @@ mod check;
 #[cfg(feature = "loadgen")]
 mod demo;
 mod doctor;
+mod env;
 mod health;
 #[cfg(feature = "loadgen")]
 mod load;
@@ -46,6 +47,7 @@ enum Command {
     Proxy(proxy::Args),
     Check(check::Args),
     Doctor(doctor::Args),
+    Env(env::Args),
     Health(health::Args),
     Bypass(bypass::Args),
     Rules(rules::Args),
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Proxy(args) => proxy::run(args),
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Env(args) => env::run(args),
         Command::Health(args) => health::run(args),
         Command::Bypass(args) => bypass::run(args),
         Command::Rules(args) => rules::run(args),

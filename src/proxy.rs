@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The configuration file is read again when it changes, and on SIGHUP. A bad one changes nothing
 /// and is said loudly; with a good one new calls go by it, and open calls go on as they began.
 ///
+/// An application whose SDK takes no other URL is pointed at it as its proxy: --intercept.
+///
 /// Metrics and spans are pushed by OTLP where OTEL_EXPORTER_OTLP_ENDPOINT is set. SIGTERM: not ready
 /// from then on, and ends when the last call has ended and none has come for 5 s.
 #[derive(clap::Args)]
@@ -44,6 +46,20 @@ pub(crate) struct Args {
     /// A third address for /metrics, /livez and /readyz alone, meant for probes and scrapes from outside
     #[arg(long, value_name = "ADDR", env = "TIDEGATE_HEALTH")]
     health: Option<SocketAddr>,
+    /// Be the application's proxy too: HTTPS_PROXY=http://ADDR takes in its calls to model providers
+    /// [default where ADDR is left out: 127.0.0.1:4104]; `tidegate env --way proxy` says what to set
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "TIDEGATE_INTERCEPT",
+        num_args = 0..=1,
+        default_missing_value = "127.0.0.1:4104"
+    )]
+    intercept: Option<SocketAddr>,
+    /// The folder of the certificate authority that --intercept and TLS need [default: tidegate in
+    /// ~/.local/state]
+    #[arg(long, value_name = "FOLDER", env = "TIDEGATE_CA")]
+    ca: Option<PathBuf>,
     /// Write one JSON object per call to this file; - is standard output. SIGHUP opens it anew
     #[arg(long, value_name = "FILE", env = "TIDEGATE_RECORDS")]
     records: Option<PathBuf>,
@@ -76,9 +92,14 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
     if let Some(url) = &args.upstream {
         config = config.everything_to(url).context("--upstream")?;
     }
-    if config.routes.is_empty() {
+    if let Some(listen) = args.intercept {
+        config.intercept.get_or_insert_default().listen = listen;
+    }
+    config.ca.folder = args.ca.clone().or(config.ca.folder);
+    if config.routes.is_empty() && config.intercept.is_none() {
         anyhow::bail!(
-            "there is nowhere to send calls to; give --upstream URL, or --config FILE with `upstreams` and `routes`"
+            "there is nowhere to send calls to; give --upstream URL, or --config FILE with `upstreams` \
+             and `routes`, or --intercept to take in what an application sends to its proxy"
         );
     }
     config.listen = args.listen.unwrap_or(config.listen);

@@ -18,6 +18,11 @@ impl Activity {
         self.opened_ms.store(since_start().as_millis() as u64, Relaxed);
     }
 
+    /// Something came that is no call.
+    pub(crate) fn noticed(&self) {
+        self.opened_ms.store(since_start().as_millis() as u64, Relaxed);
+    }
+
     pub(crate) fn closed(&self) {
         self.open.fetch_sub(1, Relaxed);
     }

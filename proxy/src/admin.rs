@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
+use crate::clients;
 use crate::export::metrics::Registry;
 use crate::export::prometheus::{CONTENT_TYPE as PROMETHEUS_TEXT, Prometheus};
 use crate::generation::Generation;
@@ -48,6 +49,7 @@ tidegate
 /readyz    200 while calls are welcome
 /config    the configuration in use, without secrets
 /policies  the state of every policy
+/env       what an application sets so that its calls come here; ?for=openai, ?way=proxy
 /bypass    whether policies act; POST with the admin token switches it: /bypass?on=true
 /quotas    what of the quotas is used, as a table
 ";
@@ -144,6 +146,9 @@ impl Admin {
             ("/quotas", Surface::Admin, Some(inside)) => {
                 Page::Ready(text(StatusCode::OK, inside.quotas()))
             }
+            ("/env", Surface::Admin, Some(inside)) => {
+                Page::Ready(inside.environment(request.uri().query().unwrap_or_default()))
+            }
             ("/policies", Surface::Admin, Some(inside)) => Page::Policies(inside.clone()),
             ("/bypass", Surface::Admin, Some(inside)) if request.method() == Method::POST => {
                 return Page::Switch(inside.clone(), request);
@@ -204,6 +209,33 @@ impl Inside {
         // Where the file leaves it to us, too.
         shown["config"]["workers"] = self.workers.len().into();
         shown
+    }
+
+    /// What an application sets, by a query like `for=openai&way=proxy`.
+    fn environment(&self, query: &str) -> Response<Full<Bytes>> {
+        let asked = |key: &str| {
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
+        };
+        let way = match asked("way") {
+            Some("proxy") => clients::Way::Proxy,
+            None | Some("base-url") => clients::Way::BaseUrl,
+            Some(_) => return text(StatusCode::BAD_REQUEST, "way is base-url or proxy\n"),
+        };
+        let named = match asked("for") {
+            None => Some(clients::CLIENTS.iter().collect::<Vec<_>>()),
+            Some(name) => clients::Client::named(name).map(|client| vec![client]),
+        };
+        let Some(named) = named else {
+            let known: Vec<_> = clients::CLIENTS.iter().map(|client| client.name).collect();
+            let advice = format!("for is one of {}\n", known.join(", "));
+            return text(StatusCode::BAD_REQUEST, advice);
+        };
+        let generation = self.generations.borrow().clone();
+        match clients::Settings::new(&generation.config, &named, way) {
+            Ok(settings) => text(StatusCode::OK, settings.to_string()),
+            Err(error) => text(StatusCode::NOT_FOUND, format!("{error}\n")),
+        }
     }
 
     fn quotas(&self) -> String {

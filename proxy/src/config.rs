@@ -17,6 +17,7 @@ pub use crate::callers::{CallerConfig, CallersConfig, KeyDigest, Others};
 pub use crate::export::capture::CaptureConfig;
 use crate::export::names::Conventions;
 use crate::export::otlp::{self, Otlp, OtlpConfig};
+pub use crate::intercept::{InterceptConfig, Unlisted};
 pub use crate::layer::breaker::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
 pub use crate::layer::cache::{Allow, CacheConfig, SharedCacheConfig};
 pub use crate::layer::fallback::TargetConfig;
@@ -27,6 +28,7 @@ pub use crate::layer::quota::{
 };
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 pub use crate::split::{ArmConfig, StickyConfig};
+pub use crate::tls::{CaConfig, TlsConfig};
 pub use crate::upstream::{
     BalanceConfig, DnsConfig, DrainConfig, EjectConfig, HealthConfig, Metrics, OnDisconnect,
     SteerConfig,
@@ -42,7 +44,8 @@ pub use tidegate_settings::{ConfigError, Ratio, Size, Span};
 pub(crate) use tidegate_settings::{parse_yaml, within_file};
 
 use crate::split::Way;
-use schema::Address;
+use crate::upstream::ORIGIN;
+pub(crate) use schema::Address;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -66,6 +69,12 @@ pub struct Config {
     pub bypass: bool,
     /// A file for one JSON object per call; `-` is standard output.
     pub records: Option<PathBuf>,
+    /// Calls that are made to others: taken in as their proxy, and measured; none where absent.
+    pub intercept: Option<InterceptConfig>,
+    /// TLS on `listen`, beside what is in the clear; none where absent.
+    pub tls: Option<TlsConfig>,
+    /// Who signs the certificates that callers are shown.
+    pub ca: CaConfig,
     /// The places that calls go to, by name.
     pub upstreams: BTreeMap<String, UpstreamConfig>,
     /// Which call goes where; the first match wins.
@@ -96,8 +105,9 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamConfig {
-    /// `https://host[:port]`; `{location}` in it is filled from the call's path.
-    #[schemars(extend("pattern" = "^https?://"))]
+    /// `https://host[:port]`; `{location}` in it is filled from the call's path. `{origin}` is the server
+    /// that a call was meant for which came by `intercept`.
+    #[schemars(extend("pattern" = "^(https?://|\\{origin\\}$)"))]
     pub url: Option<String>,
     /// Several URLs of one service.
     pub addresses: Vec<String>,
@@ -127,6 +137,9 @@ pub struct UpstreamConfig {
     pub on_disconnect: OnDisconnect,
     /// How long it may take, where that is not as for all.
     pub timeouts: UpstreamTimeoutsConfig,
+    /// Where the url is `{origin}`: whether callers may so reach this machine, and addresses that serve
+    /// machines alone, such as metadata.
+    pub local: bool,
 }
 
 /// Which calls go to which upstream.
@@ -267,6 +280,9 @@ impl Default for Config {
             workers: None,
             bypass: false,
             records: None,
+            intercept: None,
+            tls: None,
+            ca: CaConfig::default(),
             upstreams: BTreeMap::new(),
             routes: Vec::new(),
             callers: CallersConfig::default(),
@@ -284,6 +300,23 @@ impl Default for Config {
 }
 
 impl RouteConfig {
+    /// Takes everything to this upstream.
+    fn to(upstream: &str) -> Self {
+        Self {
+            name: None,
+            matches: MatchConfig::default(),
+            strip_prefix: None,
+            upstream: Some(upstream.to_owned()),
+            split: Vec::new(),
+            sticky: None,
+            cache: None,
+            include_usage: IncludeUsage::default(),
+            retry: None,
+            timeout: None,
+            fallback: Vec::new(),
+        }
+    }
+
     /// Its name in records and metrics.
     pub(crate) fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_else(|| self.upstream())
@@ -355,6 +388,10 @@ impl Config {
         if let Some(Place::File(file)) = &mut config.admin_token {
             *file = folder.join(&*file);
         }
+        config.ca.files_mut().for_each(|file| *file = folder.join(&*file));
+        config.tls.iter_mut().flat_map(TlsConfig::files_mut).for_each(|file| {
+            *file = folder.join(&*file);
+        });
         Ok(config)
     }
 
@@ -372,19 +409,7 @@ impl Config {
     pub fn everything_to(mut self, url: &str) -> Result<Self, ConfigError> {
         let upstream = UpstreamConfig { url: Some(url.to_owned()), ..UpstreamConfig::default() };
         self.upstreams.insert(DEFAULT.to_owned(), upstream);
-        self.routes = vec![RouteConfig {
-            name: None,
-            matches: MatchConfig::default(),
-            strip_prefix: None,
-            upstream: Some(DEFAULT.to_owned()),
-            split: Vec::new(),
-            sticky: None,
-            cache: None,
-            include_usage: IncludeUsage::default(),
-            retry: None,
-            timeout: None,
-            fallback: Vec::new(),
-        }];
+        self.routes = vec![RouteConfig::to(DEFAULT)];
         self.check()?;
         Ok(self)
     }
@@ -404,6 +429,9 @@ impl Config {
             ("health", keep(&mut self.health, &running.health)),
             ("workers", keep(&mut self.workers, &running.workers)),
             ("records", keep(&mut self.records, &running.records)),
+            ("intercept", keep(&mut self.intercept, &running.intercept)),
+            ("tls", keep(&mut self.tls, &running.tls)),
+            ("ca", keep(&mut self.ca, &running.ca)),
             ("timeouts.job_idle", keep(&mut timeouts.job_idle, &running.timeouts.job_idle)),
             ("limits.connections", keep(&mut limits.connections, &running.limits.connections)),
             ("limits.jobs", keep(&mut limits.jobs, &running.limits.jobs)),
@@ -416,6 +444,21 @@ impl Config {
             ("capture", keep(&mut self.capture, &running.capture)),
         ];
         kept.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+
+    /// The same, with what takes calls that are meant for others to where they are meant.
+    pub(crate) fn with_way_out(mut self) -> Self {
+        let Some(intercept) = &self.intercept else { return self };
+        let direct = || UpstreamConfig {
+            url: Some(ORIGIN.to_owned()),
+            local: intercept.local,
+            ..UpstreamConfig::default()
+        };
+        self.upstreams.entry(DIRECT.to_owned()).or_insert_with(direct);
+        if !self.routes.iter().any(|route| route.leads_to().any(|name| name == DIRECT)) {
+            self.routes.push(RouteConfig::to(DIRECT));
+        }
+        self
     }
 
     /// Models and regions that it names, which are label values whatever happens.
@@ -478,6 +521,14 @@ impl Config {
                     .map_err(|message| ConfigError::at(&key, message))?;
             }
         }
+        if let Some(intercept) = &self.intercept {
+            let wrong = |(key, message)| ConfigError::at(&["intercept", key], message);
+            intercept.check().map_err(wrong)?;
+        }
+        if let Some(tls) = &self.tls {
+            tls.check().map_err(|(key, message)| ConfigError::at(&["tls", key], message))?;
+        }
+        self.ca.check().map_err(|(key, message)| ConfigError::at(&["ca", key], message))?;
         self.capture
             .check()
             .map_err(|message| ConfigError::at(&["capture", "headers"], message))?;
@@ -604,6 +655,8 @@ fn is_set(variable: &str) -> Result<(), String> {
 
 /// The name of the upstream that `--upstream` makes.
 const DEFAULT: &str = "default";
+/// The name of the upstream that takes calls where they are meant to go.
+const DIRECT: &str = "direct";
 
 // === impl TimeoutsConfig ===
 

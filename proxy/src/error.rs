@@ -62,6 +62,11 @@ pub(crate) enum Error {
     Body(#[source] BodyError),
     #[error("request body stood still for {limit_s} s")]
     BodyTimeout { limit_s: u64 },
+    #[error(
+        "`{host}` is an address of this machine or serves machines alone, such as metadata: let \
+         NO_PROXY name it, or set `intercept.local`"
+    )]
+    LocalAddress { host: Arc<str> },
     #[error("upstream `{upstream}` cannot be reached: {source}")]
     Connect { upstream: Arc<str>, why: Unreached, source: Source },
     #[error("upstream `{upstream}` did not accept a connection within {limit_s} s")]
@@ -129,6 +134,7 @@ impl Error {
             Self::CallerLeft => "caller_left",
             Self::Body(_) => "request_body_broken",
             Self::BodyTimeout { .. } => "request_body_timeout",
+            Self::LocalAddress { .. } => "local_address",
             Self::Connect { .. } => "upstream_unreachable",
             Self::ConnectTimeout { .. } => "upstream_connect_timeout",
             Self::Saturated { .. } => "upstream_saturated",
@@ -159,9 +165,11 @@ impl Error {
         match self {
             Self::Head(HeadError::TooLarge) => 431,
             Self::Head(HeadError::Connect) => 405,
+            Self::Head(HeadError::Misdirected) => 421,
+            Self::Head(HeadError::Unlisted) => 403,
             Self::Head(_) | Self::SdkLostPath | Self::CallerLeft | Self::Body(_) => 400,
             Self::CallerUnknown => 401,
-            Self::ModelNotAllowed { .. } => 403,
+            Self::ModelNotAllowed { .. } | Self::LocalAddress { .. } => 403,
             Self::HeadTimeout { .. } | Self::BodyTimeout { .. } => 408,
             Self::NoRoute | Self::Location { .. } => 404,
             Self::SignedBodyTooLarge { .. } => 413,

@@ -20,6 +20,7 @@ use crate::credentials::{self, Credentials};
 use crate::export::metrics::Registry;
 use crate::going_on::AllPlaces;
 use crate::hold::Held;
+use crate::intercept::Intercept;
 use crate::layer::cache::Caches;
 use crate::layer::quota::{Clock, Quotas};
 use crate::policies::Policies;
@@ -67,6 +68,8 @@ pub(crate) struct Means {
     pub(crate) clock: Clock,
     /// What was counted of calls.
     pub(crate) registry: Arc<Registry>,
+    /// What takes in calls that are made to others; absent where nothing does.
+    pub(crate) intercept: Option<Arc<Intercept>>,
 }
 
 /// What one reading of the configuration leaves to the next.
@@ -93,11 +96,12 @@ pub(crate) enum Error {
 impl Generation {
     /// The first one.
     pub(crate) fn first(config: Config, means: Means) -> Result<Self, Error> {
-        Self::new(config, Before::default(), means)
+        Self::new(config.with_way_out(), Before::default(), means)
     }
 
     /// The one after this, which keeps of it what the configuration says again.
     pub(crate) fn next(&self, config: Config) -> Result<Self, Error> {
+        let config = config.with_way_out();
         let is_same = |name: &str| config.upstreams.get(name) == self.config.upstreams.get(name);
         let before = Before {
             credentials: self.credentials.clone(),
@@ -135,6 +139,9 @@ impl Generation {
             let name = route.name().to_owned();
             states.show("split", &name, move || split::glance(&route, &registry));
         }
+        if let Some(intercept) = means.intercept.clone() {
+            states.show("intercept", "proxy", move || intercept.state());
+        }
         if let Some(caches) = &caches {
             caches.show(&mut states);
         }
@@ -155,6 +162,11 @@ impl Generation {
             taken: Semaphore::new(0),
             config,
         })
+    }
+
+    /// What takes in calls that are made to others.
+    pub(crate) fn intercept(&self) -> Option<&Arc<Intercept>> {
+        self.means.intercept.as_ref()
     }
 
     /// Whether policies act.

@@ -36,7 +36,20 @@ pub(crate) struct RequestHead {
     pub(crate) version: http::Version,
     /// Whether the caller asks to change its connection to what `Upgrade` names.
     pub(crate) upgrades: bool,
+    /// Whether the target came as a whole URL, which is how a proxy is asked.
+    pub(crate) is_absolute: bool,
+    /// The server that a call is meant for that was not made to us.
+    pub(crate) meant: Option<Arc<Meant>>,
     pub(crate) fields: Fields,
+}
+
+/// A server that a caller means to talk to, through us or past us.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Meant {
+    pub(crate) tls: bool,
+    /// In lower case, without the brackets of IPv6.
+    pub(crate) host: Box<str>,
+    pub(crate) port: u16,
 }
 
 /// What an upstream answers.
@@ -192,6 +205,39 @@ impl RequestHead {
             _ => text,
         };
         (!host.is_empty()).then_some(host)
+    }
+}
+
+// === impl Meant ===
+
+impl Meant {
+    /// The server that an authority names; nothing where that is none.
+    pub(crate) fn read(authority: &[u8], tls: bool) -> Option<Self> {
+        let text = std::str::from_utf8(authority).ok()?;
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host, Some(port.parse().ok()?))
+            }
+            _ => (text, None),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let port = port.unwrap_or(if tls { 443 } else { 80 });
+        (!host.is_empty() && port != 0).then(|| Self {
+            tls,
+            host: host.to_ascii_lowercase().into(),
+            port,
+        })
+    }
+
+    /// The same server, with TLS or without.
+    pub(crate) fn by(&self, tls: bool) -> Self {
+        Self { tls, ..self.clone() }
+    }
+
+    /// Whether an authority names this very server.
+    pub(crate) fn is_named_by(&self, authority: &[u8]) -> bool {
+        Self::read(authority, self.tls).is_some_and(|named| named == *self)
     }
 }
 

@@ -4,6 +4,7 @@
 //! policies, in order).
 
 pub mod admin;
+pub mod clients;
 pub mod config;
 pub mod doctor;
 pub mod export;
@@ -32,6 +33,7 @@ mod held_reply;
 mod hold;
 mod http1;
 mod inbound;
+mod intercept;
 mod layer;
 mod listener;
 mod policies;
@@ -45,14 +47,16 @@ mod split;
 mod stack;
 mod states;
 mod timer;
+mod tls;
 mod trace;
 mod tunnel;
 mod upstream;
 mod verdict;
 mod watch;
+mod ways;
 mod whole;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, InterceptConfig};
 pub use prices::prices;
 pub use sidecar::{Sidecar, StartError};
 pub use watch::FileWatch;

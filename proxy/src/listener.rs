@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::http1::conn::{Conn, Stream};
-use crate::inbound;
+use crate::inbound::{self, Way};
+use crate::intercept::{self, Intercept};
 use crate::serve::Worker;
+use crate::tls;
 
 /// How long to pause when a connection cannot be accepted: mostly, descriptors are out.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -21,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// What an HTTP/2 client says first (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The first byte of a TLS handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 /// Connections that the kernel holds while we are busy.
 const BACKLOG: i32 = 1024;
 
@@ -57,14 +61,46 @@ fn listen(socket: Socket) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
+/// What connections to one address are for.
+#[derive(Clone, Debug)]
+pub(crate) enum Door {
+    /// Calls that are made to us.
+    Calls(Option<Tls>),
+    /// Calls to others, that an application makes through us as its proxy.
+    Proxy(Arc<Intercept>),
+}
+
+/// TLS on the address of calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<rustls::ServerConfig>,
+    /// Whether nothing is served in the clear.
+    pub(crate) is_required: bool,
+}
+
+/// What the first bytes of a connection speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP/1.1, or what will be refused as such.
+    Http1,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// TLS, whatever is behind it.
+    Tls,
+}
+
 /// Accepts until the worker ends.
-pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, permits: Arc<Semaphore>) {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    worker: Rc<Worker>,
+    permits: Arc<Semaphore>,
+    door: Door,
+) {
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((tcp, _)) => {
-                let worker = worker.clone();
-                tokio::task::spawn_local(serve(tcp, worker, permit));
+                tokio::task::spawn_local(serve(tcp, worker.clone(), permit, door.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -75,7 +111,7 @@ pub(crate) async fn accept(listener: TcpListener, worker: Rc<Worker>, permits: A
 }
 
 /// Serves one connection by the protocol that its first bytes speak.
-async fn serve(tcp: TcpStream, worker: Rc<Worker>, permit: OwnedSemaphorePermit) {
+async fn serve(tcp: TcpStream, worker: Rc<Worker>, permit: OwnedSemaphorePermit, door: Door) {
     // Without this a first token waits for the caller's delayed acknowledgement: 40 ms.
     if tcp.set_nodelay(true).is_err() {
         return;
@@ -84,25 +120,74 @@ async fn serve(tcp: TcpStream, worker: Rc<Worker>, permit: OwnedSemaphorePermit)
     if !matches!(timeout(limit, tcp.readable()).await, Ok(Ok(()))) {
         return;
     }
-    // Who has not said as much in the time for a head hears so by HTTP/1.1.
-    let limit = worker.now().timeouts.request_head.0;
-    let speaks_http2 = timeout(limit, speaks_http2(&tcp)).await;
-    match speaks_http2 {
-        Ok(Ok(true)) => {
-            inbound::http2::serve(tcp, worker).await;
-            drop(permit);
+    match door {
+        Door::Calls(tls) => serve_calls(tcp, worker, permit, tls).await,
+        Door::Proxy(intercept) => {
+            // Boxed: a connection that is made to us has no room for what this one needs.
+            let served = Box::pin(intercept::serve(tcp, worker, permit, intercept)).await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a connection to the proxy ended");
+            }
         }
-        Ok(Ok(false)) | Err(_) => {
-            let conn = Conn::new(Stream::Tcp(tcp)).with_permit(permit);
-            inbound::http1::serve(Rc::new(conn), worker).await;
-        }
-        Ok(Err(_)) => {}
     }
 }
 
-/// Looks at the first bytes without taking them.
-async fn speaks_http2(tcp: &TcpStream) -> io::Result<bool> {
-    let mut start = [0; HTTP2_PREFACE.len()];
+async fn serve_calls(
+    tcp: TcpStream,
+    worker: Rc<Worker>,
+    permit: OwnedSemaphorePermit,
+    tls: Option<Tls>,
+) {
+    // Who has not said as much in the time for a head hears so by HTTP/1.1.
+    let limit = worker.now().timeouts.request_head.0;
+    let speaks = match timeout(limit, speaks(&tcp)).await {
+        Ok(Ok(speaks)) => speaks,
+        Ok(Err(_)) => return,
+        Err(_) => Speaks::Http1,
+    };
+    match (speaks, tls) {
+        (Speaks::Tls, Some(tls)) => {
+            let shaken = Box::pin(tls::serve(tcp, tls.config, limit)).await;
+            match shaken {
+                Ok(stream) => inbound::serve_tls(stream, worker, permit, Way::ToUs).await,
+                Err(error) => tracing::debug!(%error, "a caller would have no TLS with us"),
+            }
+        }
+        (Speaks::Http1 | Speaks::Http2, Some(tls)) if tls.is_required => ask_for_tls(tcp).await,
+        (speaks, _) => inbound::serve_plain(tcp, speaks, worker, permit, Way::ToUs).await,
+    }
+}
+
+/// Tells a caller in the clear that it must not be.
+async fn ask_for_tls(mut tcp: TcpStream) {
+    let body = "tidegate: calls are taken by TLS alone here; write https://\n";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // Who is gone needs no answer.
+    let _ = tcp.write_all(answer.as_bytes()).await;
+    let _ = tcp.shutdown().await;
+}
+
+/// What the first bytes speak, without taking them.
+pub(crate) async fn speaks(tcp: &TcpStream) -> io::Result<Speaks> {
+    look(tcp, HTTP2_PREFACE.len(), |seen, _| match seen {
+        [TLS_HANDSHAKE, ..] => Some(Speaks::Tls),
+        HTTP2_PREFACE => Some(Speaks::Http2),
+        seen => (!HTTP2_PREFACE.starts_with(seen)).then_some(Speaks::Http1),
+    })
+    .await
+}
+
+/// Looks at the first bytes, so many at most, without taking them, until they say what is asked of
+/// them; `look` is told whether it sees as many as it ever will.
+pub(crate) async fn look<T>(
+    tcp: &TcpStream,
+    limit: usize,
+    look: impl Fn(&[u8], bool) -> Option<T>,
+) -> io::Result<T> {
+    let mut start = vec![0; limit];
     let mut seen = 0;
     let mut pause = Duration::from_millis(10);
     loop {
@@ -110,11 +195,11 @@ async fn speaks_http2(tcp: &TcpStream) -> io::Result<bool> {
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if !HTTP2_PREFACE.starts_with(&start[..n]) {
-            return Ok(false);
+        if let Some(found) = look(&start[..n], n == limit) {
+            return Ok(found);
         }
-        if n == start.len() {
-            return Ok(true);
+        if n == limit {
+            return Err(io::ErrorKind::InvalidData.into());
         }
         if n == seen {
             // What was looked at stays readable, so only time tells of more.

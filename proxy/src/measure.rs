@@ -42,7 +42,8 @@ impl Measured {
         let (resolver, switch) = (Arc::new(System), Switch::new(config.bypass));
         let (places, clock) = (AllPlaces::default(), Clock::system());
         let registry = recorders.registry().clone();
-        let means = Means { background, resolver, switch, places, clock, registry };
+        let means =
+            Means { background, resolver, switch, places, clock, registry, intercept: None };
         let generation = Generation::first(config, means).map_err(io::Error::other)?;
         let worker = Worker::new(&Arc::new(generation), recorders.worker(), Arc::default());
         let (conn, caller) = (connection().await?, connection().await?);

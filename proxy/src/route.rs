@@ -42,6 +42,8 @@ type Upstreams = BTreeMap<String, Rc<Upstream>>;
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) name: Arc<str>,
+    /// Where its own upstreams are.
+    specs: Box<[Arc<Spec>]>,
     pub(crate) strip_prefix: Option<String>,
     /// From the request's head to the end of the answer.
     pub(crate) timeout: Option<Duration>,
@@ -151,7 +153,7 @@ impl Routes {
         model: Option<Option<&str>>,
     ) -> Pick<'_> {
         for route in &self.routes {
-            if !route.matches.head(head, dialect, caller) {
+            if !route.may_take(head) || !route.matches.head(head, dialect, caller) {
                 continue;
             }
             match (&route.matches.model, model) {
@@ -220,12 +222,31 @@ impl Route {
             });
         Self {
             name: config.name().into(),
+            specs: config
+                .ways()
+                .iter()
+                .map(|way| upstreams[way.route.upstream()].spec.clone())
+                .collect(),
             strip_prefix: config.strip_prefix.clone(),
             timeout: config.timeout.or(timeouts.total).map(|limit| limit.0),
             asks_for_model,
             matches: Match::new(&config.matches),
             arms: config.ways().iter().map(|way| Arm::new(generation, way, upstreams)).collect(),
             draw: Draw::new(config, |upstream| upstreams[upstream].has_credential()),
+        }
+    }
+
+    /// Whether it may take a call that is meant for this server, or for us.
+    ///
+    /// A call that is meant for another server has the credential for that: it goes elsewhere only
+    /// where the route says so by the server's name.
+    fn may_take(&self, head: &RequestHead) -> bool {
+        match &head.meant {
+            None => !self.specs.iter().any(|spec| spec.is_open()),
+            Some(meant) => {
+                let leads_there = |spec: &Arc<Spec>| spec.has_host(&meant.host);
+                self.matches.host.is_some() || self.specs.iter().all(leads_there)
+            }
         }
     }
 

@@ -32,6 +32,7 @@ use crate::recorder::{self, Recorders};
 use crate::serve::Worker;
 use crate::states::{Ask, Questions};
 use crate::upstream::{Resolver, System};
+use crate::ways::{Doors, Ways};
 
 /// How long nothing must have come before a sidecar that was told to end believes that all is over.
 const QUIET: Duration = Duration::from_secs(5);
@@ -92,6 +93,9 @@ pub enum StartError {
     /// A credential cannot be had.
     #[error(transparent)]
     Credentials(#[from] credentials::Error),
+    /// There is no certificate to show.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::Error),
     /// Threads cannot be started.
     #[error("cannot start")]
     Threads(#[from] std::io::Error),
@@ -112,6 +116,8 @@ pub struct Sidecar {
     pub address: SocketAddr,
     /// Where metrics and probes are served.
     pub admin: SocketAddr,
+    /// What applications find as their proxy.
+    pub proxy: Option<SocketAddr>,
     workers: Vec<WorkerThread>,
     recorders: Recorders,
     readiness: Readiness,
@@ -155,14 +161,24 @@ impl Sidecar {
         let health = config.health.map(|address| bind_one(address, "health")).transpose()?;
         let health_address = health.as_ref().map(TcpListener::local_addr).transpose()?;
 
-        let own = [Some(address), Some(admin), health_address];
+        let proxy = config.intercept.as_ref().map(|intercept| intercept.listen);
+        let proxies = proxy.map(|proxy| {
+            crate::listener::bind(proxy, count).map_err(listen_error("intercept.listen", proxy))
+        });
+        let proxies = proxies.transpose()?;
+        let proxy = proxies.as_ref().map(|all| all[0].local_addr()).transpose()?;
+
+        let own = [Some(address), Some(admin), health_address, proxy];
         refuse_loops(&own.into_iter().flatten().collect::<Vec<_>>())?;
 
         let recorders = recorders(&config, crate::prices(config.prices.as_deref())?)?;
+        let ways = Ways::open(&config, address, recorders.background())?;
+        let doors = ways.doors(listeners, proxies);
         let (background, switch) = (recorders.background().clone(), Switch::new(config.bypass));
         let places = AllPlaces::default();
+        let intercept = ways.intercept;
         let registry = recorders.registry().clone();
-        let means = Means { background, resolver, places, switch, clock, registry };
+        let means = Means { background, resolver, places, switch, clock, registry, intercept };
         let generation = Generation::first(config, means)?;
         warn_of(&generation, &recorders);
         watch_shared(&recorders, &generation);
@@ -171,25 +187,28 @@ impl Sidecar {
         let (stop, stopped) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(config.limits.connections.get() as usize));
         let (generations, current) = watch::channel(Arc::new(generation));
-        let (asks, questions): (Vec<_>, Vec<_>) = listeners.iter().map(|_| Ask::new()).unzip();
+        let (asks, questions): (Vec<_>, Vec<_>) = doors.iter().map(|_| Ask::new()).unzip();
         let inside = Inside { generations: current.clone(), workers: asks };
         administer(&recorders, &readiness, inside, admin_listener, health);
         let shared = Arc::new(Shared { permits, generations: current, stop: stopped });
-        let workers = listeners
+        let workers = doors
             .into_iter()
             .zip(questions)
             .enumerate()
-            .map(|(number, (listener, questions))| {
-                start_worker(number, listener, questions, &recorders, shared.clone())
+            .map(|(number, (doors, questions))| {
+                start_worker(number, doors, questions, &recorders, shared.clone())
             })
             .collect::<Result<_, _>>()?;
         readiness.ready();
         info!("listening on {address}");
         info!("admin on {admin}");
+        if let Some(proxy) = proxy {
+            info!("proxy (HTTPS_PROXY, HTTP_PROXY) on {proxy}");
+        }
         if let Some(health) = health_address {
             info!("health on {health}");
         }
-        Ok(Self { address, admin, workers, recorders, readiness, generations, stop })
+        Ok(Self { address, admin, proxy, workers, recorders, readiness, generations, stop })
     }
 
     /// No longer ready, but serving still.
@@ -342,6 +361,9 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
     registry.know_callers(callers.map(|name| name.as_str().into()));
     registry.watch(generation.switch().clone());
     generation.policies.watch(registry);
+    if let Some(intercept) = generation.intercept() {
+        registry.watch(intercept.clone());
+    }
     if let Some(caches) = &generation.caches {
         registry.watch(caches.clone());
     }
@@ -395,7 +417,7 @@ fn administer(
 
 fn start_worker(
     number: usize,
-    listener: TcpListener,
+    doors: Doors,
     questions: Questions,
     recorders: &Recorders,
     shared: Arc<Shared>,
@@ -415,7 +437,7 @@ fn start_worker(
             tokio::task::spawn_local(follow(worker.clone(), generations));
             let asked = worker.clone();
             tokio::task::spawn_local(questions.answer(move || asked.now().routes.state()));
-            run_worker(listener, worker.clone(), &shared).await;
+            run_worker(doors, worker.clone(), &shared).await;
             worker.activity.cut();
         });
         // Open calls end here: their records leave before the exporters do.
@@ -424,15 +446,17 @@ fn start_worker(
     Ok(WorkerThread { activity, thread })
 }
 
-async fn run_worker(listener: TcpListener, worker: Rc<Worker>, shared: &Shared) {
-    let listener =
-        tokio::net::TcpListener::from_std(listener).expect("a bound socket can be watched");
-    tokio::task::spawn_local(sweep(worker.clone()));
-    let mut stop = shared.stop.clone();
-    tokio::select! {
-        () = crate::listener::accept(listener, worker, shared.permits.clone()) => {}
-        _ = stop.wait_for(|stop| *stop) => {}
+async fn run_worker(doors: Doors, worker: Rc<Worker>, shared: &Shared) {
+    for (socket, door) in doors {
+        let socket =
+            tokio::net::TcpListener::from_std(socket).expect("a bound socket can be watched");
+        let permits = shared.permits.clone();
+        tokio::task::spawn_local(crate::listener::accept(socket, worker.clone(), permits, door));
     }
+    tokio::task::spawn_local(sweep(worker));
+    let mut stop = shared.stop.clone();
+    // Whoever could tell it to is gone: that is the end too.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Takes up each configuration that comes.

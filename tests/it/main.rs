@@ -26,6 +26,7 @@ mod faults;
 mod grpc;
 mod http2;
 mod include_usage;
+mod intercept;
 mod jobs;
 mod limit;
 #[cfg(feature = "loadgen")]

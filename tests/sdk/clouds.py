@@ -16,8 +16,8 @@ from botocore.credentials import Credentials
 
 
 @contextmanager
-def serving(answer):
-    """Serves requests by `answer(handler, body)`; gives the address."""
+def serving(answer, tls=None):
+    """Serves requests by `answer(handler, body)`, by TLS where a context is given; gives the address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -35,6 +35,8 @@ def serving(answer):
         daemon_threads = True
 
     server = Server(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

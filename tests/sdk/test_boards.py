@@ -25,7 +25,7 @@ from clouds import Aws, Google, reply, serving
 from conftest import TIDEGATE
 from processes import Sidecar, eventually, free_port, get, running
 from test_rules import ALERTS, known
-from traffic import CONFIGURATION, TRAFFIC, Caller, Odd, bypasses, going_on, reloads
+from traffic import CONFIGURATION, Caller, Odd, TRAFFIC, bypasses, going_on, reloads, tunnels
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = ROOT / "dashboards"
@@ -212,8 +212,9 @@ def watched(tmp_path_factory):
         prometheus = stack.enter_context(running([*command, f"--web.listen-address=127.0.0.1:{port}"]))
         prometheus.says(r"(Server is ready to receive web requests)")
         caller = Caller(sidecar.url)
+        proxy = sidecar.process.says(r"HTTP_PROXY\) on (127\.0\.0\.1:\d+)")
         works = [partial(work, caller) for work in TRAFFIC]
-        stack.enter_context(going_on(*works, reloading(), bypasses(Caller(sidecar.admin), canary.KEY)))
+        stack.enter_context(going_on(*works, reloading(), bypasses(Caller(sidecar.admin), canary.KEY), tunnels(proxy, sims[1].removeprefix("http://"))))
 
         def ask(path, **parameters):
             try:

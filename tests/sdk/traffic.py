@@ -65,6 +65,8 @@ quotas:
   long: { window: 2h, requests: 20000, tokens: 100000000 }
   short: { per: model, window: 10s, requests: 3 }
 cache: { memory: 64KiB }
+intercept: { listen: "127.0.0.1:0", local: true }
+ca: { folder: ca }
 limits: { jobs: 2 }
 NUMBER
 """
@@ -210,6 +212,23 @@ def bypasses(admin, token):
     def work(number):
         admin.call("/bypass", b"on=true" if number % 2 else b"on=false", authorization=f"Bearer {token}")
         time.sleep(1)
+
+    return work
+
+
+def tunnels(proxy, address):
+    """Goes to this address through the proxy, blind, again and again."""
+
+    def work(number):
+        connection = http.client.HTTPConnection(proxy, timeout=PATIENCE_S)
+        connection.set_tunnel(address)
+        try:
+            connection.request("GET", "/-/served")
+            connection.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
 
     return work
 

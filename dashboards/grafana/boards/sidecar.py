@@ -48,4 +48,11 @@ SET = [
           links=[runbook("TidegateCredentialFails"), runbook("TidegateCredentialRefused")]),
 ]
 
-BOARD = build("tidegate-sidecar", "Sidecar", __doc__, ["cluster", "namespace", "pod"], [("Does it do its work?", WORK), ("What is lost?", LOST), ("How is it set?", SET)])
+WAYS = [
+    lines("Connections as a proxy", "Per minute, by what became of them: `untrusted` are applications that do not trust the sidecar's certificates.", "none",
+          q("60 * sum by (end) (rate(tidegate_intercept_connections_total{@pods}[$__rate_interval]))", "{{end}}")),
+    lines("Passed by", "Connections per minute that nothing is seen of, by host: a model server among them belongs into `intercept.hosts`.", "none",
+          q("topk(20, 60 * sum by (host) (rate(tidegate_intercept_passed_by_total{@pods}[$__rate_interval])))", "{{host}}")),
+]
+
+BOARD = build("tidegate-sidecar", "Sidecar", __doc__, ["cluster", "namespace", "pod"], [("Does it do its work?", WORK), ("What is lost?", LOST), ("How is it set?", SET), ("What comes by it as a proxy?", WAYS)])

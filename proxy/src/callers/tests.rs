@@ -27,6 +27,8 @@ fn head(target: &str, fields: &[(&str, &str)]) -> RequestHead {
         authority: "host".into(),
         version: http::Version::HTTP_11,
         upgrades: false,
+        is_absolute: false,
+        meant: None,
         fields: Fields::of(&lines),
     }
 }

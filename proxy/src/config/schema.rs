@@ -13,7 +13,7 @@ pub(super) fn whole() -> Value {
 }
 
 /// An address as a user writes it, for `#[schemars(with = "Address")]`.
-pub(super) struct Address;
+pub(crate) struct Address;
 
 impl JsonSchema for Address {
     fn schema_name() -> Cow<'static, str> {

@@ -74,7 +74,7 @@ async fn walk(
     hops.push(hop.taking(start.elapsed()));
     let tls = tls?;
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    Some(Connection { stream: Stream::Tls(Box::new(tls)), http2 })
+    Some(Connection { stream: Stream::Tls(Box::new(tls.into())), http2 })
 }
 
 fn late() -> Error {

@@ -9,6 +9,7 @@ mod cache;
 mod calls;
 mod conventions;
 mod drains;
+mod intercept;
 mod jobs;
 mod labels;
 mod policies;
@@ -20,6 +21,7 @@ pub use cache::*;
 pub use calls::*;
 pub use conventions::*;
 pub use drains::*;
+pub use intercept::*;
 pub use jobs::*;
 pub use policies::*;
 pub use quotas::*;
@@ -106,6 +108,8 @@ pub static FAMILIES: &[&Family] = &[
     &CREDENTIAL_EXPIRES_IN,
     &CREDENTIAL_FAILURES,
     &CREDENTIAL_REFUSED,
+    &INTERCEPT_CONNECTIONS,
+    &INTERCEPT_PASSED_BY,
     &CONFIG_RELOADS,
     &CONFIG_LAST_RELOAD_GOOD,
     &CONFIG_LOADED,

@@ -113,6 +113,8 @@ mod tests {
             &catalog::BYPASSED,
             &catalog::CREDENTIAL_REFUSED,
             &catalog::CONNECT_FAILURES,
+            &catalog::INTERCEPT_CONNECTIONS,
+            &catalog::INTERCEPT_PASSED_BY,
             &catalog::CACHE_NOT_STORED,
             &catalog::CACHE_ENTRIES,
             &catalog::CACHE_BYTES,

@@ -72,6 +72,8 @@ impl Test {
             authority: "a".into(),
             version: http::Version::HTTP_11,
             upgrades: false,
+            is_absolute: false,
+            meant: None,
             fields: Fields::default(),
         };
         let recorder = self.recorders.worker();

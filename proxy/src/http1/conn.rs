@@ -32,8 +32,8 @@ pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut [u8]) -> R) -> R {
 pub(crate) enum Stream {
     /// TCP in the clear.
     Tcp(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// TLS over TCP, at either end of it.
+    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
 }
 
 /// One connection. Its methods take `&self`, for both directions are in use at a time.
@@ -44,6 +44,8 @@ pub(crate) struct Conn {
     ahead: RefCell<Ahead>,
     /// Its place among all connections, where those are counted.
     permit: RefCell<Option<OwnedSemaphorePermit>>,
+    /// Whether it is to close in a way that nobody takes for an end in order.
+    resets: Cell<bool>,
 }
 
 /// Bytes that were read but not yet used.
@@ -57,7 +59,7 @@ impl Conn {
     /// A connection with nothing read yet.
     pub(crate) fn new(stream: Stream) -> Self {
         let (stream, ahead) = (RefCell::new(Some(stream)), RefCell::default());
-        Self { stream, ahead, permit: RefCell::default() }
+        Self { stream, ahead, permit: RefCell::default(), resets: Cell::new(false) }
     }
 
     /// The same, which gives this back when it closes.
@@ -169,10 +171,21 @@ impl Conn {
     /// Whether closing the connection is to reset it, so that nobody takes what was sent for the
     /// whole, whatever makes it close.
     pub(crate) fn reset_on_close(&self, reset: bool) {
-        if let Some(Stream::Tcp(tcp)) = &*self.stream.borrow() {
-            let linger = reset.then_some(std::time::Duration::ZERO);
-            let _ = socket2::SockRef::from(tcp).set_linger(linger);
-        }
+        self.resets.set(reset);
+        let linger = reset.then_some(std::time::Duration::ZERO);
+        let socket = match &*self.stream.borrow() {
+            None => return,
+            Some(Stream::Tcp(tcp)) => socket2::SockRef::from(tcp).set_linger(linger),
+            Some(Stream::Tls(tls)) => socket2::SockRef::from(tls.get_ref().0).set_linger(linger),
+        };
+        // A connection that is gone already needs no reset.
+        let _ = socket;
+    }
+
+    /// Whether the peer must be told of an end in order: by TLS it takes one that it was not told
+    /// of for a break.
+    pub(crate) fn says_goodbye(&self) -> bool {
+        !self.resets.get() && matches!(&*self.stream.borrow(), Some(Stream::Tls(_)))
     }
 
     /// Tells the peer that nothing more comes.

@@ -39,8 +39,19 @@ pub(crate) enum HeadError {
     Target,
     #[error("changes to a protocol that was not asked for")]
     Switching,
-    #[error("method CONNECT is not served here")]
+    #[error(
+        "method CONNECT is not served here; set HTTPS_PROXY to the address in `intercept.listen`"
+    )]
     Connect,
+    #[error(
+        "this address is for HTTP_PROXY and HTTPS_PROXY; calls that are made to Tidegate itself go to \
+         the address in `listen`"
+    )]
+    NotForProxy,
+    #[error("this host is not in `intercept.hosts`, and `intercept.unlisted` is `refuse`")]
+    Unlisted,
+    #[error("this connection was made to another host than the one that this call names")]
+    Misdirected,
     #[error("connection header must not name {0}")]
     Nominated(&'static str),
 }
@@ -122,6 +133,8 @@ pub(crate) fn request(block: Bytes) -> Result<Parsed<RequestHead>, HeadError> {
             && said.upgrade == (true, Some(true))
             // Where a body stands in front of it, two readers could see the change at two places.
             && framing == Framing::Empty,
+        is_absolute: !path.starts_with('/') && path != "*",
+        meant: None,
         fields: fields(&block, request.headers),
     };
     Ok(Parsed {

@@ -20,6 +20,7 @@ use crate::http1::conn::Conn;
 use crate::http1::framing::Framing;
 use crate::http1::parse::{self, Parsed};
 use crate::http1::write::{self, BodyAs, KeepAlive};
+use crate::inbound::Way;
 use crate::pump::{Piece, Pump, PumpError, Source};
 use crate::serve::{Request, Worker};
 use crate::timer::Timer;
@@ -30,18 +31,36 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
 /// Serves a connection until either side is done with it.
-pub(crate) async fn serve(conn: Rc<Conn>, worker: Rc<Worker>) {
+pub(crate) async fn serve(conn: Rc<Conn>, worker: Rc<Worker>, way: Way) {
     let mut timer = Timer::at(Instant::now() + worker.now().timeouts.keep_alive.0);
     loop {
-        match read_head(&conn, &mut timer, &worker).await {
+        let parsed = read_head(&conn, &mut timer, &worker).await;
+        match parsed.and_then(|parsed| led(parsed, &way)) {
             Ok(Some(parsed)) => {
                 if serve_call(&conn, parsed, &mut timer, &worker).await != Next::Call {
-                    return;
+                    return say_goodbye(&conn).await;
                 }
             }
-            Ok(None) => return,
+            Ok(None) => return say_goodbye(&conn).await,
             Err(error) => return refuse(&conn, &worker, &error).await,
         }
+    }
+}
+
+/// The same request, with the server that it is meant for by the way that it came.
+fn led(
+    parsed: Option<Parsed<RequestHead>>,
+    way: &Way,
+) -> Result<Option<Parsed<RequestHead>>, Error> {
+    let Some(mut parsed) = parsed else { return Ok(None) };
+    way.lead(&mut parsed.head)?;
+    Ok(Some(parsed))
+}
+
+/// Tells a caller by TLS that this end is meant.
+async fn say_goodbye(conn: &Conn) {
+    if conn.says_goodbye() {
+        let _ = timeout(LINGER, poll_fn(|cx| conn.poll_shutdown(cx))).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Serves one caller over HTTP/2 without TLS (prior knowledge), by hyper.
+//! Serves one caller over HTTP/2, by hyper: as TLS has agreed, or without it by prior knowledge.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidegate_wire::{Dialect, is_grpc};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::call::{Http2Body, Reply, ReplyBody, RequestBody};
@@ -23,6 +23,7 @@ use crate::going_on::{self, Awaited};
 use crate::head::{Fields, RequestHead, Target};
 use crate::http1::hop::HopByHop;
 use crate::http1::parse::{self, HeadError};
+use crate::inbound::Way;
 use crate::serve::{Request, Worker};
 
 /// Calls that one connection carries at a time.
@@ -31,13 +32,16 @@ const MAX_STREAMS: u32 = 256;
 const MIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Serves a connection until either side is done with it.
-pub(crate) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
+pub(crate) async fn serve<C>(connection: C, worker: Rc<Worker>, way: Way)
+where
+    C: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let deliveries = Rc::new(Deliveries::default());
     let stall = worker.now().timeouts.idle.0;
     let list = deliveries.clone();
     let service = hyper::service::service_fn(move |request| {
-        let (worker, deliveries) = (worker.clone(), list.clone());
-        async move { serve_call(request, worker, &deliveries).await }
+        let (worker, deliveries, way) = (worker.clone(), list.clone(), way.clone());
+        async move { serve_call(request, worker, &way, &deliveries).await }
     });
     let serving = hyper::server::conn::http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
@@ -46,7 +50,7 @@ pub(crate) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Duration::from_secs(60))
-        .serve_connection(TokioIo::new(tcp), service);
+        .serve_connection(TokioIo::new(connection), service);
     tokio::select! {
         served = serving => if let Err(error) = served {
             tracing::debug!(%error, "caller's connection ended");
@@ -58,10 +62,11 @@ pub(crate) async fn serve(tcp: TcpStream, worker: Rc<Worker>) {
 async fn serve_call(
     request: http::Request<Incoming>,
     worker: Rc<Worker>,
+    way: &Way,
     deliveries: &Deliveries,
 ) -> Result<http::Response<Outgoing>, Error> {
     let (parts, incoming) = request.into_parts();
-    let head = match read_head(&parts) {
+    let head = match read_head(&parts, way) {
         Ok(head) => head,
         Err(error) => {
             let error = Error::Head(error);
@@ -102,7 +107,7 @@ async fn reply(
 }
 
 /// The head of a request, held to the same rules as one by HTTP/1.1.
-fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
+fn read_head(parts: &http::request::Parts, way: &Way) -> Result<RequestHead, HeadError> {
     if parts.method == http::Method::CONNECT {
         return Err(HeadError::Connect);
     }
@@ -125,15 +130,19 @@ fn read_head(parts: &http::request::Parts) -> Result<RequestHead, HeadError> {
         return Err(HeadError::Target);
     }
     parse::check_path(target)?;
-    Ok(RequestHead {
+    let mut head = RequestHead {
         method: parts.method.clone(),
         target: Target::new(Bytes::copy_from_slice(target.as_bytes())),
         authority: Bytes::copy_from_slice(authority),
         version: http::Version::HTTP_2,
         // Streams share a connection: none of them can change it.
         upgrades: false,
+        is_absolute: false,
+        meant: None,
         fields: Fields::from_map(&parts.headers),
-    })
+    };
+    way.lead(&mut head)?;
+    Ok(head)
 }
 
 /// Over HTTP/1.1 each line of such a field would be read on its own.

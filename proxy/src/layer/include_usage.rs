@@ -305,6 +305,8 @@ mod tests {
             version: http::Version::HTTP_11,
             fields: Fields::default().with(name, value.as_bytes()),
             upgrades: false,
+            is_absolute: false,
+            meant: None,
         };
         assert!(is_sealed(&head("Authorization", "AWS4-HMAC-SHA256 Credential=a")));
         assert!(is_sealed(&head("content-encoding", "gzip")));

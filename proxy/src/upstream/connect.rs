@@ -14,6 +14,7 @@ use super::unreached::Unreached;
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::http1::conn::Stream;
+use crate::intercept::is_local;
 
 /// A fresh connection, and whether HTTP/2 is spoken on it.
 #[derive(Debug)]
@@ -84,7 +85,13 @@ async fn dial(
         Some(at) => timed(notes, Wait::Connect, TcpStream::connect(at)).await,
         None => {
             let addresses = timed(notes, Wait::Dns, resolve(origin)).await;
-            let addresses = addresses.map_err(|error| unreached(Unreached::Dns, error))?;
+            let mut addresses = addresses.map_err(|error| unreached(Unreached::Dns, error))?;
+            if !origin.may_be_local {
+                addresses.retain(|address| !is_local(address.ip()));
+                if addresses.is_empty() {
+                    return Err(Error::LocalAddress { host: origin.host.clone() });
+                }
+            }
             timed(notes, Wait::Connect, connect_any(&addresses)).await
         }
     };
@@ -105,7 +112,7 @@ async fn dial(
     if origin.needs_http2 && !http2 {
         return Err(Error::NoHttp2 { upstream: upstream.clone() });
     }
-    Ok(Connected { stream: Stream::Tls(Box::new(tls)), http2 })
+    Ok(Connected { stream: Stream::Tls(Box::new(tls.into())), http2 })
 }
 
 /// The addresses of its name, at least one.

@@ -53,7 +53,7 @@ pub(crate) use http1::Http1Reply;
 pub(crate) use http2::Http2Reply;
 pub(crate) use resolve::{Resolver, System};
 pub(crate) use signing::Signing;
-pub(crate) use spec::{Origin, Spec};
+pub(crate) use spec::{ORIGIN, Origin, Spec};
 pub(crate) use unreached::{ConnectFailures, Unreached};
 pub(crate) use watch::Addresses;
 
@@ -163,8 +163,8 @@ impl Upstream {
     pub(crate) fn sweep(&self) {
         for (pools, is_grpc) in [(&self.pools, false), (&self.grpc_pools, true)] {
             for (location, servers) in pools.borrow_mut().iter_mut() {
-                let location = self.spec.is_templated().then_some(&**location);
-                servers.sweep(|url| self.origin(url, location, is_grpc), self.keep);
+                let place = (!location.is_empty()).then_some(&**location);
+                servers.sweep(|url| self.origin(url, place, is_grpc), self.keep);
             }
         }
     }
@@ -172,11 +172,8 @@ impl Upstream {
     /// The server that a call goes to, at the location that it names; and its place there.
     fn server(&self, call: &Call) -> Result<(Rc<Pool>, Option<Serving>), Error> {
         let is_grpc = call.is_grpc();
-        let location = self.spec.is_templated().then(|| location(call, is_grpc));
-        let location = location.as_deref();
-        if let Some(location) = location {
-            self.spec.allows(location)?;
-        }
+        let place = self.spec.place(call)?;
+        let location = place.as_deref();
         let origin = |url| self.origin(url, location, is_grpc);
         let mut pools = if is_grpc { &self.grpc_pools } else { &self.pools }.borrow_mut();
         if let Some(servers) = pools.get_mut(location.unwrap_or_default()) {

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_wire::{Dialect, Host};
+use tidegate_wire::{Dialect, Host, glob};
 
+use crate::call::Call;
 use crate::config::UpstreamConfig;
 use crate::error::Error;
 
 /// The place in a URL that a call's own location fills.
 const LOCATION: &str = "{location}";
+/// The URL of whatever server a call was meant for that was not made to us.
+pub(crate) const ORIGIN: &str = "{origin}";
 
 /// An upstream, checked.
 #[derive(Clone, Debug)]
@@ -26,6 +29,10 @@ pub(crate) struct Spec {
     dial: Option<Authority>,
     locations: Vec<String>,
     http2: bool,
+    /// Whether calls go to the server that they were meant for, with `urls` but a name for all of them.
+    is_open: bool,
+    /// Whether such a server may be this machine, or a neighbour that serves machines.
+    local: bool,
 }
 
 /// `scheme://host[:port][/base]`, perhaps with a place for a location.
@@ -64,6 +71,8 @@ pub(crate) struct Origin {
     pub(crate) dial: (String, u16),
     /// Where that is, where the balancer has resolved it.
     pub(crate) at: Option<SocketAddr>,
+    /// Whether it may be this machine, or a neighbour that serves machines.
+    pub(crate) may_be_local: bool,
 }
 
 // === impl Spec ===
@@ -78,6 +87,14 @@ impl Spec {
         if config.url.is_some() && !config.addresses.is_empty() {
             return Err("has `url` and `addresses`; give one of them".to_owned());
         }
+        let is_open = texts == [ORIGIN];
+        if config.local && !is_open {
+            return Err(format!("local: is about upstreams whose url is {ORIGIN}"));
+        }
+        if is_open && (config.credential.is_some() || config.address.is_some()) {
+            let advice = "name its host in `url` for that";
+            return Err(format!("url {ORIGIN} is any server: {advice}"));
+        }
         let urls = texts.iter().map(|text| Url::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let templated = urls.iter().any(|url| url.authority.host.contains(LOCATION));
         if !templated && !config.locations.is_empty() {
@@ -86,9 +103,12 @@ impl Spec {
         if let Some(location) = config.locations.iter().find(|location| !is_location(location)) {
             return Err(format!("locations: `{location}` is not the name of a location"));
         }
-        if templated && config.balance.watches() {
-            let advice = "name each host in `addresses`, or leave out dns, health and steer";
-            return Err(format!("balance: cannot watch a url with {LOCATION}; {advice}"));
+        if (templated || is_open) && config.balance.watches() {
+            let (advice, place) = (
+                "name each host in `addresses`, or leave out dns, health and steer",
+                if is_open { ORIGIN } else { LOCATION },
+            );
+            return Err(format!("balance: cannot watch a url with {place}; {advice}"));
         }
         config.balance.check().map_err(|message| format!("balance.{message}"))?;
         if config.aliases.iter().any(|(name, own)| name.is_empty() || own.is_empty()) {
@@ -105,7 +125,37 @@ impl Spec {
             dial: config.address.as_deref().map(Authority::parse).transpose()?,
             locations: config.locations.clone(),
             http2: config.http2,
+            is_open,
+            local: config.local,
         })
+    }
+
+    /// Whether calls go there that were meant for any server, and no others.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether one of its URLs is that of this server.
+    pub(crate) fn has_host(&self, host: &str) -> bool {
+        let is_it = |url: &Url| url.is_of(host);
+        self.is_open || self.urls.iter().any(is_it)
+    }
+
+    /// What its servers are told apart by, of those that a call may choose from: a location, or the
+    /// server that it was meant for.
+    pub(crate) fn place(&self, call: &Call) -> Result<Option<String>, Error> {
+        if self.is_open {
+            return Ok(call.head.meant.as_ref().map(|meant| {
+                let scheme = if meant.tls { "https" } else { "http" };
+                format!("{scheme}://{}", String::from_utf8_lossy(&call.head.authority))
+            }));
+        }
+        if !self.is_templated() {
+            return Ok(None);
+        }
+        let location = super::location(call, call.is_grpc());
+        self.allows(&location)?;
+        Ok(Some(location))
     }
 
     /// The dialect that is spoken there, where host and base path leave no doubt.
@@ -161,9 +211,11 @@ impl Spec {
         Err(Error::Location { upstream: self.name.clone(), location })
     }
 
-    /// The server at one of the addresses.
-    pub(crate) fn origin(&self, address: usize, location: Option<&str>) -> Origin {
-        let url = &self.urls[address % self.urls.len()];
+    /// The server at one of the addresses, at this place where that makes a difference.
+    pub(crate) fn origin(&self, address: usize, place: Option<&str>) -> Origin {
+        let location = place.filter(|_| !self.is_open);
+        let meant = place.filter(|_| self.is_open).and_then(|place| Url::parse(place).ok());
+        let url = meant.as_ref().unwrap_or(&self.urls[address % self.urls.len()]);
         let host = fill(&url.authority.host, location.unwrap_or("global"));
         let port = url.authority.port.unwrap_or(if url.tls { 443 } else { 80 });
         let authority = match url.authority.port {
@@ -187,6 +239,7 @@ impl Spec {
             base: url.base.clone().into(),
             dial: (dial.0.trim_matches(['[', ']']).to_owned(), dial.1),
             at: None,
+            may_be_local: !self.is_open || self.local,
         }
     }
 
@@ -221,6 +274,11 @@ impl Origin {
 
 impl Url {
     fn parse(text: &str) -> Result<Self, String> {
+        if text == ORIGIN {
+            // No host has this name (RFC 6761): without a call there is no server.
+            let authority = Authority { host: "origin.invalid".to_owned(), port: None };
+            return Ok(Self { tls: true, authority, base: String::new() });
+        }
         let wrong = |why: &str| {
             format!("`{text}` {why}; write for example https://host or http://host:8000")
         };
@@ -238,6 +296,21 @@ impl Url {
         }
         let authority = Authority::parse(authority).map_err(|_| wrong("has no host"))?;
         Ok(Self { tls, authority, base: base.trim_end_matches('/').to_owned() })
+    }
+}
+
+impl Url {
+    /// Whether this host is its own, or one that its location may make.
+    fn is_of(&self, host: &str) -> bool {
+        let own = self.authority.host.to_ascii_lowercase();
+        match own.contains(LOCATION) {
+            true => {
+                let is_at = |location| fill(&own, location) == host;
+                glob(&own.replace(LOCATION, "*"), host)
+                    || ["global", "us", "eu"].map(is_at).contains(&true)
+            }
+            false => own.trim_matches(['[', ']']) == host,
+        }
     }
 }
 

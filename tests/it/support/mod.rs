@@ -12,6 +12,7 @@ mod protobuf;
 mod sidecar;
 #[cfg(feature = "loadgen")]
 mod simulator;
+pub(crate) mod through;
 mod tls;
 mod upstream;
 mod wire;

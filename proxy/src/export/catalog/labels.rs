@@ -32,6 +32,7 @@ pub(super) static INPUT_SIZE: Label = Label::same("input_size", |_, part| part.i
 pub(super) static OUTPUT_SIZE: Label = Label::same("output_size", |_, part| part.into());
 pub(super) static WAIT: Label = Label::same("wait", |_, part| part.into());
 pub(super) static SOURCE: Label = Label::same("source", |_, part| part.into());
+pub(super) static HOST: Label = Label::same("host", |_, part| part.into());
 pub(super) static END: Label = Label::same("end", |_, part| part.into());
 pub(super) static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into());
 // These families are not read off series of calls: the registry names their values itself.

@@ -166,13 +166,26 @@ impl Asked<'_> {
     fn form(&self) -> Form {
         let Self { place, caller, head, ignored, body } = self;
         // A new field of a head does not compile until it is decided here whether it counts.
-        let RequestHead { method, target, authority, version, upgrades, fields } = head;
-        // The upstream gets a host of its own, and an answer is the same by any version of HTTP.
-        let _ = (authority, version);
+        let RequestHead {
+            method,
+            target,
+            authority,
+            version,
+            upgrades,
+            is_absolute,
+            meant,
+            fields,
+        } = head;
+        // The upstream gets a host of its own, or the one that is meant; and an answer is the same by
+        // any version of HTTP and either form of a target.
+        let _ = (authority, version, is_absolute);
         debug_assert!(!upgrades, "what asks for another protocol has no answer to keep");
         let mut form = Form(Vec::with_capacity(512));
         form.part(FORM);
         form.part(place);
+        let meant =
+            meant.as_ref().map(|meant| format!("{} {} {}", meant.tls, meant.host, meant.port));
+        form.part(meant.unwrap_or_default().as_bytes());
         let target = String::from_utf8_lossy(target.as_bytes());
         match caller {
             Some(name) => form.lines(&[(b"caller"[..].into(), name.as_bytes())]),

@@ -42,6 +42,8 @@ impl Case<'_> {
             authority: "localhost".into(),
             version: http::Version::HTTP_11,
             upgrades: false,
+            is_absolute: false,
+            meant: None,
             fields: Fields::of(&lines.collect::<Vec<_>>()),
         };
         let body = Document::read(self.body.as_bytes()).expect("a document");
