@@ -89,6 +89,21 @@ def gemini(stream):
     return generated(genai.Client(api_key="tidecanary"), stream)
 
 
+def google_cloud_aiplatform(stream):
+    """By gRPC."""
+    from google.api_core.client_options import ClientOptions
+    from google.cloud.aiplatform_v1 import PredictionServiceClient
+    from google.oauth2.credentials import Credentials
+
+    place = ClientOptions(api_endpoint="us-west1-aiplatform.googleapis.com")
+    client = PredictionServiceClient(credentials=Credentials(token="tidecanary"), client_options=place)
+    model = "projects/tides/locations/us-west1/publishers/google/models/gemini-2.5-flash"
+    call = {"model": model, "contents": [{"role": "user", "parts": [{"text": PROMPT}]}]}
+    if stream:
+        return list(client.stream_generate_content(request=call, timeout=20))
+    return client.generate_content(request=call, timeout=20)
+
+
 def requests(stream):
     """A program that has never heard of a sidecar, to a service of its cluster."""
     import requests

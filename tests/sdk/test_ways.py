@@ -7,16 +7,18 @@ import re
 import ssl
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from google.cloud.aiplatform_v1.types import GenerateContentRequest, GenerateContentResponse
 
-import canary
 from clouds import Upstream, serving, signed_with
 from conftest import TIDEGATE
 from processes import PATIENCE_S, Sidecar, running
@@ -34,6 +36,12 @@ HOSTS = {
     "google-genai": ("us-central1-aiplatform.googleapis.com", "gcp.vertex_ai", "generate_content"),
     "gemini": ("generativelanguage.googleapis.com", "gcp.gemini", "generate_content"),
 }
+# A server by gRPC, as far as it is asked.
+REQUEST, RESPONSE = GenerateContentRequest.pb(), GenerateContentResponse.pb()
+ANSWER = RESPONSE(
+    candidates=[{"content": {"role": "model", "parts": [{"text": "So."}]}, "finish_reason": 1}],
+    usage_metadata={"prompt_token_count": 3, "candidates_token_count": 2, "total_token_count": 5},
+)
 SIGNED = ("anthropic-bedrock", "boto3")
 STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 CLIENTS = pytest.mark.parametrize("client", HOSTS)
@@ -115,14 +123,10 @@ def started(provider, authority, simulator, tmp_path):
     """Starts a sidecar that takes calls in by every way; gives it and the variables that say where it is."""
 
     @contextmanager
-    def start(routed=False):
-        address, _ = provider
-        upstreams = "".join(
-            f"  {name}: {{ url: 'https://{host}', address: '{address}' }}\n" for name, (host, _, _) in HOSTS.items()
-        )
-        routes = "".join(
-            f"  - {{ match: {{ host: {host} }}, upstream: {name} }}\n" for name, (host, _, _) in HOSTS.items()
-        )
+    def start(**more):
+        places = {host: provider[0] for host, _, _ in HOSTS.values()} | more
+        upstreams = "".join(f"  {host}: {{ url: 'https://{host}', address: '{at}' }}\n" for host, at in places.items())
+        routes = "".join(f"  - {{ match: {{ host: {host} }}, upstream: {host} }}\n" for host in places)
         configuration = tmp_path / "tidegate.yaml"
         configuration.write_text(
             "intercept: { listen: '127.0.0.1:0', hosts: [providers, gemma-service] }\n"
@@ -191,6 +195,27 @@ def test_a_service_that_is_written_into_the_code(started, stream):
         assert record["gen_ai.request.model"] == "gemma"
 
 
+@STREAMS
+def test_grpc_as_its_proxy(started, authority, stream):
+    host = "us-west1-aiplatform.googleapis.com"
+    certificate, key = authority.files([host])
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    server = grpc.server(ThreadPoolExecutor(2))
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    handlers = {"GenerateContent": grpc.unary_unary_rpc_method_handler(lambda *_: ANSWER, REQUEST.FromString, RESPONSE.SerializeToString)}
+    handlers["StreamGenerateContent"] = grpc.unary_stream_rpc_method_handler(lambda *_: iter([ANSWER]), REQUEST.FromString, RESPONSE.SerializeToString)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("google.cloud.aiplatform.v1.PredictionService", handlers)])
+    server.start()
+    try:
+        with started(**{host: f"127.0.0.1:{port}"}) as (sidecar, variables):
+            run("google-cloud-aiplatform", "As its proxy", stream, **variables)
+            record = sidecar.record()
+            assert (record["tidegate.outcome"], record["server.address"]) == ("completed", host)
+            assert record["gen_ai.usage.output_tokens"] == 2
+    finally:
+        server.stop(None)
+
+
 def test_curl(started):
     body = '{"model":"gpt-4o-mini","messages":[]}'
     call = f"curl -sSf https://api.openai.com/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
@@ -203,17 +228,20 @@ def test_curl(started):
 
 
 def test_every_client_has_its_page():
-    from application import openai  # noqa: F401
-
     pages = {page.stem for page in PAGES.glob("*.md")} - {"README"}
     told = subprocess.run([TIDEGATE, "env", "--help"], capture_output=True, text=True).stdout
     known = set(re.findall(r"^ +- ([a-z0-9-]+):", told, re.MULTILINE)) - {"base-url", "proxy"}
     assert pages - {"requests"} == known
 
 
-def test_a_certificate_of_another_authority_is_no_secret(started, tmp_path):
-    with started() as (sidecar, _):
-        sidecar.records(0)
-        for name in ("ca.pem", "bundle.pem"):
-            assert "PRIVATE" not in (tmp_path / "ca" / name).read_text()
-        canary.search("the folder of the authority", (tmp_path / "ca" / "bundle.pem").read_text())
+@pytest.mark.parametrize("page", sorted(page.stem for page in PAGES.glob("*.md") if page.stem != "README"))
+def test_the_lines_of_a_page_set_something(page):
+    """Of SDKs that are not at hand, too."""
+    ways = re.findall(r"^## (.*)\n", (PAGES / f"{page}.md").read_text(), re.MULTILINE)
+    for way in ways:
+        if page == "google-cloud-aiplatform" and way == "By its base URL":
+            continue
+        env = {"PATH": f"{TIDEGATE.parent}:{os.environ['PATH']}", "HOME": "/nowhere"}
+        script = f"set -euo pipefail\n{lines(page, way)}\nenv"
+        told = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True).stdout
+        assert "http://127.0.0.1:410" in told, told
