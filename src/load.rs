@@ -14,14 +14,15 @@ use tidegate_loadgen::{Caps, Forecast, Plan, Target};
 use tidegate_settings::Objectives;
 
 use crate::outputs::Outputs;
-use crate::{Exit, units};
+use crate::{Exit, search, units};
 
 /// Put a model API, or a sidecar before one, under load.
 ///
 /// By default 200 users each wait for an answer before they ask again (closed loop). With --rate
 /// calls are due whether or not answers come (open loop), and a call that is sent late is timed from
 /// when it was due. With --from the calls are those of a file: what a sidecar captured is sent again as
-/// it was and when it was, a public trace by its lengths and times. Ctrl-C ends the run early and
+/// it was and when it was, a public trace by its lengths and times. With --search many such runs find
+/// the highest rate, or the most users, that keep the objectives. Ctrl-C ends the run early and
 /// reports; a second one ends it at once.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,13 +34,16 @@ pub(crate) struct Args {
         required_unless_present = "slo_schema"
     )]
     target: Option<String>,
-    /// Concurrent users; where time decides what is due, the most calls at once.
-    #[arg(long, value_name = "N", default_value = "200", env = "TIDEGATE_LOAD_USERS")]
-    users: NonZeroUsize,
+    /// Concurrent users; where time decides what is due, the most calls at once: 200 if not given.
+    #[arg(long, value_name = "N", env = "TIDEGATE_LOAD_USERS")]
+    users: Option<NonZeroUsize>,
     /// For how long calls are made: 30s; with the times of a file, all of it.
     #[arg(long, value_name = "TIME", value_parser = units::duration,
           env = "TIDEGATE_LOAD_DURATION")]
     duration: Option<Duration>,
+    /// For how long calls are made before, to fill the target, that are in no figure.
+    #[arg(long, value_name = "TIME", value_parser = units::duration, env = "TIDEGATE_LOAD_WARM_UP")]
+    warm_up: Option<Duration>,
     /// Open loop: so many calls a second, at random moments.
     #[arg(long, value_name = "CALLS", value_parser = rate, env = "TIDEGATE_LOAD_RATE")]
     rate: Option<f64>,
@@ -78,6 +82,8 @@ pub(crate) struct Args {
     #[arg(long)]
     slo_schema: bool,
     #[command(flatten)]
+    search: search::SearchArgs,
+    #[command(flatten)]
     outputs: Outputs,
     /// Also write one record for each call, as the sidecar does: JSON lines.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_RECORDS")]
@@ -112,6 +118,9 @@ pub(crate) struct Args {
     start_at: Option<Timestamp>,
 }
 
+/// Users, where nobody says how many.
+const USERS: usize = 200;
+
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let Some(target) = &args.target else {
         println!("{:#}", Objectives::schema());
@@ -121,34 +130,33 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let target: Target = target.parse().context("--target")?;
     let workload = workload(&args)?;
     let schedule = schedule(&args, workload.recording());
-    let duration = duration(args.duration, schedule, workload.recording());
-    let users = NonZeroUsize::new(args.shard.share(args.users.get()));
-    let users = users.context("--shard: there are fewer --users than shards")?;
-    let credential = match &args.credential {
-        Some(path) => Some(tidegate_loadgen::read_credential(path, &target)?),
-        None => None,
-    };
-    let plan = Plan {
-        target,
-        users,
-        duration,
-        schedule,
-        workload,
-        shard: args.shard,
-        start: args.start_at,
-        seed: args.seed,
-        records: args.records,
-        prices: tidegate_proxy::prices(args.prices.as_deref())?,
-        credential,
-        objectives: args.slo.as_deref().map(Objectives::read).transpose()?,
-        caps: Caps { tokens: args.max_tokens, usd: args.max_cost },
-    };
+    let search = args.search.search(args.duration, args.warm_up, args.users)?;
+    let users = NonZeroUsize::new(args.shard.share(args.users.map_or(USERS, NonZeroUsize::get)));
+    let mut plan = Plan::new(target, workload);
+    plan.users = users.context("--shard: there are fewer --users than shards")?;
+    plan.duration = duration(args.duration, schedule, plan.workload.recording());
+    plan.warm_up = args.warm_up.unwrap_or_default();
+    plan.schedule = schedule;
+    plan.shard = args.shard;
+    plan.start = args.start_at;
+    plan.seed = args.seed;
+    plan.records = args.records;
+    plan.prices = tidegate_proxy::prices(args.prices.as_deref())?;
+    if let Some(path) = &args.credential {
+        plan.credential = Some(tidegate_loadgen::read_credential(path, &plan.target)?);
+    }
+    plan.objectives = args.slo.as_deref().map(Objectives::read).transpose()?;
+    plan.caps = Caps { tokens: args.max_tokens, usd: args.max_cost };
     if args.dry_run {
         println!("{}", Forecast::of(&plan)?);
         return Ok(Exit::Good);
     }
     for objective in plan.objectives_in_vain() {
         eprintln!("warning: `{objective}` applies to no call of the load, and cannot be met");
+    }
+    if let Some(search) = search {
+        args.outputs.check_search()?;
+        return search::run(plan, search, &args.outputs, &mut results()?);
     }
     let baseline = args.outputs.baseline()?;
     let mut results = results()?;

@@ -22,6 +22,8 @@ mod proxy;
 mod report;
 mod rules;
 #[cfg(feature = "loadgen")]
+mod search;
+#[cfg(feature = "loadgen")]
 mod sim;
 mod units;
 

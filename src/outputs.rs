@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use tidegate_loadgen::report::{Decision, Report, Unreadable};
+use anyhow::{Context, ensure};
+use tidegate_loadgen::report::{Decision, Report, SearchReport, Unreadable};
 
 use crate::Exit;
 
@@ -70,12 +70,51 @@ impl Outputs {
                 write_file(path, &form(report))?;
             }
         }
-        Ok(match report.decision() {
-            Decision::Pass => Exit::Good,
-            Decision::Fail => Exit::NotSo,
-            Decision::Inconclusive => Exit::Inconclusive,
-            Decision::Invalid => Exit::Invalid,
-        })
+        Ok(exit(report.decision()))
+    }
+
+    /// Writes the report of a search to where it was asked for, and says what it comes to.
+    pub(crate) fn publish_search(
+        &self,
+        results: &mut impl Write,
+        report: &SearchReport,
+    ) -> anyhow::Result<Exit> {
+        match self.json.as_deref() {
+            Some(path) if path == Path::new("-") => {
+                eprint!("{}", report.table());
+                writeln!(results, "{}", report.json())?;
+            }
+            Some(path) => {
+                write!(results, "{}", report.table())?;
+                write_file(path, &report.json())?;
+            }
+            None => write!(results, "{}", report.table())?,
+        }
+        let forms: [(_, fn(&SearchReport) -> String); 3] = [
+            (&self.report, SearchReport::html),
+            (&self.junit, SearchReport::junit),
+            (&self.markdown, SearchReport::markdown),
+        ];
+        for (path, form) in forms {
+            if let Some(path) = path {
+                write_file(path, &form(report))?;
+            }
+        }
+        Ok(exit(report.decision()))
+    }
+
+    /// Refuses what a search has no form for.
+    pub(crate) fn check_search(&self) -> anyhow::Result<()> {
+        let others = [
+            ("--baseline", !self.baseline.is_empty()),
+            ("--hlog", self.hlog.is_some()),
+            ("--vllm-json", self.vllm_json.is_some()),
+            ("--k6-summary", self.k6_summary.is_some()),
+        ];
+        for (flag, is_given) in others {
+            ensure!(!is_given, "{flag} is of a single run, and --search makes many");
+        }
+        Ok(())
     }
 
     fn forms(&self) -> [Form<'_>; 6] {
@@ -87,6 +126,15 @@ impl Outputs {
             (&self.vllm_json, Report::vllm_json),
             (&self.k6_summary, Report::k6_summary),
         ]
+    }
+}
+
+fn exit(decision: Decision) -> Exit {
+    match decision {
+        Decision::Pass => Exit::Good,
+        Decision::Fail => Exit::NotSo,
+        Decision::Inconclusive => Exit::Inconclusive,
+        Decision::Invalid => Exit::Invalid,
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tidegate_loadgen::sim::{Options, Recorded, Simulator};
+use tidegate_loadgen::sim::{Options, Recorded, Simulator, Truth};
+use tidegate_loadgen::workload::Mix;
+use tidegate_settings::Objectives;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Exit, units};
@@ -67,12 +69,27 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", env = "TIDEGATE_SIM_SEED", default_value_t = 1)]
     seed: u64,
 
+    /// Do not listen: say what the highest rate is at which this server keeps these objectives, as a
+    /// million calls in virtual time tell. What `tidegate load --search` finds can be held against it.
+    #[arg(long, value_name = "SLO", conflicts_with = "from", env = "TIDEGATE_SIM_CAPACITY_OF")]
+    capacity_of: Option<PathBuf>,
+
+    /// What is asked there, by weight, as of `tidegate load --mix`.
+    #[arg(long, value_name = "FILE", requires = "capacity_of", env = "TIDEGATE_SIM_MIX")]
+    mix: Option<PathBuf>,
+
     /// Threads; as many as there are cores, if not given.
     #[arg(long, value_name = "N", env = "TIDEGATE_SIM_WORKERS")]
     workers: Option<NonZeroUsize>,
 }
 
+/// Calls at each rate, in virtual time.
+const CALLS: u64 = 1_000_000;
+
 pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
+    if let Some(objectives) = &args.capacity_of {
+        return capacity(&args, objectives);
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = args.workers {
         runtime.worker_threads(workers.get());
@@ -80,12 +97,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     runtime.enable_all().build().context("cannot start the runtime")?.block_on(serve(args))
 }
 
-async fn serve(args: Args) -> anyhow::Result<Exit> {
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let recorded = args.from.as_deref().map(Recorded::read).transpose().context("--from")?;
-    let recorded = recorded.map(Arc::new);
-    let simulator = Simulator::bind(Options {
+/// Says what the server can do in truth.
+fn capacity(args: &Args, objectives: &Path) -> anyhow::Result<Exit> {
+    let objectives = Objectives::read(objectives)?;
+    let mix = args.mix.as_deref().map(Mix::read).transpose()?.unwrap_or_default();
+    let truth =
+        Truth::of(&options(args, None), &mix, &objectives, CALLS).context("--capacity-of")?;
+    println!("{truth}");
+    Ok(if truth.rate > 0.0 { Exit::Good } else { Exit::NotSo })
+}
+
+fn options(args: &Args, recorded: Option<Arc<Recorded>>) -> Options {
+    Options {
         listen: args.listen,
         ttft: args.ttft,
         tpot: args.tpot,
@@ -95,9 +118,16 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
         queue: args.queue,
         seed: args.seed,
         recorded,
-    })
-    .await
-    .with_context(|| format!("cannot listen on {}", args.listen))?;
+    }
+}
+
+async fn serve(args: Args) -> anyhow::Result<Exit> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let recorded = args.from.as_deref().map(Recorded::read).transpose().context("--from")?;
+    let simulator = Simulator::bind(options(&args, recorded.map(Arc::new)))
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
 
     // Other programs wait for this line.
     eprintln!("listening on {}", simulator.addr());

@@ -26,6 +26,7 @@ use crate::figures::{Call, Key, Kind};
 use crate::recorder::Recorder;
 use crate::report::{Ended, Report, progress};
 use crate::schedule::{STAGE, Schedule, Shard};
+use crate::search::Unsearchable;
 use crate::signing::Signer;
 use crate::tickets::{Ticket, Tickets, tickets};
 use crate::verdict::hopeless;
@@ -48,8 +49,10 @@ pub struct Plan {
     pub target: Target,
     /// How many users there are; in an open loop, how many calls there may be at once.
     pub users: NonZeroUsize,
-    /// For how long calls are made.
+    /// For how long calls are made that count.
     pub duration: Duration,
+    /// For how long calls are made before, which do not.
+    pub warm_up: Duration,
     /// When calls are due.
     pub schedule: Schedule,
     /// What is asked.
@@ -70,6 +73,17 @@ pub struct Plan {
     pub objectives: Option<Objectives>,
     /// What it may use.
     pub caps: Caps,
+    /// What ends it as soon as it is surely lost, in place of the objectives.
+    pub lost_by: Option<Objectives>,
+}
+
+/// What a run came to, and what only who leads several must know.
+pub(crate) struct Outcome {
+    pub(crate) report: Report,
+    /// The calls in flight while calls counted, looked at from time to time.
+    pub(crate) in_flight: Vec<(Duration, u64)>,
+    /// Whether this machine was too busy to look in time.
+    pub(crate) was_stalled: bool,
 }
 
 /// Why a run did not come about.
@@ -84,6 +98,9 @@ pub enum Error {
     /// Goose refused its configuration, or failed.
     #[error("goose could not carry the users")]
     Goose(#[from] Box<GooseError>),
+    /// There is no capacity to be found by these objectives.
+    #[error("--search")]
+    Search(#[from] Unsearchable),
     /// There is no thread to read the file of calls.
     #[error("cannot start to read the calls")]
     Feed(#[source] std::io::Error),
@@ -111,6 +128,38 @@ pub(crate) enum Phase {
 }
 
 impl Plan {
+    /// A closed loop that makes these calls of this target for half a minute, and no more than that.
+    pub fn new(target: Target, workload: Workload) -> Self {
+        Self {
+            target,
+            users: NonZeroUsize::new(200).expect("it is not zero"),
+            duration: Duration::from_secs(30),
+            warm_up: Duration::ZERO,
+            schedule: Schedule::Closed,
+            workload,
+            shard: Shard::default(),
+            start: None,
+            seed: 1,
+            records: None,
+            prices: Arc::default(),
+            credential: None,
+            objectives: None,
+            caps: Caps::default(),
+            lost_by: None,
+        }
+    }
+
+    /// For how long calls are made, those that do not count included.
+    pub(crate) fn whole(&self) -> Duration {
+        self.warm_up + self.duration
+    }
+
+    /// By what the run ends early, if it may.
+    fn hopes(&self) -> Option<&Objectives> {
+        let own = self.objectives.as_ref().filter(|all| all.abort == Abort::Early);
+        self.lost_by.as_ref().or(own)
+    }
+
     /// Objectives that apply to no call of the load, and so cannot be met.
     pub fn objectives_in_vain(&self) -> Vec<&Objective> {
         let keys = self.workload.keys(STAGE);
@@ -121,7 +170,13 @@ impl Plan {
 
 /// Carries a plan out.
 pub async fn run(plan: Plan) -> Result<Report, Error> {
-    let run = Arc::new(Run::new(plan)?);
+    let budget = Arc::new(Budget::new(plan.caps));
+    Ok(carry_out(plan, budget).await?.report)
+}
+
+/// Carries a plan out with what is left of a budget.
+pub(crate) async fn carry_out(plan: Plan, budget: Arc<Budget>) -> Result<Outcome, Error> {
+    let run = Arc::new(Run::new(plan, budget)?);
     // Before anybody comes in: a run without a credential would measure refusals.
     run.client.ready().await?;
     if let Due::ByFile(feed) = &run.due {
@@ -131,7 +186,8 @@ pub async fn run(plan: Plan) -> Result<Report, Error> {
     let id = format!("{:032x}", rand::random::<u128>());
     let progress = tokio::spawn(progress::show(run.clone()));
     let conductor = tokio::spawn(conduct(run.clone()));
-    let longest = HATCH + run.until_start() + run.plan.duration + DRAIN + HASTY_DRAIN;
+    let looks = tokio::spawn(look(run.clone()));
+    let longest = HATCH + run.until_start() + run.plan.whole() + DRAIN + HASTY_DRAIN;
     let carried = user::attack(&run, longest).await;
     conductor.abort();
     run.enter(Phase::Over);
@@ -140,7 +196,31 @@ pub async fn run(plan: Plan) -> Result<Report, Error> {
     carried.map_err(Box::new)?;
     run.settle().await;
     run.recorder().finish();
-    Ok(Report::of(&run, &id, began))
+    // It ends with the phases of the run, and cannot panic.
+    let (in_flight, was_stalled) = looks.await.unwrap_or_default();
+    Ok(Outcome { report: Report::of(&run, &id, began), in_flight, was_stalled })
+}
+
+/// Looks at the calls in flight while calls count; also says whether the looks themselves came late.
+async fn look(run: Arc<Run>) -> (Vec<(Duration, u64)>, bool) {
+    const MOST: u32 = 200;
+    const LATE: Duration = Duration::from_millis(100);
+    const LATE_ONE_IN: usize = 20;
+    let (mut looks, mut late) = (Vec::new(), 0);
+    let Some(start) = run.start().await else { return (looks, false) };
+    let from = start + run.plan.warm_up;
+    let mut phase = run.phase();
+    for look in 0..=MOST {
+        let at = from + run.plan.duration * look / MOST;
+        tokio::select! {
+            () = sleep_until(at) => {}
+            _ = phase.wait_for(|phase| !matches!(phase, Phase::Running(_))) => break,
+        }
+        late += usize::from(at.elapsed() > LATE);
+        looks.push((at - from, run.in_flight()));
+    }
+    let was_stalled = late * LATE_ONE_IN > looks.len();
+    (looks, was_stalled)
 }
 
 /// Leads a run through its phases.
@@ -165,7 +245,7 @@ async fn conduct(run: Arc<Run>) {
     let start = Instant::now();
     run.enter(Phase::Running(start));
     let drain = tokio::select! {
-        () = sleep_until(start + run.plan.duration) => DRAIN,
+        () = sleep_until(start + run.plan.whole()) => DRAIN,
         _ = asked_to_stop.changed() => {
             run.ends_by(Ended::Interrupted);
             HASTY_DRAIN
@@ -190,14 +270,13 @@ async fn conduct(run: Arc<Run>) {
 
 /// The objective that can no longer be met, once there is one, where the run is to end by that.
 async fn no_hope(run: &Run) -> String {
-    let objectives = run.plan.objectives.as_ref();
-    let Some(objectives) = objectives.filter(|all| all.abort == Abort::Early) else {
+    let Some(objectives) = run.plan.hopes() else {
         return std::future::pending().await;
     };
     let mut looks = interval(HOPE_LOOKED_FOR);
     loop {
         looks.tick().await;
-        let elapsed = run.elapsed();
+        let elapsed = run.elapsed().saturating_sub(run.plan.warm_up);
         let left = run.plan.duration.saturating_sub(elapsed);
         let (elapsed_s, left_s) = (elapsed.as_secs_f64(), left.as_secs_f64());
         let recorder = run.recorder();
@@ -219,7 +298,7 @@ pub(crate) struct Run {
     ended: OnceLock<Ended>,
     recorder: Mutex<Recorder>,
     calls: Calls,
-    budget: Budget,
+    budget: Arc<Budget>,
     pricing: Pricing,
     /// Told when a call might have gone beyond a cap.
     capped: Notify,
@@ -250,7 +329,7 @@ struct Calls {
 // === impl Run ===
 
 impl Run {
-    fn new(plan: Plan) -> Result<Self, Error> {
+    fn new(plan: Plan, budget: Arc<Budget>) -> Result<Self, Error> {
         let records = plan.records.as_deref().map(create).transpose()?;
         let due = Due::of(&plan)?;
         let signer = plan.credential.as_ref().map(Signer::new).transpose()?;
@@ -264,7 +343,7 @@ impl Run {
             ended: OnceLock::new(),
             recorder: Mutex::new(Recorder::new(records, plan.objectives.clone())),
             calls: Calls::default(),
-            budget: Budget::new(plan.caps),
+            budget,
             pricing: Pricing::of(&plan),
             capped: Notify::new(),
             plan,
@@ -368,9 +447,11 @@ impl Run {
         let sample = self.client.call(request, due, cut).await;
         self.calls.ended.fetch_add(1, Relaxed);
         let start = self.started.get().copied().unwrap_or(due);
+        let due = due.saturating_duration_since(start);
+        let counts = due >= self.plan.warm_up;
         let call = Call {
             key,
-            due: due.saturating_duration_since(start),
+            due: due.saturating_sub(self.plan.warm_up),
             kind: Kind::of(&sample.record),
             record: sample.record,
             send_lag: sample.send_lag,
@@ -379,7 +460,9 @@ impl Run {
         if let Some(reserved) = reserved {
             self.budget.settle(reserved, &call.record);
         }
-        self.recorder().record(&call);
+        if counts {
+            self.recorder().record(&call);
+        }
         Some(call)
     }
 
@@ -435,10 +518,12 @@ impl Run {
         self.started.get().map(Instant::elapsed).unwrap_or_default()
     }
 
-    /// Time from the start to the end of the last call.
+    /// Time from when calls began to count to the end of the last one.
     pub(crate) fn lasted(&self) -> Duration {
         let Some(start) = self.started.get() else { return Duration::ZERO };
-        self.recorder().last_end.map(|end| end - *start).unwrap_or_default()
+        let from = *start + self.plan.warm_up;
+        let last = self.recorder().last_end;
+        last.map(|end| end.saturating_duration_since(from)).unwrap_or_default()
     }
 
     /// Once users have gone: counts the calls that fell due and were never made.
@@ -520,26 +605,22 @@ mod tests {
     }
 
     fn plan(target: &str, schedule: Schedule, users: usize) -> Plan {
+        let target = target.parse().expect("an address is a target");
         Plan {
-            target: target.parse().expect("an address is a target"),
             users: NonZeroUsize::new(users).expect("some users"),
             duration: Duration::from_secs(2),
             schedule,
-            workload: Workload::Mix(Mix::default()),
-            shard: Shard::default(),
-            start: None,
-            seed: 1,
-            records: None,
-            prices: Arc::default(),
-            credential: None,
-            objectives: None,
-            caps: Caps::default(),
+            ..Plan::new(target, Workload::Mix(Mix::default()))
         }
+    }
+
+    fn new(plan: Plan) -> Run {
+        Run::new(plan, Arc::default()).expect("a client")
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_falls_due_after_the_end_is_none_of_the_run() {
-        let run = Run::new(plan("http://127.0.0.1:1", Schedule::Closed, 1)).expect("a client");
+        let run = new(plan("http://127.0.0.1:1", Schedule::Closed, 1));
         let start = Instant::now();
         let end = start + Duration::from_secs(2);
         run.enter(Phase::Running(start));
@@ -570,7 +651,9 @@ mod tests {
         let simulator = simulator.await.expect("a free port");
         let address = format!("http://{}", simulator.addr());
         let server = tokio::spawn(simulator.serve(std::future::pending()));
-        let run = Arc::new(Run::new(plan(&address)).expect("a client"));
+        let plan = plan(&address);
+        let budget = Arc::new(Budget::new(plan.caps));
+        let run = Arc::new(Run::new(plan, budget).expect("a client"));
         let conductor = tokio::spawn(conduct(run.clone()));
         let told = user::attack(&run, Duration::from_secs(60)).await.expect("goose carries");
         conductor.abort();

@@ -26,7 +26,7 @@ type Rows = Box<dyn Iterator<Item = Result<Option<Row>, RecordingError>> + Send>
 
 /// All calls of a plan, as far as time and file decide them: without end where neither does.
 pub(crate) fn tickets(plan: &Plan) -> Tickets {
-    let (shard, end) = (plan.shard, plan.duration);
+    let (shard, end) = (plan.shard, plan.whole());
     let mut due = due(plan);
     let tickets = (0..).zip(rows(plan)).map(move |(number, row)| {
         let row = row?;

@@ -138,6 +138,11 @@ impl Ratio {
         Self(percent as f64 / 100.0)
     }
 
+    /// A share from 0 to 1; what lies beyond is taken for the nearer of these.
+    pub fn of(share: f64) -> Self {
+        Self(share.clamp(0.0, 1.0))
+    }
+
     /// Reads a number with a percent sign, from 0% to 100%.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let percent: f64 = text.strip_suffix('%')?.trim_end().parse().ok()?;

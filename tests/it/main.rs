@@ -44,6 +44,8 @@ mod replay;
 mod retry;
 mod routing;
 mod sdks;
+#[cfg(feature = "loadgen")]
+mod search;
 mod single_flight;
 mod spans;
 mod split;

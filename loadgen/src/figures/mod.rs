@@ -133,13 +133,17 @@ impl Figures {
 impl Key {
     /// Those of the calls that this mix has.
     pub(crate) fn of_mix(mix: &Mix, stage: &str) -> Vec<Self> {
-        let key = |entry: &Entry| Self {
+        mix.entries().iter().map(|entry| Self::of_entry(entry, stage)).collect()
+    }
+
+    /// That of the calls of one entry.
+    pub(crate) fn of_entry(entry: &Entry, stage: &str) -> Self {
+        Self {
             model: entry.label(),
             route: entry.route(),
             stage: stage.into(),
             stream: entry.stream,
-        };
-        mix.entries().iter().map(key).collect()
+        }
     }
 
     /// That of a call to be made in this stage.

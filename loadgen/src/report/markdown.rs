@@ -10,7 +10,7 @@ use super::{Ended, FaultCount, Kind, Quantiles, Report, Summary, time};
 const MOST_ERRORS: usize = 10;
 
 /// A text in a cell: shown as it is, whatever it says, and not taken for a mention or a link.
-struct Code<'a>(&'a str);
+pub(super) struct Code<'a>(pub(super) &'a str);
 
 impl Report {
     /// The report as a document of GitHub's and GitLab's Markdown.
@@ -115,7 +115,7 @@ fn errors(report: &Report) -> String {
 }
 
 /// A sentence of ours, in which a text of others may be quoted.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     let mut shown = String::new();
     for letter in text.chars() {
         match letter {

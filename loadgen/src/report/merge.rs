@@ -65,6 +65,7 @@ fn difference(one: &Report, other: &Report) -> Option<&'static str> {
     let parts = [
         ("schedule", run.schedule == others.schedule),
         ("duration", run.duration_s == others.duration_s),
+        ("warm-up", run.warm_up_s == others.warm_up_s),
         ("mix", run.mix == others.mix),
         ("file of calls", run.from == others.from),
         ("file of objectives", one.slo == other.slo),
@@ -147,6 +148,7 @@ mod tests {
             mix: Mix::default().entries().to_vec(),
             began: "2026-11-21T10:00:00Z".parse().expect("a time"),
             duration_s: 30.0,
+            warm_up_s: 0.0,
             lasted_s: 31.0,
         };
         Report::new(run, Ended::Complete, Generator::default(), None, figures)

@@ -7,6 +7,7 @@ mod junit;
 mod k6;
 mod markdown;
 mod merge;
+mod search;
 mod source;
 mod summary;
 mod table;
@@ -33,9 +34,11 @@ pub use crate::figures::{Fault, FaultCount, Kind, Outcomes, Quantiles, Tokens};
 pub use crate::verdict::{Finding, Judged, Verdict};
 pub use document::Unreadable;
 pub use merge::Unmergeable;
+pub use search::{Capacity, Found, Held, Knee, SearchReport, Step};
 pub use source::Source;
 pub use summary::{Part, Summary};
 
+pub(crate) use search::load_text;
 pub(crate) use summary::ratio;
 pub use table::{Grid, Table, time};
 
@@ -125,8 +128,11 @@ pub struct Setup {
     pub mix: Vec<Entry>,
     /// When the run began.
     pub began: Timestamp,
-    /// For how long calls were to be made.
+    /// For how long calls were to be made that count.
     pub duration_s: f64,
+    /// For how long others were made before, which are in no figure.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub warm_up_s: f64,
     /// From the start to the end of the last call.
     pub lasted_s: f64,
 }
@@ -294,9 +300,14 @@ impl Setup {
             mix: plan.workload.entries().to_vec(),
             began,
             duration_s: plan.duration.as_secs_f64(),
+            warm_up_s: plan.warm_up.as_secs_f64(),
             lasted_s: lasted.as_secs_f64(),
         }
     }
+}
+
+fn is_zero(seconds: &f64) -> bool {
+    *seconds == 0.0
 }
 
 // === impl Ended ===

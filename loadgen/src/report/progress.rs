@@ -56,7 +56,7 @@ fn line(run: &Run, before: (Duration, u64)) -> (String, (Duration, u64)) {
         0.0 => 0.0,
         seconds => (calls - before.1) as f64 / seconds,
     };
-    let whole = run.plan.duration.as_secs_f64();
+    let whole = run.plan.whole().as_secs_f64();
     let first = first.map_or_else(String::new, |first| {
         format!("  first token p50 {}  p99 {}", time(Some(first.p50)), time(Some(first.p99)))
     });

@@ -48,6 +48,7 @@ fn judged(model: &str, objectives: Option<&str>) -> Report {
         mix: Mix::default().entries().to_vec(),
         began: "2026-11-21T10:00:00Z".parse().expect("a time"),
         duration_s: 10.0,
+        warm_up_s: 0.0,
         lasted_s: 10.4,
     };
     let slo = objectives.map(|text| Objectives::parse(text).expect("good objectives"));

@@ -51,9 +51,14 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod truth;
 
 pub use recorded::Recorded;
 pub use tally::Served;
+pub use truth::Truth;
+
+#[cfg(test)]
+pub(crate) use truth::Rehearsal;
 
 /// What the simulated server is like.
 #[derive(Clone, Debug)]

@@ -44,6 +44,13 @@ pub(crate) fn fewest(quantile: f64, confidence: f64) -> u64 {
     ((1.0 - confidence).ln() / quantile.ln()).ceil() as u64
 }
 
+/// The fewest calls that, without a single one at fault, are surely fewer at fault than this share.
+pub(crate) fn fewest_without_fault(share: f64, confidence: f64) -> u64 {
+    let z = normal(confidence);
+    // Wilson's upper bound of none of n is z² / (n + z²).
+    (z * z * (1.0 / share - 1.0)).floor() as u64 + 1
+}
+
 /// How likely it is that at most so many of all calls are below a time that is in truth at this quantile.
 pub(crate) fn at_most(below: u64, calls: u64, quantile: f64) -> f64 {
     if below >= calls {
@@ -130,6 +137,7 @@ mod tests {
         let none = of_ratio(0, 268, 0.95);
         assert!(none.low == Some(0.0) && none.high < Some(0.01), "{none:?}");
         assert!(of_ratio(0, 267, 0.95).high > Some(0.01));
+        assert_eq!(fewest_without_fault(0.01, 0.95), 268);
         assert_eq!(of_ratio(10, 10, 0.95).high, Some(1.0));
         assert_eq!(of_ratio(0, 0, 0.95), Interval::default());
     }

@@ -14,6 +14,8 @@ use crate::report::Ended;
 
 pub(crate) use early::hopeless;
 pub(crate) use good::is_good;
+pub(crate) use interval::{fewest, fewest_without_fault};
+pub(crate) use objective::independent;
 
 /// What the objectives of a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -203,7 +203,7 @@ fn below(bounds: Interval, limit: f64) -> (Finding, &'static str) {
 }
 
 /// How many of the times say something of their own: the gaps of one call are one call's.
-pub(super) fn independent(metric: Metric, tally: &Tally, times: &Times) -> u64 {
+pub(crate) fn independent(metric: Metric, tally: &Tally, times: &Times) -> u64 {
     let streams = tally.times(Metric::TimeToFirstToken).map_or(0, Times::count);
     match metric {
         Metric::Gap => times.count().min(streams.max(1)),

@@ -159,15 +159,18 @@ impl Mix {
 
     /// The entry at a place between 0 and 1 on the line on which each has its share.
     pub fn at(&self, place: f64) -> &Entry {
+        &self.entries[self.number_at(place)]
+    }
+
+    /// The number of that entry, counted from 0.
+    pub(crate) fn number_at(&self, place: f64) -> usize {
         let total: f64 = self.entries.iter().map(Entry::share).sum();
         let mut left = place * total;
-        self.entries
-            .iter()
-            .find(|entry| {
-                left -= entry.share();
-                left < 0.0
-            })
-            .unwrap_or(&self.entries[self.entries.len() - 1])
+        let number = self.entries.iter().position(|entry| {
+            left -= entry.share();
+            left < 0.0
+        });
+        number.unwrap_or(self.entries.len() - 1)
     }
 
     /// Shares out `users` by weight, in whole users: everyone gets one while there are enough,
@@ -238,7 +241,8 @@ impl Entry {
         Ok(())
     }
 
-    fn share(&self) -> f64 {
+    /// Its weight, as a number.
+    pub(crate) fn share(&self) -> f64 {
         f64::from(self.weight.get())
     }
 }
@@ -322,6 +326,11 @@ impl Operation {
     /// Whether it is answered by text.
     pub(crate) fn generates(self) -> bool {
         !matches!(self, Self::OpenAiEmbeddings | Self::GeminiCountTokens | Self::VertexCountTokens)
+    }
+
+    /// Whether it only counts tokens, which takes no model.
+    pub(crate) fn counts(self) -> bool {
+        matches!(self, Self::GeminiCountTokens | Self::VertexCountTokens)
     }
 
     fn streams(self) -> bool {

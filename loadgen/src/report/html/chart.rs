@@ -99,6 +99,24 @@ impl Chart {
         );
     }
 
+    /// An upright line through a place of the horizontal axis, in a band between two others.
+    pub(super) fn upright(
+        mut self,
+        class: &str,
+        (low, at, high): (f64, f64, f64),
+        name: &str,
+    ) -> Self {
+        let (left, middle, right) = (self.across(low), self.across(at), self.across(high));
+        let bottom = HEIGHT - BOTTOM;
+        _ = write!(
+            self.marks,
+            r#"<rect class="band {class}" x="{left:.1}" y="{TOP}" width="{:.1}" height="{:.1}"/><path class="upright {class}" d="M{middle:.1} {TOP}V{bottom}"/>"#,
+            right - left,
+            bottom - TOP
+        );
+        self.named(class, name)
+    }
+
     /// Writes a name into the legend.
     pub(super) fn named(mut self, class: &str, name: &str) -> Self {
         if !name.is_empty() {

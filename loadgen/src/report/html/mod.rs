@@ -6,6 +6,7 @@
 
 mod chart;
 mod scale;
+mod search;
 mod sections;
 
 pub(in crate::report) mod text;
@@ -18,9 +19,10 @@ use text::Escaped;
 impl Report {
     /// The report as an HTML page.
     pub fn html(&self) -> String {
-        let mut page = head(self);
+        let title = format!("{}: load test of {}", self.headline(), self.run.target);
+        let mut page = head(&title);
         sections::all(self).iter().for_each(|section| page.push_str(section));
-        page + "</body>\n</html>\n"
+        page + END
     }
 
     /// What it comes to, as a headline has it.
@@ -33,10 +35,11 @@ impl Report {
     }
 }
 
-fn head(report: &Report) -> String {
+const END: &str = "</body>\n</html>\n";
+
+fn head(title: &str) -> String {
     let mut head = String::new();
-    let target = Escaped(&report.run.target);
-    let word = report.headline();
+    let title = Escaped(title);
     _ = write!(
         head,
         r#"<!doctype html>
@@ -47,7 +50,7 @@ fn head(report: &Report) -> String {
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="generator" content="tidegate {}">
 <link rel="icon" href="data:,">
-<title>{word}: load test of {target}</title>
+<title>{title}</title>
 <style>
 {}</style>
 </head>

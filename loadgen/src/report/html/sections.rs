@@ -407,7 +407,7 @@ fn setup(report: &Report) -> String {
 }
 
 /// A table that is scrolled by itself where it is wider than the page.
-fn wide(header: &str, rows: &str, foot: &str) -> String {
+pub(super) fn wide(header: &str, rows: &str, foot: &str) -> String {
     format!(
         "<div class=\"wide\"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody><tfoot>{foot}</tfoot></table></div>\n"
     )
