@@ -40,7 +40,7 @@ pub(crate) struct Outputs {
 }
 
 /// A flag's file, and how the report is written there.
-type Form<'a> = (&'a Option<PathBuf>, fn(&Report) -> String);
+type Form<'a, R> = (&'a Option<PathBuf>, fn(&R) -> String);
 
 impl Outputs {
     /// The reports to compare with: read before a run, so that none is made for nothing.
@@ -90,7 +90,7 @@ impl Outputs {
             }
             None => write!(results, "{}", report.table())?,
         }
-        let forms: [(_, fn(&SearchReport) -> String); 3] = [
+        let forms: [Form<'_, SearchReport>; 3] = [
             (&self.report, SearchReport::html),
             (&self.junit, SearchReport::junit),
             (&self.markdown, SearchReport::markdown),
@@ -117,7 +117,7 @@ impl Outputs {
         Ok(())
     }
 
-    fn forms(&self) -> [Form<'_>; 6] {
+    fn forms(&self) -> [Form<'_, Report>; 6] {
         [
             (&self.report, Report::html),
             (&self.junit, Report::junit),

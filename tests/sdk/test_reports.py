@@ -104,28 +104,64 @@ def test_markdown_says_the_verdict_first(reports):
     assert "<b>token" not in re.sub(r"`[^`]*`", "", text)
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
-@pytest.mark.skipif(
-    not (PACKAGES / "node_modules" / "playwright-core").is_dir(),
-    reason="the packages of npm are not installed",
+needs_a_browser = pytest.mark.skipif(
+    not CHROMIUM or not (PACKAGES / "node_modules" / "playwright-core").is_dir(),
+    reason="chromium or the packages of npm are not installed",
 )
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_drawn_asks_nobody_and_fits(reports, tmp_path, width, scheme):
+
+
+@pytest.fixture(scope="module")
+def search(simulator, tmp_path_factory):
+    """The page of a search, short of being sure."""
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "slo.yaml").write_text(OBJECTIVES)
+    (folder / "mix.yaml").write_text(MIX)
+    command = [TIDEGATE, "load", "--target", simulator, "--search", "users", "--search-to", "8"]
+    command += ["--search-pause", "0s", "--duration", "1s", "--warm-up", "100ms"]
+    command += ["--slo", folder / "slo.yaml", "--mix", folder / "mix.yaml"]
+    command += ["--report", folder / "search.html", "--json", folder / "search.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 3, done.stderr
+    return folder
+
+
+def looked_at(page, width, scheme, picture):
+    """What a browser shows of a page, which must be whole, legible and by itself."""
     shutil.copy(SCRIPT, PACKAGES)
-    picture = Path(os.environ.get("TIDEGATE_PICTURES", tmp_path)) / f"{scheme}-{width}.png"
-    command = ["node", PACKAGES / SCRIPT.name, reports / "report.html", str(width), scheme]
-    command += [CHROMIUM, picture]
+    command = ["node", PACKAGES / SCRIPT.name, page, str(width), scheme, CHROMIUM, picture]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert seen["requests"] == [] and seen["errors"] == []
     assert seen["scrolls"] <= seen["width"] == width, "nothing stands over the edge"
     assert seen["smallest"] >= 10, "letters of charts are legible"
-    drawn = {chart["title"]: chart["marks"] for chart in seen["charts"]}
-    assert len(drawn) == 8 and all(marks > 0 for marks in drawn.values()), drawn
-    assert seen["images"] == 0 and "m<img src=" in seen["text"], "a name is a text"
     assert seen["contrast"] >= 4.5, "letters stand out from what is behind them"
+    seen["drawn"] = {chart["title"]: chart["marks"] for chart in seen["charts"]}
+    assert all(marks > 0 for marks in seen["drawn"].values()), seen["drawn"]
+    return seen
+
+
+@needs_a_browser
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_drawn_asks_nobody_and_fits(reports, tmp_path, width, scheme):
+    picture = Path(os.environ.get("TIDEGATE_PICTURES", tmp_path)) / f"{scheme}-{width}.png"
+    seen = looked_at(reports / "report.html", width, scheme, picture)
+    assert len(seen["drawn"]) == 8
+    assert seen["images"] == 0 and "m<img src=" in seen["text"], "a name is a text"
+
+
+@needs_a_browser
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_a_search_has_the_curve_of_times_over_load(search, tmp_path, width, scheme):
+    picture = Path(os.environ.get("TIDEGATE_PICTURES", tmp_path)) / f"search-{scheme}-{width}.png"
+    seen = looked_at(search / "search.html", width, scheme, picture)
+    titles = {"Time to first token", "Duration", "Answers", "Calls in flight"}
+    assert set(seen["drawn"]) == {f"{title}, over load" for title in titles}
+    steps = json.loads((search / "search.json").read_text())["steps"]
+    assert [step["load"] for step in steps] == [1, 2, 4, 8]
+    assert "The capacity is more than 8 users" in seen["text"] and "knee" in seen["text"]
 
 
 def test_the_examples_for_ci_are_yaml_and_use_flags_that_there_are():

@@ -216,7 +216,7 @@ impl Course {
     /// A little beside the middle of the edge, to either side by turns.
     fn aside(&self, middle: f64) -> f64 {
         let turn = self.near.len();
-        let is_up = turn % 2 == 0;
+        let is_up = turn.is_multiple_of(2);
         let aside = if turn < IN_THE_MIDDLE { 0.0 } else { ASIDE };
         let load = middle * if is_up { aside.exp() } else { (-aside).exp() };
         match (self.bounds.is_of_users, is_up) {

@@ -289,7 +289,9 @@ impl KindOfCall {
 
 impl Outcomes {
     fn of(objectives: usize) -> Self {
-        Self { scores: vec![(0, 0); objectives], ..Self::default() }
+        let mut outcomes = Self::default();
+        outcomes.scores.resize(objectives, (0, 0));
+        outcomes
     }
 
     /// Takes one call in.

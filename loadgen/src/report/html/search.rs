@@ -58,8 +58,7 @@ fn over_load(report: &SearchReport) -> String {
 }
 
 fn times(report: &SearchReport, name: &str, metric: Metric) -> Option<Chart> {
-    const QUANTILES: [(&str, fn(&Quantiles) -> f64); 3] =
-        [("p50", |q| q.p50), ("p90", |q| q.p90), ("p99", |q| q.p99)];
+    let quantiles: [fn(&Quantiles) -> f64; 3] = [|q| q.p50, |q| q.p90, |q| q.p99];
     let in_sight = report.capacity.map_or(f64::INFINITY, |capacity| capacity.load * IN_SIGHT);
     let slowest = |places: &mut dyn Iterator<Item = &Place>| {
         places.filter_map(|place| place.time(metric, |q| q.p99)).reduce(f64::max)
@@ -69,7 +68,7 @@ fn times(report: &SearchReport, name: &str, metric: Metric) -> Option<Chart> {
     let most = most.unwrap_or(all);
     let title = format!("{name}, over load");
     let mut chart = chart(report, &title, Scale::up_to(most, scale::seconds));
-    for (class, at) in QUANTILES {
+    for (class, at) in ["p50", "p90", "p99"].into_iter().zip(quantiles) {
         let points = report.curve.iter().map(|place| Some((place.load, place.time(metric, at)?)));
         chart = chart.line(class, class, points);
     }
