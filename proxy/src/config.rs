@@ -28,7 +28,7 @@ pub use crate::layer::quota::{
 };
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 pub use crate::split::{ArmConfig, StickyConfig};
-pub use crate::tls::{CaConfig, TlsConfig};
+pub use crate::tls::{CaConfig, TlsConfig, UpstreamTlsConfig};
 pub use crate::upstream::{
     BalanceConfig, DnsConfig, DrainConfig, EjectConfig, HealthConfig, Metrics, OnDisconnect,
     SteerConfig,
@@ -140,6 +140,8 @@ pub struct UpstreamConfig {
     /// Where the url is `{origin}`: whether callers may so reach this machine, and addresses that serve
     /// machines alone, such as metadata.
     pub local: bool,
+    /// What TLS to it needs beyond the system's roots.
+    pub tls: Option<UpstreamTlsConfig>,
 }
 
 /// Which calls go to which upstream.
@@ -387,6 +389,16 @@ impl Config {
         }
         if let Some(Place::File(file)) = &mut config.admin_token {
             *file = folder.join(&*file);
+        }
+        for (name, upstream) in &mut config.upstreams {
+            let Some(tls) = &mut upstream.tls else { continue };
+            tls.files_mut().for_each(|file| *file = folder.join(&*file));
+            let key = ["upstreams", name, "tls"];
+            let unusable = |error: crate::tls::Error| {
+                let text = std::fs::read_to_string(path).unwrap_or_default();
+                ConfigError::at(&key, error.to_string()).within(&text).of(path)
+            };
+            tls.try_out().map_err(unusable)?;
         }
         config.ca.files_mut().for_each(|file| *file = folder.join(&*file));
         config.tls.iter_mut().flat_map(TlsConfig::files_mut).for_each(|file| {

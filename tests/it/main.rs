@@ -32,6 +32,7 @@ mod limit;
 #[cfg(feature = "loadgen")]
 mod load;
 mod messages;
+mod mutual_tls;
 mod outage;
 mod policies;
 mod pressure;

@@ -1,6 +1,7 @@
 //! What a configuration says in vain. It is good for all that.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use tidegate_wire::glob;
 
@@ -9,7 +10,32 @@ use super::{Config, ConfigError, MatchConfig, Others};
 /// All of it, in the order of the routes and then of the upstreams' names.
 pub(super) fn of(config: &Config) -> Vec<ConfigError> {
     let in_vain = routes_in_vain(config).chain(unused_upstreams(config));
-    in_vain.chain(quotas_in_vain(config)).chain(callers_in_vain(config)).collect()
+    let in_vain = in_vain.chain(quotas_in_vain(config)).chain(callers_in_vain(config));
+    in_vain.chain(open_doors(config)).collect()
+}
+
+/// Addresses that others than this machine may reach, and at which nobody is asked who they are.
+fn open_doors(config: &Config) -> impl Iterator<Item = ConfigError> {
+    let has_keys = config.callers.known.values().any(|caller| !caller.keys.is_empty());
+    let asks_for_keys = has_keys && config.callers.others == Others::Refuse;
+    let asks_for_certificates = config.tls.as_ref().is_some_and(|tls| tls.callers.is_some());
+    let calls = (!asks_for_keys && !asks_for_certificates).then_some((
+        &["listen"][..],
+        config.listen,
+        "whoever reaches this address may call, with the credentials of the upstreams: have callers \
+         show keys (`callers`, with `others: refuse`) or certificates (`tls.callers`), or listen on \
+         127.0.0.1",
+    ));
+    let proxy = config.intercept.as_ref().map(|intercept| {
+        (
+            &["intercept", "listen"][..],
+            intercept.listen,
+            "whoever reaches this address may go anywhere by it: listen on 127.0.0.1",
+        )
+    });
+    let is_open = |(_, address, _): &(_, SocketAddr, _)| !address.ip().is_loopback();
+    let warning = |(key, _, message): (&[&str], _, &str)| ConfigError::at(key, message.to_owned());
+    calls.into_iter().chain(proxy).filter(is_open).map(warning)
 }
 
 /// Routes whose calls an earlier one takes, all of them.
@@ -158,5 +184,26 @@ mod tests {
     #[test]
     fn an_upstream_that_no_route_leads_to_is_told() {
         assert_eq!(warnings(""), ["upstreams.a: no route leads to it"]);
+    }
+
+    #[test]
+    fn a_door_at_which_nobody_is_asked_who_they_are_is_told() {
+        let told = |text: &str| {
+            let config = Config::parse(text).expect("a good configuration");
+            of(&config).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let keys = "callers: { others: refuse, known: { a: { keys: ['KEY'] } } }"
+            .replace("KEY", &format!("sha256:{}", "0".repeat(64)));
+        let mutual = "tls: { callers: /roots.pem }".to_owned();
+        for listen in ["0.0.0.0:1", "'[::]:1'", "10.0.0.1:1"] {
+            let open = told(&format!("listen: {listen}"));
+            assert!(open.len() == 1 && open[0].starts_with("listen: whoever"), "{open:?}");
+            for asked in [&keys, &mutual] {
+                assert_eq!(told(&format!("listen: {listen}\n{asked}")), [""; 0]);
+            }
+            let proxy = told(&format!("intercept: {{ listen: {listen} }}"));
+            assert!(proxy.len() == 1 && proxy[0].starts_with("intercept.listen: who"), "{proxy:?}");
+        }
+        assert_eq!(told("intercept: {}"), [""; 0]);
     }
 }

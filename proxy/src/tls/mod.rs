@@ -1,9 +1,10 @@
 //! What callers by TLS are shown: a certificate for the sidecar itself, and one for each host whose
-//! calls are taken in.
+//! calls are taken in. And TLS to upstreams.
 //!
 //! TLS 1.2 and 1.3 alone; HTTP/2 or HTTP/1.1, as the caller prefers.
 
 mod authority;
+pub(crate) mod client;
 mod files;
 mod own;
 
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use authority::{Authority, files_of};
+pub use client::UpstreamTlsConfig;
 pub(crate) use own::{Own, serve};
 
 /// Who signs the certificates that callers are shown.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +16,7 @@ use crate::error::Error;
 use crate::exchange::{Notes, Wait};
 use crate::http1::conn::Stream;
 use crate::intercept::is_local;
+use crate::tls::client;
 
 /// A fresh connection, and whether HTTP/2 is spoken on it.
 #[derive(Debug)]
@@ -143,7 +145,7 @@ pub(crate) async fn handshake(
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(origin.host.trim_matches(['[', ']']).to_owned())
         .map_err(std::io::Error::other)?;
-    let connector = tokio_rustls::TlsConnector::from(client_config(speak));
+    let connector = tokio_rustls::TlsConnector::from(client_config(origin, speak)?);
     connector.connect(name, tcp).await
 }
 
@@ -154,36 +156,18 @@ async fn timed<T>(notes: &impl NoteWait, wait: Wait, work: impl Future<Output = 
     result
 }
 
-/// TLS 1.2 and 1.3 with the system's roots, Mozilla's where there are none.
-fn client_config(speak: Speak) -> Arc<rustls::ClientConfig> {
-    static ANY: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    static HTTP1: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    let any = ANY.get_or_init(|| Arc::new(make_client_config()));
-    let http1 = || {
-        let mut config = rustls::ClientConfig::clone(any);
+/// TLS as this server needs it.
+fn client_config(origin: &Origin, speak: Speak) -> std::io::Result<Arc<ClientConfig>> {
+    static HTTP1: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    let http1 = |any: Arc<ClientConfig>| {
+        let mut config = ClientConfig::clone(&any);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Arc::new(config)
     };
-    match speak {
-        Speak::Any => any.clone(),
-        Speak::Http1 => HTTP1.get_or_init(http1).clone(),
+    match (origin.own_tls.as_deref(), speak) {
+        (None, Speak::Any) => Ok(client::usual()),
+        (None, Speak::Http1) => Ok(HTTP1.get_or_init(|| http1(client::usual())).clone()),
+        (Some(own), Speak::Any) => own.config().map_err(std::io::Error::other),
+        (Some(own), Speak::Http1) => own.config().map(http1).map_err(std::io::Error::other),
     }
-}
-
-fn make_client_config() -> rustls::ClientConfig {
-    let mut roots = rustls::RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(system.certs);
-    if roots.is_empty() {
-        tracing::info!("no system certificates found, using the built-in ones");
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider supports TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
 }

@@ -10,6 +10,7 @@ use tidegate_wire::{Dialect, Host, glob};
 use crate::call::Call;
 use crate::config::UpstreamConfig;
 use crate::error::Error;
+use crate::tls::UpstreamTlsConfig;
 
 /// The place in a URL that a call's own location fills.
 const LOCATION: &str = "{location}";
@@ -33,6 +34,8 @@ pub(crate) struct Spec {
     is_open: bool,
     /// Whether such a server may be this machine, or a neighbour that serves machines.
     local: bool,
+    /// What TLS there needs beyond the system's roots.
+    own_tls: Option<Arc<UpstreamTlsConfig>>,
 }
 
 /// `scheme://host[:port][/base]`, perhaps with a place for a location.
@@ -73,6 +76,8 @@ pub(crate) struct Origin {
     pub(crate) at: Option<SocketAddr>,
     /// Whether it may be this machine, or a neighbour that serves machines.
     pub(crate) may_be_local: bool,
+    /// What TLS there needs beyond the system's roots.
+    pub(crate) own_tls: Option<Arc<UpstreamTlsConfig>>,
 }
 
 // === impl Spec ===
@@ -88,6 +93,14 @@ impl Spec {
             return Err("has `url` and `addresses`; give one of them".to_owned());
         }
         let is_open = texts == [ORIGIN];
+        if let Some(Err((key, message))) = config.tls.as_ref().map(UpstreamTlsConfig::check) {
+            return Err(format!("tls.{key}: {message}"));
+        }
+        if config.tls.is_some()
+            && !texts.iter().any(|text| text.starts_with("https") || *text == ORIGIN)
+        {
+            return Err("tls: is about a url that begins with https://".to_owned());
+        }
         if config.local && !is_open {
             return Err(format!("local: is about upstreams whose url is {ORIGIN}"));
         }
@@ -127,6 +140,7 @@ impl Spec {
             http2: config.http2,
             is_open,
             local: config.local,
+            own_tls: config.tls.clone().map(Arc::new),
         })
     }
 
@@ -240,6 +254,7 @@ impl Spec {
             dial: (dial.0.trim_matches(['[', ']']).to_owned(), dial.1),
             at: None,
             may_be_local: !self.is_open || self.local,
+            own_tls: self.own_tls.clone(),
         }
     }
 

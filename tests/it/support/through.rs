@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Body, whole};
+use super::{Body, Certificate, whole};
 
 /// Asks for a tunnel; the head of the answer, and the connection.
 pub(crate) async fn tunnel(proxy: SocketAddr, authority: &str) -> (String, TcpStream) {
@@ -37,16 +37,30 @@ pub(crate) async fn tls(
     roots: &Path,
     protocols: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_showing(tcp, host, roots, protocols, None).await
+}
+
+/// The same, as one who shows this certificate where it is asked for one.
+pub(crate) async fn tls_showing(
+    tcp: TcpStream,
+    host: &str,
+    roots: &Path,
+    protocols: &[&str],
+    shown: Option<&Certificate>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut store = rustls::RootCertStore::empty();
     for root in CertificateDer::pem_file_iter(roots).expect("a file of certificates") {
         store.add(root.expect("a certificate")).expect("a root");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("the provider supports TLS 1.2 and 1.3")
-        .with_root_certificates(store)
-        .with_no_client_auth();
+        .with_root_certificates(store);
+    let mut config = match shown.map(Certificate::pair) {
+        None => config.with_no_client_auth(),
+        Some((chain, key)) => config.with_client_auth_cert(chain, key).expect("a pair"),
+    };
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let host = ServerName::try_from(host.to_owned()).expect("a name");
     TlsConnector::from(Arc::new(config)).connect(host, tcp).await

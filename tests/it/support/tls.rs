@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 
 /// A certificate that signs for itself.
 pub(crate) struct Certificate(rcgen::CertifiedKey<rcgen::KeyPair>);
@@ -30,17 +31,53 @@ impl Certificate {
         self.0.cert.pem()
     }
 
-    /// A server that shows it and speaks these protocols.
-    pub(crate) fn server(&self, protocols: &[&str]) -> Arc<rustls::ServerConfig> {
+    /// Its key, as a file holds it.
+    pub(crate) fn key_pem(&self) -> String {
+        self.0.signing_key.serialize_pem()
+    }
+
+    /// The certificate, and its key.
+    pub(crate) fn pair(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let key = PrivateKeyDer::Pkcs8(self.0.signing_key.serialize_der().into());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        (vec![self.0.cert.der().clone()], key)
+    }
+
+    /// The same, by a server that asks for the certificate of callers, and knows this one alone.
+    pub(crate) fn server_asking(
+        &self,
+        protocols: &[&str],
+        known: &Self,
+    ) -> Arc<rustls::ServerConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(known.0.cert.der().clone()).expect("a root");
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .expect("a root");
+        let (chain, key) = self.pair();
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider supports TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_single_cert(vec![self.0.cert.der().clone()], key)
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
             .expect("the key is the certificate's");
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Arc::new(config)
     }
+
+    /// A server that shows it and speaks these protocols.
+    pub(crate) fn server(&self, protocols: &[&str]) -> Arc<rustls::ServerConfig> {
+        let (chain, key) = self.pair();
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider supports TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("the key is the certificate's");
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }

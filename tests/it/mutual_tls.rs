@@ -1,0 +1,116 @@
+//! Certificates on both sides: of upstreams that ask for ours, and of callers whom we ask for theirs.
+
+use std::fs;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::support::through::{call, tls_showing};
+use crate::support::*;
+
+async fn good(request: Request<Incoming>) -> Response<Body> {
+    let _ = whole(request.into_body()).await;
+    Response::builder()
+        .header("content-type", "application/json")
+        .body(full(COMPLETION))
+        .expect("an answer")
+}
+
+fn request() -> Request<Body> {
+    let request = Request::post("/v1/chat/completions").header("host", "localhost");
+    request.body(full("{}")).expect("a request")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_is_trusted_by_roots_of_ones_own_and_shown_a_certificate() {
+    let (theirs, ours) = (Certificate::new(), Certificate::new());
+    let asking = theirs.server_asking(&["h2", "http/1.1"], &ours);
+    let port = serve(Speaks::Tls(asking), good).await.port();
+    let launch = Launch::new();
+    for (name, text) in
+        [("roots.pem", theirs.pem()), ("tls.crt", ours.pem()), ("tls.key", ours.key_pem())]
+    {
+        fs::write(launch.file(name), text).expect("a folder to write to");
+    }
+    let url = format!("https://localhost:{port}");
+    let config = format!(
+        "upstreams:\n  \
+         both: {{ url: '{url}', tls: {{ roots: roots.pem, certificate: tls.crt, key: tls.key }} }}\n  \
+         roots: {{ url: '{url}', tls: {{ roots: roots.pem }} }}\n  \
+         none: {{ url: '{url}' }}\n\
+         routes:\n  \
+         - {{ match: {{ path: /both/* }}, upstream: both, strip_prefix: /both }}\n  \
+         - {{ match: {{ path: /roots/* }}, upstream: roots, strip_prefix: /roots }}\n  \
+         - {{ upstream: none }}\n"
+    );
+    let sidecar = launch.config(&config).start();
+    let post = |path: &str| sidecar.call(bare_post(path, "{}"));
+    for (path, status) in [("/both/v1/x", 200), ("/roots/v1/x", 502), ("/v1/x", 502)] {
+        let reply = tokio::task::block_in_place(|| post(path));
+        assert_eq!(reply.status(), status, "{path}: {}", reply.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_renewed_is_shown_by_the_next_connection() {
+    let (theirs, old, new) = (Certificate::new(), Certificate::new(), Certificate::new());
+    // It knows the new one alone, and keeps no connection.
+    let asking = theirs.server_asking(&["http/1.1"], &new);
+    let port = serve(Speaks::Tls(asking), good).await.port();
+    let launch = Launch::new();
+    let write = |name: &str, text: String| {
+        let file = launch.file(name);
+        fs::write(&file, text).expect("a folder to write to");
+        file
+    };
+    write("roots.pem", theirs.pem());
+    let certificate = write("tls.crt", old.pem());
+    let key = write("tls.key", old.key_pem());
+    let config = format!(
+        "upstreams:\n  a:\n    url: 'https://localhost:{port}'\n    \
+         tls: {{ roots: roots.pem, certificate: tls.crt, key: tls.key }}\nroutes: [{{ upstream: a }}]"
+    );
+    let sidecar = launch.config(&config).start();
+    let status = || tokio::task::block_in_place(|| sidecar.call(bare_post("/v1/x", "{}")).status());
+    assert_eq!(status(), 502);
+    // Half of a pair is no pair: what was read before still is used, and that is told.
+    fs::write(&key, "half").expect("a folder to write to");
+    assert_eq!(status(), 502);
+    wait_until("it is told", || sidecar.log().contains("holds no private key"));
+    fs::write(&certificate, new.pem()).expect("a folder to write to");
+    fs::write(&key, new.key_pem()).expect("a folder to write to");
+    wait_until("the new one is shown", || status() == 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_without_a_certificate_are_not_heard() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let (known, other) = (Certificate::new(), Certificate::new());
+    let launch = Launch::new();
+    fs::write(launch.file("callers.pem"), known.pem()).expect("a folder to write to");
+    let ca = launch.file("ca");
+    let config = "tls: { callers: callers.pem }\nca: { folder: ca }";
+    let sidecar = launch.config(config).arg("--upstream").arg(&upstream.url()).start();
+    let connect =
+        || async { tokio::net::TcpStream::connect(sidecar.address).await.expect("it listens") };
+    let roots = ca.join("ca.pem");
+    let shown = Some(&known);
+    let stream = tls_showing(connect().await, "localhost", &roots, &["http/1.1"], shown).await;
+    assert_eq!(call(stream.expect("TLS"), request()).await.0, 200);
+    for shown in [None, Some(&other)] {
+        let stream = tls_showing(connect().await, "localhost", &roots, &["http/1.1"], shown).await;
+        // By TLS 1.3 a caller hears of it only when it reads.
+        let Ok(mut stream) = stream else { continue };
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let _ = stream.write_all(bare_post("/v1/x", "{}").as_bytes()).await;
+        let mut said = Vec::new();
+        let heard = stream.read_to_end(&mut said).await;
+        assert!(heard.is_err() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    }
+    // Nor is anybody in the clear.
+    assert_eq!(
+        tokio::task::block_in_place(|| sidecar.call(bare_post("/v1/x", "{}")).status()),
+        400
+    );
+    assert_eq!(upstream.requests().len(), 1);
+}
