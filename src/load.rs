@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
-use tidegate_loadgen::schedule::{Schedule, Shard};
+use tidegate_loadgen::schedule::{Schedule, Shard, Stages};
 use tidegate_loadgen::workload::{Format, Mix, Recording, Workload};
 use tidegate_loadgen::{Caps, Forecast, Plan, Target};
 use tidegate_settings::Objectives;
@@ -47,6 +48,16 @@ pub(crate) struct Args {
     /// Open loop: so many calls a second, at random moments.
     #[arg(long, value_name = "CALLS", value_parser = rate, env = "TIDEGATE_LOAD_RATE")]
     rate: Option<f64>,
+    /// Closed loop with users that come and go in stages, as k6's --stage: length and users at its end,
+    /// reached in a straight line from those of the last one, such as 1m:10,5m:50,5m:50,1m:0; or a YAML
+    /// file with a list of `{ duration: 1m, target: 10, name: rise }`.
+    #[arg(long, value_name = "STAGES", value_parser = stages, env = "TIDEGATE_LOAD_STAGES",
+          conflicts_with_all = ["users", "rate", "rate_stages", "duration", "warm_up", "speed", "search"])]
+    stages: Option<Stages>,
+    /// Open loop at rates that rise and fall in such stages: length and calls a second at its end.
+    #[arg(long, value_name = "STAGES", value_parser = stages, env = "TIDEGATE_LOAD_RATE_STAGES",
+          conflicts_with_all = ["rate", "duration", "warm_up", "speed", "closed", "search"])]
+    rate_stages: Option<Stages>,
     /// Calls from a file: what a sidecar captured (`capture:` in its configuration; all rotated pieces
     /// are read), a trace of Azure, Mooncake, Bailian or BurstGPT, conversations of ShareGPT, or
     /// prompts, one on each line or as JSON lines with `prompt` or `messages`. They are due as they had
@@ -131,12 +142,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let workload = workload(&args)?;
     let schedule = schedule(&args, workload.recording());
     let search = args.search.search(args.duration, args.warm_up, args.users)?;
-    let users = NonZeroUsize::new(args.shard.share(args.users.map_or(USERS, NonZeroUsize::get)));
+    let users = match (&args.stages, args.users) {
+        (Some(stages), _) => stages.most().ceil() as usize,
+        (None, users) => users.map_or(USERS, NonZeroUsize::get),
+    };
+    let users = NonZeroUsize::new(args.shard.share(users));
     let mut plan = Plan::new(target, workload);
     plan.users = users.context("--shard: there are fewer --users than shards")?;
     plan.duration = duration(args.duration, schedule, plan.workload.recording());
     plan.warm_up = args.warm_up.unwrap_or_default();
     plan.schedule = schedule;
+    if let Some(stages) = args.stages.or(args.rate_stages) {
+        plan.duration = stages.lasts();
+        plan.stages = Some(Arc::new(stages));
+    }
     plan.shard = args.shard;
     plan.start = args.start_at;
     plan.seed = args.seed;
@@ -193,6 +212,8 @@ fn workload(args: &Args) -> anyhow::Result<Workload> {
 /// When calls are due: as the flags say, else as the file does, else when users have their answers.
 fn schedule(args: &Args, recording: Option<&Recording>) -> Schedule {
     match (args.rate, recording) {
+        _ if args.rate_stages.is_some() => Schedule::Staged,
+        _ if args.stages.is_some() => Schedule::Closed,
         (Some(rate), _) => Schedule::Poisson { rate },
         (None, Some(recording)) if recording.has_times() && !args.closed => {
             Schedule::Recorded { speed: args.speed.unwrap_or(1.0) }
@@ -229,6 +250,17 @@ fn rate(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(rate) if rate > 0.0 && rate <= 1e6 => Ok(rate),
         _ => Err(format!("`{text}` is no rate; write calls a second, such as 50 or 2.5")),
+    }
+}
+
+/// Stages from a list, or from a file where the text is the name of one.
+fn stages(text: &str) -> Result<Stages, String> {
+    let path = Path::new(text);
+    let is_file =
+        path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json");
+    match is_file || path.is_file() {
+        true => Stages::read(path).map_err(|error| error.to_string()),
+        false => Stages::parse(text),
     }
 }
 

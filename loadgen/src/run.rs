@@ -25,7 +25,7 @@ use crate::feed::Feed;
 use crate::figures::{Call, Key, Kind};
 use crate::recorder::Recorder;
 use crate::report::{Ended, Report, progress};
-use crate::schedule::{STAGE, Schedule, Shard};
+use crate::schedule::{STAGE, Schedule, Shard, Stages, entrance};
 use crate::search::Unsearchable;
 use crate::signing::Signer;
 use crate::tickets::{Ticket, Tickets, tickets};
@@ -55,6 +55,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// When calls are due.
     pub schedule: Schedule,
+    /// How the load rises and falls: the rate where the schedule is `Staged`, else the users.
+    pub stages: Option<Arc<Stages>>,
     /// What is asked.
     pub workload: Workload,
     /// Which part of the load this is; `users` are those of this part, a rate is that of all parts.
@@ -136,6 +138,7 @@ impl Plan {
             duration: Duration::from_secs(30),
             warm_up: Duration::ZERO,
             schedule: Schedule::Closed,
+            stages: None,
             workload,
             shard: Shard::default(),
             start: None,
@@ -154,15 +157,56 @@ impl Plan {
         self.warm_up + self.duration
     }
 
-    /// By what the run ends early, if it may.
-    fn hopes(&self) -> Option<&Objectives> {
+    /// By what the run ends early, if it may. A stage may be lost by its own calls alone, and nobody knows
+    /// how many there are still to come.
+    fn hopes(&self) -> Option<Objectives> {
         let own = self.objectives.as_ref().filter(|all| all.abort == Abort::Early);
-        self.lost_by.as_ref().or(own)
+        let mut hopes = self.lost_by.as_ref().or(own)?.clone();
+        hopes.objectives.retain(|one| self.stages.is_none() || one.stage.is_none());
+        Some(hopes)
+    }
+
+    /// The load so far and the load to come: in seconds, or as the stages add it up.
+    fn so_far(&self, elapsed: Duration) -> (f64, f64) {
+        let (elapsed, all) = (elapsed.min(self.duration), self.duration);
+        match &self.stages {
+            None => (elapsed.as_secs_f64(), (all - elapsed).as_secs_f64()),
+            Some(stages) => {
+                let so_far = stages.sum_to(elapsed);
+                (so_far, stages.sum_to(all) - so_far)
+            }
+        }
+    }
+
+    /// The stage in which a call is due.
+    fn stage_at(&self, due: Duration) -> Arc<str> {
+        self.stages.as_ref().map_or_else(|| STAGE.into(), |stages| stages.name_at(due))
+    }
+
+    fn stage_names(&self) -> Vec<Arc<str>> {
+        let names =
+            |stages: &Arc<Stages>| stages.all().iter().map(|one| one.name.clone()).collect();
+        self.stages.as_ref().map_or_else(|| vec![STAGE.into()], names)
+    }
+
+    /// When a user of a closed loop makes its first call.
+    pub(crate) fn enters(&self, user: usize) -> Option<Duration> {
+        match &self.stages {
+            None => Some(entrance(user, self.users.get(), self.duration)),
+            Some(_) => self.is_there(user, Duration::ZERO),
+        }
+    }
+
+    /// From this time on, when a user of a closed loop is there first.
+    pub(crate) fn is_there(&self, user: usize, from: Duration) -> Option<Duration> {
+        let number = self.shard.of_all(user as u64);
+        self.stages.as_ref().map_or(Some(from), |stages| stages.comes_in(number, from))
     }
 
     /// Objectives that apply to no call of the load, and so cannot be met.
     pub fn objectives_in_vain(&self) -> Vec<&Objective> {
-        let keys = self.workload.keys(STAGE);
+        let keys: Vec<_> =
+            self.stage_names().iter().flat_map(|stage| self.workload.keys(stage)).collect();
         let all = self.objectives.iter().flat_map(|all| &all.objectives);
         all.filter(|one| !keys.iter().any(|key| key.is_of(one))).collect()
     }
@@ -277,10 +321,9 @@ async fn no_hope(run: &Run) -> String {
     loop {
         looks.tick().await;
         let elapsed = run.elapsed().saturating_sub(run.plan.warm_up);
-        let left = run.plan.duration.saturating_sub(elapsed);
-        let (elapsed_s, left_s) = (elapsed.as_secs_f64(), left.as_secs_f64());
+        let (so_far, left) = run.plan.so_far(elapsed);
         let recorder = run.recorder();
-        if let Some(lost) = hopeless(objectives, &recorder.figures, elapsed_s, left_s) {
+        if let Some(lost) = hopeless(&objectives, &recorder.figures, so_far, left) {
             return lost.title();
         }
     }
@@ -443,15 +486,15 @@ impl Run {
             let _ = phase.wait_for(|phase| *phase == Phase::Over).await;
         };
         self.calls.sent.fetch_add(1, Relaxed);
-        let key = Key::of(&request, STAGE);
+        let start = self.started.get().copied().unwrap_or(due);
+        let at = due.saturating_duration_since(start);
+        let key = Key::of(&request, &self.plan.stage_at(at.saturating_sub(self.plan.warm_up)));
         let sample = self.client.call(request, due, cut).await;
         self.calls.ended.fetch_add(1, Relaxed);
-        let start = self.started.get().copied().unwrap_or(due);
-        let due = due.saturating_duration_since(start);
-        let counts = due >= self.plan.warm_up;
+        let counts = at >= self.plan.warm_up;
         let call = Call {
             key,
-            due: due.saturating_sub(self.plan.warm_up),
+            due: at.saturating_sub(self.plan.warm_up),
             kind: Kind::of(&sample.record),
             record: sample.record,
             send_lag: sample.send_lag,

@@ -47,7 +47,7 @@ pub(crate) fn tickets(plan: &Plan) -> Tickets {
 /// When a call is due.
 fn due(plan: &Plan) -> Due {
     let recording = plan.workload.recording().cloned();
-    match (plan.schedule, plan.schedule.arrivals(plan.seed), recording) {
+    match (plan.schedule, plan.schedule.arrivals(plan.stages.as_deref(), plan.seed), recording) {
         (Schedule::Recorded { speed }, _, Some(recording)) => {
             Box::new(move |row| Some(recording.offset(row?.at?).div_f64(speed)))
         }

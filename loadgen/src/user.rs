@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::figures::Call;
 use crate::run::Run;
-use crate::schedule::{Schedule, entrance};
+use crate::schedule::Schedule;
 use crate::workload::{Entry, Synthetic};
 
 /// Users that come in each second, at least: all within a second or two.
@@ -124,17 +124,21 @@ async fn call_again_and_again(
 ) {
     let stream = run.plan.shard.of_all(number as u64);
     let mut requests = Synthetic::new(run.plan.seed, stream);
-    let mut due = start + entrance(number, run.plan.users.get(), run.plan.duration);
+    let Some(enters) = run.plan.enters(number) else { return };
+    let mut due = start + enters;
     while run.comes_due(due).await {
         let Some(call) = run.call(requests.request(entry), due).await else { return };
         tell_goose(user, &call).await;
-        due = Instant::now() + rest(&call, entry.think);
+        let rested = Instant::now() + rest(&call, entry.think);
+        let Some(next) = is_there(run, number, start, rested) else { return };
+        due = next;
     }
 }
 
 /// Closed, with calls from a file: the end of a call makes the next of the file due.
 async fn take_what_is_next(run: &Run, user: &mut GooseUser, number: usize, start: Instant) {
-    let mut due = start + entrance(number, run.plan.users.get(), run.plan.duration);
+    let Some(enters) = run.plan.enters(number) else { return };
+    let mut due = start + enters;
     while run.comes_due(due).await {
         let Some(ticket) = run.next_ticket().await else { return };
         let request = ticket.request(&run.plan);
@@ -142,8 +146,17 @@ async fn take_what_is_next(run: &Run, user: &mut GooseUser, number: usize, start
         let call = run.call(request, due.max(Instant::now())).await;
         let Some(call) = call else { return };
         tell_goose(user, &call).await;
-        due = Instant::now() + rest(&call, Duration::ZERO);
+        let rested = Instant::now() + rest(&call, Duration::ZERO);
+        let Some(next) = is_there(run, number, start, rested) else { return };
+        due = next;
     }
+}
+
+/// When a user is there again, from this moment on: stages may let it go for a while, or for good.
+fn is_there(run: &Run, number: usize, start: Instant, from: Instant) -> Option<Instant> {
+    let at = run.plan.is_there(number, from.saturating_duration_since(start))?;
+    // The very moment where it is: seconds in floating point would shift it.
+    Some(from.max(start + at))
 }
 
 /// How long a user rests after a call.

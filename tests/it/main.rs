@@ -50,6 +50,8 @@ mod search;
 mod single_flight;
 mod spans;
 mod split;
+#[cfg(feature = "loadgen")]
+mod stages;
 mod streams;
 mod support;
 mod upgrade;

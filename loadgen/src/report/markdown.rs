@@ -36,6 +36,7 @@ impl Report {
             _ = writeln!(text, "\n{}", plain(&comparison.sentence));
         }
         text += &models(self);
+        text += &stages(self);
         text += &errors(self);
         _ = write!(text, "\n<details><summary>How it was measured</summary>\n\n");
         if let Some(from) = &self.run.from {
@@ -52,6 +53,7 @@ fn said(schedule: &str) -> String {
     match schedule {
         "closed" => "Closed loop".to_owned(),
         "recorded" => "Recorded traffic".to_owned(),
+        "staged" => "A rate in stages".to_owned(),
         other => format!("{}{} arrivals", other[..1].to_uppercase(), &other[1..]),
     }
 }
@@ -71,14 +73,27 @@ fn objectives(report: &Report) -> String {
     text
 }
 
+/// The head of a table of models, or of stages.
+const MODELS: &str = "\n| model | calls | errors | tokens in | out | USD | TTFT p50 | p99 | duration p50 | p99 |\n\
+                      |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+
 fn models(report: &Report) -> String {
-    let mut text = "\n| model | calls | errors | tokens in | out | USD | TTFT p50 | p99 | duration p50 | p99 |\n\
-                    |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
-        .to_owned();
+    let mut text = MODELS.to_owned();
     for part in &report.models {
         text += &row(&Code(&part.name).to_string(), &part.summary);
     }
     text + &row("**all**", &report.total)
+}
+
+fn stages(report: &Report) -> String {
+    if report.stages.len() < 2 {
+        return String::new();
+    }
+    let mut text = MODELS.replacen("model", "stage", 1);
+    for part in &report.stages {
+        text += &row(&Code(&part.name).to_string(), &part.summary);
+    }
+    text
 }
 
 fn row(name: &str, summary: &Summary) -> String {

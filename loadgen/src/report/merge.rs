@@ -65,6 +65,7 @@ fn difference(one: &Report, other: &Report) -> Option<&'static str> {
     let parts = [
         ("schedule", run.schedule == others.schedule),
         ("duration", run.duration_s == others.duration_s),
+        ("stages", run.stages == others.stages),
         ("warm-up", run.warm_up_s == others.warm_up_s),
         ("mix", run.mix == others.mix),
         ("file of calls", run.from == others.from),
@@ -84,6 +85,7 @@ pub(super) fn difference_of_load(one: &Report, other: &Report) -> Option<&'stati
     let parts = [
         ("schedule", run.schedule == others.schedule),
         ("rate", is_same_rate),
+        ("stages", run.stages == others.stages),
         ("number of users", run.schedule != closed || run.users == others.users),
         ("mix", run.mix == others.mix),
         ("file of calls", run.from == others.from),
@@ -143,6 +145,7 @@ mod tests {
             schedule: "poisson".to_owned(),
             from: None,
             users: 10,
+            stages: None,
             rate: Some(5.0),
             seed: 1,
             mix: Mix::default().entries().to_vec(),

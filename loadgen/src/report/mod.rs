@@ -26,6 +26,7 @@ use tidegate_settings::Objectives;
 
 use crate::figures::{Figures, Tally};
 use crate::run::{Plan, Run};
+use crate::schedule::Stages;
 use crate::verdict::Evidence;
 use crate::workload::Entry;
 
@@ -122,6 +123,9 @@ pub struct Setup {
     pub users: usize,
     /// Calls that were to be made each second, where time decided.
     pub rate: Option<f64>,
+    /// The stages in which the load rose and fell, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stages: Option<Stages>,
     /// From what requests were drawn.
     pub seed: u64,
     /// What was asked.
@@ -223,7 +227,7 @@ impl Report {
             comparison: None,
             models: parts(figures.by(|key| key.model.clone())),
             routes: parts(figures.by(|key| key.route.clone())),
-            stages: parts(figures.by(|key| key.stage.clone())),
+            stages: stages(&run, figures.by(|key| key.stage.clone()), &good),
             errors: figures.faults.counts(),
             run,
             slo,
@@ -295,6 +299,7 @@ impl Setup {
             schedule: plan.schedule.as_str().to_owned(),
             from: Source::of(plan),
             users: plan.users.get(),
+            stages: plan.stages.as_deref().cloned(),
             rate: plan.schedule.rate().map(|rate| rate / plan.shard.count() as f64),
             seed: plan.seed,
             mix: plan.workload.entries().to_vec(),
@@ -304,6 +309,27 @@ impl Setup {
             lasted_s: lasted.as_secs_f64(),
         }
     }
+}
+
+/// The calls of each stage, in the order of time; each by the time that its stage took.
+fn stages(
+    run: &Setup,
+    mut tallies: BTreeMap<Arc<str>, Tally>,
+    good: &dyn Fn(&Tally, u64) -> Option<f64>,
+) -> Vec<Part> {
+    let part = |name, tally: &Tally, seconds: f64| {
+        let summary = Summary::of(tally, Duration::from_secs_f64(seconds.max(0.0)));
+        Part { name, summary: Summary { goodput: good(tally, 0), ..summary } }
+    };
+    let planned = run.stages.iter().flat_map(|stages| stages.all());
+    let mut parts: Vec<_> = planned
+        .filter_map(|stage| {
+            let tally = tallies.remove(&stage.name)?;
+            Some(part(stage.name.clone(), &tally, stage.duration_s))
+        })
+        .collect();
+    parts.extend(tallies.into_iter().map(|(name, tally)| part(name, &tally, run.lasted_s)));
+    parts
 }
 
 fn is_zero(seconds: &f64) -> bool {

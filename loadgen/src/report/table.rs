@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use tidegate_settings::Metric;
 
-use super::{DEFINITIONS, Ended, FaultCount, Kind, Quantiles, Report, Summary};
+use super::{DEFINITIONS, Ended, FaultCount, Kind, Part, Quantiles, Report, Summary};
 
 /// The report as a table, to be printed.
 pub struct Table<'a>(pub(super) &'a Report);
@@ -28,6 +28,9 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.0;
         writeln!(f, "{}", latencies(report))?;
+        if report.stages.len() > 1 {
+            writeln!(f, "{}", stages(report))?;
+        }
         if !report.errors.is_empty() {
             writeln!(f, "{}", errors(report))?;
         }
@@ -90,6 +93,24 @@ fn latency_row(name: &str, summary: &Summary) -> Vec<String> {
     row
 }
 
+/// What each stage came to.
+fn stages(report: &Report) -> Grid {
+    let mut grid = Grid::default();
+    let mut header: Vec<_> = ["stage", "calls", "errors", "calls/s"].map(str::to_owned).into();
+    header.extend(["TTFT p50", "p99", "duration p50", "p99"].map(str::to_owned));
+    grid.row(header);
+    let two: [fn(&Quantiles) -> f64; 2] = [|q| q.p50, |q| q.p99];
+    for Part { name, summary } in &report.stages {
+        let mut row = vec![name.to_string(), summary.calls.to_string()];
+        row.extend([summary.errors().to_string(), format!("{:.1}", summary.calls_per_s)]);
+        for metric in [Metric::TimeToFirstToken, Metric::Duration] {
+            row.extend(two.map(|at| time(summary.time(metric).map(at))));
+        }
+        grid.row(row);
+    }
+    grid
+}
+
 fn errors(report: &Report) -> Grid {
     let mut grid = Grid::default();
     grid.row(["error", "kind", "status", "outcome", "calls"]);
@@ -124,6 +145,7 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
     match (run.rate, run.from.as_ref().and_then(|from| from.speed)) {
         (Some(rate), _) => write!(f, "{} at {rate} calls/s, ", run.schedule)?,
         (None, Some(speed)) => write!(f, "as recorded, {speed} times as fast, ")?,
+        (None, None) if run.schedule == "staged" => write!(f, "rate in stages, ")?,
         (None, None) => write!(f, "{} loop, ", run.schedule)?,
     }
     let lag = report.generator.send_lag_s.as_ref().map(|lag| lag.p99);

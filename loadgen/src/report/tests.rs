@@ -43,6 +43,7 @@ fn judged(model: &str, objectives: Option<&str>) -> Report {
         schedule: "poisson".to_owned(),
         from: None,
         users: 10,
+        stages: None,
         rate: Some(20.0),
         seed: 1,
         mix: Mix::default().entries().to_vec(),

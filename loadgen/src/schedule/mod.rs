@@ -7,11 +7,13 @@ mod closed;
 mod constant;
 mod poisson;
 mod shard;
+mod stages;
 
 use std::time::Duration;
 
 pub(crate) use closed::entrance;
 pub use shard::Shard;
+pub use stages::{Stage, Stages};
 
 /// What makes a call due.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +30,8 @@ pub enum Schedule {
         /// Calls a second.
         rate: f64,
     },
+    /// The time alone, whoever is free: by chance, at rates that rise and fall in stages.
+    Staged,
     /// The time alone, whoever is free: as the calls of a file had come.
     Recorded {
         /// How much faster: at 2 what took an hour takes half of one.
@@ -35,7 +39,7 @@ pub enum Schedule {
     },
 }
 
-/// The only part that a run has: every schedule goes on as it began.
+/// The only part of a run that has no stages.
 pub(crate) const STAGE: &str = "main";
 
 /// The offsets at which calls are due, rising.
@@ -43,9 +47,10 @@ pub(crate) type Arrivals = Box<dyn Iterator<Item = Duration> + Send>;
 
 impl Schedule {
     /// When calls are due, where time decides it and not the file of the calls.
-    pub(crate) fn arrivals(&self, seed: u64) -> Option<Arrivals> {
+    pub(crate) fn arrivals(&self, stages: Option<&Stages>, seed: u64) -> Option<Arrivals> {
         match *self {
             Self::Closed | Self::Recorded { .. } => None,
+            Self::Staged => Some(stages?.arrivals(seed)),
             Self::Constant { rate } => Some(constant::arrivals(rate)),
             Self::Poisson { rate } => Some(poisson::arrivals(rate, seed)),
         }
@@ -57,6 +62,7 @@ impl Schedule {
             Self::Closed => "closed",
             Self::Constant { .. } => "constant",
             Self::Poisson { .. } => "poisson",
+            Self::Staged => "staged",
             Self::Recorded { .. } => "recorded",
         }
     }
@@ -64,7 +70,7 @@ impl Schedule {
     /// Calls a second, where that was asked for.
     pub(crate) fn rate(&self) -> Option<f64> {
         match *self {
-            Self::Closed | Self::Recorded { .. } => None,
+            Self::Closed | Self::Recorded { .. } | Self::Staged => None,
             Self::Constant { rate } | Self::Poisson { rate } => Some(rate),
         }
     }

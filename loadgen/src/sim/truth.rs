@@ -202,7 +202,7 @@ impl<'a> Rehearsal<'a> {
     ) -> Outcomes {
         let mut server = Server::new(self.options);
         let mut random = SmallRng::seed_from_u64(!seed);
-        let arrivals = Schedule::Poisson { rate }.arrivals(seed).expect("time decides them");
+        let arrivals = Schedule::Poisson { rate }.arrivals(None, seed).expect("time decides them");
         let objectives = self.goals.objectives();
         let mut outcomes = Outcomes::of(objectives.objectives.len());
         // One of each kind for all calls of it: they differ in their times alone.
@@ -405,7 +405,8 @@ mod tests {
         let service = Duration::from_millis(200);
         let capacity = Arc::new(Capacity::new(options.capacity, options.queue));
         let (mut server, start) = (Server::new(&options), Instant::now());
-        let arrivals = Schedule::Poisson { rate: 16.0 }.arrivals(7).expect("time decides them");
+        let arrivals =
+            Schedule::Poisson { rate: 16.0 }.arrivals(None, 7).expect("time decides them");
         let mut last = Duration::ZERO;
         let waits: Vec<_> = arrivals
             .take(3000)

@@ -9,14 +9,15 @@ use crate::figures::{Figures, Tally};
 /// In the time that is left, calls may come so many times as fast as so far.
 const FASTER: f64 = 1.5;
 
-/// The first objective that would be missed even if all calls to come did well.
+/// The first objective that would be missed even if all calls to come did well, with so much load so far
+/// and so much left.
 pub(crate) fn hopeless<'a>(
     objectives: &'a Objectives,
     figures: &Figures,
-    elapsed_s: f64,
-    left_s: f64,
+    so_far: f64,
+    left: f64,
 ) -> Option<&'a Objective> {
-    let more = FASTER * left_s / elapsed_s;
+    let more = FASTER * left / so_far;
     let confidence = objectives.confidence.share();
     objectives.objectives.iter().filter(|_| more.is_finite()).find(|objective| {
         let tally = figures.sum(|key| key.is_of(objective));

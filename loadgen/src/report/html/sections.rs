@@ -361,13 +361,22 @@ fn table(report: &Report) -> String {
     };
     let models = wide(header, &parts(&report.models), &row("all", &report.total));
     let routes = wide(&header.replacen("model", "route", 1), &parts(&report.routes), "");
+    let stages = match report.stages.len() {
+        0 | 1 => String::new(),
+        _ => {
+            let rows = parts(&report.stages);
+            format!("<h2>By stage</h2>\n{}", wide(&header.replacen("model", "stage", 1), &rows, ""))
+        }
+    };
     let note = match report.total.unpriced {
         0 => String::new(),
         calls => {
             format!("<p class=\"faint\">{calls} calls have no price and are not in the sums.</p>\n")
         }
     };
-    format!("<h2>Tokens, cost and times by model</h2>\n{models}{note}<h2>By route</h2>\n{routes}")
+    format!(
+        "<h2>Tokens, cost and times by model</h2>\n{models}{note}{stages}<h2>By route</h2>\n{routes}"
+    )
 }
 
 fn row(name: &str, summary: &Summary) -> String {
