@@ -254,7 +254,9 @@ impl Notes {
         if matches!(error, Error::CallerLeft) {
             return;
         }
-        let was_tried = self.record(|record| record.attempts.is_some());
+        // Where a name leads is known only when it is tried: what is no upstream was not called.
+        let was_called = !matches!(error, Error::LocalAddress { .. });
+        let was_tried = was_called && self.record(|record| record.attempts.is_some());
         self.ended(if was_tried { Ending::NoAnswer } else { Ending::Refused });
         if self.left.goes_on() {
             return;

@@ -190,7 +190,9 @@ async fn this_machine_and_metadata_are_reached_by_no_proxy() {
         assert_eq!(reply.header("x-tidegate-error"), Some("local_address"));
     }
     assert_eq!(upstream.connections(), 0);
-    drop(sidecar);
+    for record in sidecar.finish() {
+        assert_outcome(&record, "refused", Some("client"));
+    }
 }
 
 #[test]

@@ -149,15 +149,9 @@ impl Intercept {
 
     /// Counts a call by a whole URL, and says whether it may go on.
     pub(crate) fn lets_in(&self, host: &str) -> bool {
-        match (self.config.takes_in(host), self.config.unlisted) {
-            (true, _) => _ = self.count(End::Measured),
-            (false, Unlisted::Pass) => self.pass_by(host),
-            (false, Unlisted::Refuse) => {
-                self.count(End::Refused);
-                return false;
-            }
-        }
-        true
+        let is_let_in = self.config.unlisted == Unlisted::Pass || self.config.takes_in(host);
+        self.count(if is_let_in { End::Measured } else { End::Refused });
+        is_let_in
     }
 
     /// What it has seen, for the admin address.
