@@ -27,6 +27,7 @@ pub use crate::layer::quota::{
     Dollars, Mode, Part, Parts, QuotaConfig, QuotaMatch, Reserve, WindowConfig,
 };
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
+pub use crate::layer::shadow::ShadowConfig;
 pub use crate::split::{ArmConfig, StickyConfig};
 pub use crate::tls::{CaConfig, TlsConfig, UpstreamTlsConfig};
 pub use crate::upstream::{
@@ -166,6 +167,9 @@ pub struct RouteConfig {
     /// Which calls always go the same way of a split; by default each is drawn for itself.
     #[serde(default)]
     pub sticky: Option<StickyConfig>,
+    /// Copies of a share of its calls, which are made elsewhere to be measured; none where absent.
+    #[serde(default)]
+    pub shadow: Option<ShadowConfig>,
     /// Which answers are kept, to be given to equal calls; none where absent.
     #[serde(default)]
     pub cache: Option<CacheConfig>,
@@ -311,6 +315,7 @@ impl RouteConfig {
             upstream: Some(upstream.to_owned()),
             split: Vec::new(),
             sticky: None,
+            shadow: None,
             cache: None,
             include_usage: IncludeUsage::default(),
             retry: None,
@@ -345,6 +350,11 @@ fn named<'a>(targets: impl IntoIterator<Item = &'a TargetConfig>) -> impl Iterat
 }
 
 impl Config {
+    /// The upstreams that calls or copies of them may go to, by this route.
+    pub(crate) fn upstreams_of<'a>(route: &'a RouteConfig) -> impl Iterator<Item = &'a str> {
+        route.leads_to().chain(route.shadow.iter().map(|shadow| &*shadow.upstream))
+    }
+
     /// What calls get, by whichever way of a route, to go to this upstream.
     pub(crate) fn targets_at(&self, upstream: &str) -> Vec<TargetConfig> {
         let ways = self.routes.iter().flat_map(RouteConfig::ways);
@@ -588,6 +598,10 @@ impl Config {
         if let Some(retry) = &route.retry {
             retry.check().map_err(|(key, message)| wrong(&["retry", key], message))?;
         }
+        if let Some(shadow) = &route.shadow {
+            self.check_name(&shadow.upstream)
+                .map_err(|message| wrong(&["shadow", "upstream"], message))?;
+        }
         let spoken = self.speaks(route.upstream()).or(route.matches.dialect);
         let check = |key: &[&str], list: &[TargetConfig], own: &str| {
             self.check_targets(list, own, spoken).map_err(|(rest, message)| {
@@ -609,6 +623,10 @@ impl Config {
                 arm.fallback.as_deref().unwrap_or_default(),
                 upstream,
             )?;
+        }
+        if let Some(shadow) = &route.shadow {
+            self.check_dialect(&shadow.upstream, spoken)
+                .map_err(|message| wrong(&["shadow"], message))?;
         }
         check(&["fallback"], &route.fallback, route.upstream())
     }

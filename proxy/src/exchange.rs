@@ -7,7 +7,9 @@ use std::task::Waker;
 
 use tidegate_wire::capture::Captured;
 use tidegate_wire::content::Content;
-use tidegate_wire::{Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Outcome, Record, Shape};
+use tidegate_wire::{
+    Ending, ErrorOrigin, HeadView, Headers, Id, Observer, Outcome, Record, Shape, SpanId, TraceId,
+};
 use tokio::time::Instant;
 
 use crate::activity::Activity;
@@ -25,9 +27,11 @@ use crate::verdict::Verdict;
 mod attempts;
 mod given;
 mod notes;
+mod overhear;
 mod times;
 
 pub(crate) use given::{Told, ToldBy};
+pub(crate) use overhear::Overhear;
 pub(crate) use times::Wait;
 
 /// Bytes of a path that are recorded: a head may have 64 KiB of it, and many records wait at a time.
@@ -62,10 +66,25 @@ pub(crate) struct Notes {
     tried: Cell<[u32; 3]>,
     /// Whether its caller should not try it again.
     is_tried_enough: Cell<bool>,
+    /// Who hears the request body go by.
+    overhearing: overhear::Overhearing,
+    /// By whom its worker is known to be busy.
+    activity: Arc<Activity>,
     /// Who wants the call to go on without its caller.
     pub(crate) left: Left,
     /// Absent where policies act.
     bypass: OnceCell<Rc<Bypass>>,
+}
+
+/// What is known of a call that we make ourselves.
+pub(crate) struct Ours {
+    pub(crate) trace_id: TraceId,
+    /// The call that it belongs to.
+    pub(crate) parent_span_id: Option<SpanId>,
+    pub(crate) is_sampled: Option<bool>,
+    pub(crate) upstream: Arc<str>,
+    /// The model that is served there.
+    pub(crate) model: Option<String>,
 }
 
 /// What is to be done once it is known what a call came to: a budget is charged, say.
@@ -84,6 +103,8 @@ struct State {
     request_replaced: bool,
     response_bytes: u64,
     in_flight: Option<InFlight>,
+    /// Whether it is a call of our own, which no caller has in flight.
+    is_ours: bool,
     /// Whether it counts for a model, or for none yet.
     has_model: bool,
     /// The upstream's model, for calls that name none.
@@ -147,7 +168,45 @@ impl Exchange {
         exchange
     }
 
-    fn with(mut record: Record, shape: Shape, recorder: Recorder, activity: Arc<Activity>) -> Self {
+    /// Opens the exchange of a call that we make ourselves. Nobody waits for its end.
+    pub(crate) fn ours(
+        head: &RequestHead,
+        shape: Shape,
+        ours: Ours,
+        recorder: Recorder,
+        activity: Arc<Activity>,
+    ) -> Self {
+        let Ours { trace_id, parent_span_id, is_sampled, upstream, model } = ours;
+        let record = Record {
+            trace_id,
+            parent_span_id,
+            is_sampled,
+            method: Some(method(&head.method)),
+            path: Some(recorded(head.target.path()).to_owned()),
+            upstream: Some(upstream),
+            ..Record::default()
+        };
+        let exchange = Self::beside(record, shape, recorder, activity);
+        let mut state = exchange.notes.state.borrow_mut();
+        (state.is_ours, state.default_model) = (true, model);
+        drop(state);
+        exchange
+    }
+
+    fn with(record: Record, shape: Shape, recorder: Recorder, activity: Arc<Activity>) -> Self {
+        activity.opened();
+        let exchange = Self::beside(record, shape, recorder, activity);
+        exchange.is_waited_for.set(true);
+        exchange
+    }
+
+    /// One that nobody waits for.
+    fn beside(
+        mut record: Record,
+        shape: Shape,
+        recorder: Recorder,
+        activity: Arc<Activity>,
+    ) -> Self {
         // Next to each other: all offsets are reckoned from the one, and told from the other.
         let opened = Instant::now();
         record.time = jiff::Timestamp::now();
@@ -161,6 +220,7 @@ impl Exchange {
             request_replaced: false,
             response_bytes: 0,
             in_flight: None,
+            is_ours: false,
             has_model: false,
             default_model: None,
             content: None,
@@ -171,7 +231,6 @@ impl Exchange {
             sent_attempts: 0,
             settlements: Vec::new(),
         };
-        activity.opened();
         let notes = Notes {
             opened,
             recorder,
@@ -184,10 +243,12 @@ impl Exchange {
             hold: RefCell::default(),
             tried: Cell::default(),
             is_tried_enough: Cell::default(),
+            overhearing: overhear::Overhearing::default(),
+            activity: activity.clone(),
             left: Left::default(),
             bypass: OnceCell::new(),
         };
-        Self { notes: Rc::new(notes), activity, is_waited_for: Cell::new(true) }
+        Self { notes: Rc::new(notes), activity, is_waited_for: Cell::new(false) }
     }
 
     /// What is known of the call so far.
@@ -309,6 +370,7 @@ impl Notes {
     }
 
     fn close(&self) -> Record {
+        self.overhearing.end();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         state.in_flight = None;

@@ -23,6 +23,7 @@ use crate::hold::Held;
 use crate::intercept::Intercept;
 use crate::layer::cache::Caches;
 use crate::layer::quota::{Clock, Quotas};
+use crate::layer::shadow::Shadows;
 use crate::policies::Policies;
 use crate::split;
 use crate::states::States;
@@ -44,6 +45,8 @@ pub(crate) struct Generation {
     pub(crate) caches: Option<Caches>,
     /// What calls may use; absent where nothing is said of it.
     pub(crate) quotas: Option<Arc<Quotas>>,
+    /// Copies of calls.
+    pub(crate) shadows: Shadows,
     /// What its workers share and the admin address shows.
     pub(crate) states: States,
     means: Means,
@@ -79,6 +82,7 @@ struct Before {
     policies: Policies,
     caches: Option<Caches>,
     quotas: Option<Arc<Quotas>>,
+    shadows: Shadows,
     held: Held,
 }
 
@@ -108,20 +112,23 @@ impl Generation {
             policies: self.policies.kept(is_same),
             caches: self.caches.clone(),
             quotas: self.quotas.clone(),
+            shadows: self.shadows.clone(),
             held: self.held.clone(),
         };
         Self::new(config, before, self.means.clone())
     }
 
     fn new(config: Config, before: Before, means: Means) -> Result<Self, Error> {
-        let Before { credentials, policies, caches, quotas, held } = before;
+        let Before { credentials, policies, caches, quotas, shadows, held } = before;
         let prices = crate::prices(config.prices.as_deref())?;
         let credentials = credentials.next(&config)?;
         means.places.allow(config.limits.drains.get() as usize);
         let policies = policies.with(&config, &means);
         let caches = Caches::of(&config, caches.as_ref());
         let quotas = Quotas::new(&config, prices.clone(), means.clock.clone(), quotas.as_deref());
+        shadows.keep(&config);
         let mut states = States::default();
+        shadows.show(&config, &mut states);
         for (upstream, credential, refusals) in credentials.all() {
             let (credential, refusals) = (credential.clone(), refusals.clone());
             let state = move || {
@@ -156,6 +163,7 @@ impl Generation {
             callers: Callers::of(&config),
             caches,
             quotas,
+            shadows,
             states,
             means,
             loaded: jiff::Timestamp::now(),

@@ -234,7 +234,7 @@ impl Drop for Staying {
 }
 
 /// Reads a body to its end, if it is no larger than this.
-async fn read(mut body: ReplyBody, bytes: u64) -> DrainEnd {
+pub(crate) async fn read(mut body: ReplyBody, bytes: u64) -> DrainEnd {
     let mut left = bytes;
     loop {
         match poll_fn(|cx| body.poll_frame(cx)).await {

@@ -180,7 +180,7 @@ impl Recorder {
 
     /// The same, where somebody waits to see the record first.
     pub(crate) fn close_after(&self, mut record: Record, see: impl FnOnce(&mut Record)) {
-        if record.job.is_some() {
+        if record.job.is_some() && record.own().is_none() {
             self.jobs.see(&mut record, tokio::time::Instant::now());
         }
         self.prices.apply(&mut record);

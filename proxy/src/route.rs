@@ -20,9 +20,10 @@ use crate::layer::fallback::{FallbackLayer, Target};
 use crate::layer::include_usage::{IncludeUsage, IncludeUsageLayer};
 use crate::layer::quota::QuotaLayer;
 use crate::layer::repeatable::RepeatableLayer;
+use crate::layer::shadow::{Shadow, ShadowConfig, ShadowLayer};
 use crate::policies::Policies;
 use crate::split::{Draw, Way};
-use crate::stack::{self, Stack, stack, target};
+use crate::stack::{self, Shadowed, Stack, shadowed, stack, target};
 use crate::upstream::{Forward, Signing, Spec, Upstream};
 
 /// The routes of one worker.
@@ -141,7 +142,7 @@ impl Routes {
         };
         let mut made = self.generation.config.routes.iter().zip(&self.routes);
         let found = made.find(|(old, _)| *old == config)?;
-        config.leads_to().all(is_same).then(|| found.1.clone())
+        Config::upstreams_of(config).all(is_same).then(|| found.1.clone())
     }
 
     /// The first route that takes this call; `model` is `None` while it may still be read.
@@ -288,9 +289,10 @@ impl Arm {
             target(upstream, end(upstream.clone()), &own, way, 0, &keeping),
             CacheLayer::new(generation, way, upstream.has_credential()),
             quota(generation, way, upstream, &keeping),
+            shadow(generation, way, upstreams, &end, &keeping),
             include_usage(&way.route, &keeping),
             repeatable(&way.route, &keeping),
-            fallback(way, upstreams, policies, &keeping, end),
+            fallback(way, upstreams, policies, &keeping, &end),
         )
     }
 }
@@ -305,6 +307,31 @@ fn quota(
     let others = way.route.leads_to().skip(1);
     let (quotas, asked) = (generation.quotas.as_ref(), way.names.model.as_deref());
     QuotaLayer(quotas.and_then(|quotas| quotas.of_route(&upstream.spec, asked, others, keeping)))
+}
+
+/// Copies calls where the route says so.
+fn shadow<S: Below>(
+    generation: &Generation,
+    way: &Way,
+    upstreams: &Upstreams,
+    end: impl Fn(Rc<Upstream>) -> S,
+    keeping: &Arc<Keeping>,
+) -> ShadowLayer<Shadowed<S>> {
+    let shadow = |config: &ShadowConfig| {
+        let upstream = upstreams[&config.upstream].clone();
+        let is_known = |own: &String| upstream.spec.has_hosts_of(&upstreams[own].spec);
+        let trusts_caller = upstream.has_credential() || way.siblings.iter().all(is_known);
+        let (route, end) = (way.route.name(), end(upstream.clone()));
+        Rc::new(Shadow {
+            end: shadowed(&upstream, end, config.names(), keeping),
+            config: config.clone(),
+            route: route.into(),
+            upstream,
+            trusts_caller,
+            shared: generation.shadows.of_route(route),
+        })
+    };
+    ShadowLayer(way.route.shadow.as_ref().map(shadow))
 }
 
 /// Asks for the usage where the route says so.

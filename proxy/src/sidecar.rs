@@ -364,6 +364,7 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
     if let Some(intercept) = generation.intercept() {
         registry.watch(intercept.clone());
     }
+    registry.watch(generation.shadows.clone());
     if let Some(caches) = &generation.caches {
         registry.watch(caches.clone());
     }

@@ -19,6 +19,7 @@ use crate::layer::limit::LimitLayer;
 use crate::layer::quota::QuotaLayer;
 use crate::layer::repeatable::RepeatableLayer;
 use crate::layer::retry::{RetryConfig, RetryLayer, Terms};
+use crate::layer::shadow::ShadowLayer;
 use crate::layer::{Before, Below, before};
 use crate::policies::UpstreamPolicies;
 use crate::split::Way;
@@ -28,7 +29,13 @@ use crate::upstream::{Forward, Upstream};
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = Result<Reply, Failure>>>>;
 
 /// What stands between a route and its upstreams.
-pub(crate) type Stack<S = Forward> = Before<CacheLayer, Before<QuotaLayer, BeforeAttempts<S>>>;
+pub(crate) type Stack<S = Forward> = Before<CacheLayer, Before<QuotaLayer, BesideShadow<S>>>;
+
+/// What may copy a call.
+type BesideShadow<S> = Before<ShadowLayer<Shadowed<S>>, BeforeAttempts<S>>;
+
+/// What stands before the upstream that copies go to: nothing that would judge it by them.
+pub(crate) type Shadowed<S> = Before<AliasLayer, S>;
 
 /// What makes a call ready for its attempts.
 type BeforeAttempts<S> = Before<IncludeUsageLayer, Before<RepeatableLayer, BeforeTargets<S>>>;
@@ -48,6 +55,7 @@ pub(crate) fn stack<S: Below>(
     target: Target<S>,
     cache: CacheLayer,
     quota: QuotaLayer,
+    shadow: ShadowLayer<Shadowed<S>>,
     include_usage: IncludeUsageLayer,
     repeatable: RepeatableLayer,
     fallback: FallbackLayer<Target<S>>,
@@ -58,6 +66,8 @@ pub(crate) fn stack<S: Below>(
         .layer(before(cache))
         // Above all that costs anything, so that a call which may not be made has cost nothing.
         .layer(before(quota))
+        // Below what lets a call in, and above all that changes it: the copy is of what was sent.
+        .layer(before(shadow))
         // Above the attempts, so that a body is read and changed once, whoever gets it.
         .layer(before(include_usage))
         // Likewise; and below what changes it, so that the changed one is at hand.
@@ -103,6 +113,18 @@ pub(crate) fn target<S: Below>(
         // Every attempt takes a place of its own, and none while it waits for another.
         .layer(before(limit))
         .service(end)
+}
+
+/// The stack before an upstream that copies go to, which get these names.
+pub(crate) fn shadowed<S: Below>(
+    upstream: &Upstream,
+    end: S,
+    names: TargetConfig,
+    keeping: &Arc<Keeping>,
+) -> Shadowed<S> {
+    let model = names.model.clone();
+    let alias = alias(upstream, names, model.as_deref(), keeping);
+    ServiceBuilder::new().layer(before(alias)).service(end)
 }
 
 /// The names that an arm puts into its calls, and those that this upstream has for models.

@@ -101,7 +101,7 @@ fn taken(call: &mut Call) -> Bytes {
 }
 
 /// Gives the call this body, and a head that says how long it is.
-fn put(call: &mut Call, body: Bytes) {
+pub(crate) fn put(call: &mut Call, body: Bytes) {
     let fields = &call.head.fields;
     let is_plain = fields.get("transfer-encoding").or(fields.get("expect")).is_none();
     if !is_plain || fields.content_length() != Some(body.len() as u64) {

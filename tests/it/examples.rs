@@ -409,3 +409,22 @@ fn a_tenth_of_the_users_get_the_canary_and_the_old_version_where_that_fails() {
     assert_eq!(asked(&stable, "gemma-3-12b"), USERS);
     assert!(asked(&canary, "gemma-4-12b") > 0);
 }
+
+#[test]
+fn a_twentieth_is_asked_in_the_cluster_too_and_its_callers_notice_nothing() {
+    let (openai, gemma) = (well(), well());
+    let (real, copy) = (openai.url(), gemma.url().replace("127.0.0.1", "localhost"));
+    let others = [
+        ("https://api.openai.com", real.as_str()),
+        ("http://gemma.default.svc:8000", copy.as_str()),
+        ("share: 5%", "share: 100%"),
+    ];
+    let sidecar = start(&example("shadow.yaml", &others), &tokens());
+    assert_eq!(sidecar.call(chat_of("gpt-4o", "the-applications")).text(), COMPLETION);
+    wait_until("it is copied", || sidecar.metric("tidegate_own_calls_total") == 1.0);
+    let (real, copy) = (openai.request(), gemma.request());
+    assert_eq!(real.header("authorization"), Some("Bearer the-applications"));
+    let key = format!("Bearer {}", canary::API_KEY);
+    assert_eq!(copy.header("authorization"), Some(key.as_str()));
+    assert_eq!(copy.text(), real.text().replace("gpt-4o", "gemma-3-12b"));
+}

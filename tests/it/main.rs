@@ -47,6 +47,7 @@ mod routing;
 mod sdks;
 #[cfg(feature = "loadgen")]
 mod search;
+mod shadow;
 mod single_flight;
 mod spans;
 mod split;

@@ -56,6 +56,7 @@ routes:
     name: split
     strip_prefix: /split
     split: [{ upstream: openai, weight: 1 }, { upstream: spare, model: gpt-4o, weight: 1 }]
+    shadow: { upstream: spare, share: 100%, body: 1KiB, time: 5s }
   - name: main
     upstream: openai
     include_usage: add
@@ -170,6 +171,7 @@ def split_calls(caller, number):
     for stream in (True, False, True, False):
         caller.call("/split" + CHAT, chat(stream=stream))
     caller.call("/split" + CHAT, chat(stream=True), x_sim_fault="500")
+    caller.call("/split" + CHAT, chat(messages=[{"role": "user", "content": "Why? " * 1000}]))
 
 
 def failures(caller, number):

@@ -167,6 +167,10 @@ pub struct Record {
     /// The arm of its route's split that it went to; absent where the route has none.
     #[serde(rename = "tidegate.split", skip_serializing_if = "Option::is_none")]
     pub split: Option<Arc<str>>,
+    /// True where it is a copy that Tidegate made of a call, to measure another upstream: in no figure of
+    /// what callers asked.
+    #[serde(rename = "tidegate.shadow", skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<bool>,
     /// The upstream that served it.
     #[serde(rename = "tidegate.upstream", skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Arc<str>>,
@@ -343,6 +347,11 @@ impl Record {
         let is_silent = self.usage_source.is_none() && self.counted_tokens.is_none();
         let is_due = generates && !makes_images && !self.is_from_cache();
         is_due && is_silent && self.outcome == Some(Outcome::Completed)
+    }
+
+    /// Why Tidegate made the call itself; absent where a caller did.
+    pub fn own(&self) -> Option<&'static str> {
+        (self.shadow == Some(true)).then_some("shadow")
     }
 
     /// Whether the answer came from a cache, so that no provider was asked for it.

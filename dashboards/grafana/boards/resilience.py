@@ -104,6 +104,18 @@ ARMS = [
           q(f"sum by (route, split) (rate(tidegate_cost_usd_total{{{ARM}}}[$__rate_interval])) / {PER_CALL}", "{{route}}: {{split}}")),
 ]
 
+SHADOWS = [
+    lines("Copies", "Calls per second that Tidegate made itself, by how they ended.", "cps",
+          q("sum by (kind, route, upstream, outcome) (rate(tidegate_own_calls_total{@models}[$__rate_interval]))", "{{kind}} {{route}} {{upstream}}: {{outcome}}"), stack=True),
+    lines("First token of copies", "Of streams.", "s", *quantiles("tidegate_own_time_to_first_token_seconds", "upstream", "@models", (0.5, 0.9), "{{upstream}}")),
+    lines("Duration of copies", "To the end of the answer.", "s", *quantiles("tidegate_own_call_duration_seconds", "upstream", "@models", (0.5, 0.9), "{{upstream}}")),
+    lines("Cost of copies", "US dollars an hour, in no other panel.", "currencyUSD", q("3600 * sum by (kind, upstream) (rate(tidegate_own_cost_usd_total{@models}[$__rate_interval]))", "{{kind}} {{upstream}}")),
+    lines("Tokens of copies", "Per second.", "none", q("sum by (upstream, type) (rate(tidegate_own_tokens_total{@models}[$__rate_interval]))", "{{upstream}} {{type}}")),
+    lines("Not copied", "Calls per minute that were drawn, by why; and copies that are under way.", "none",
+          q("60 * sum by (route, reason) (rate(tidegate_shadow_not_sent_total{@pods}[$__rate_interval]))", "{{route}}: {{reason}}"),
+          q("sum by (route) (tidegate_shadow_open{@pods})", "{{route}}: under way")),
+]
+
 OTHERS = [
     lines("Answers read on without their callers", "Per minute, by how that ended.", "none",
           q("60 * sum by (upstream, end) (rate(tidegate_drains_total{@pods}[$__rate_interval]))", "{{upstream}}: {{end}}"),
@@ -114,5 +126,5 @@ OTHERS = [
 
 BOARD = build(
     "tidegate-resilience", "Resilience", __doc__, ["cluster", "namespace", "pod", "model"],
-    [("Who fails?", HEALTH), ("What is made again, and elsewhere?", AGAIN), ("Is there room?", ROOM), ("Who uses how much?", QUOTAS), ("What do caches save?", CACHES), ("Which arm is better?", ARMS), ("What else?", OTHERS)],
+    [("Who fails?", HEALTH), ("What is made again, and elsewhere?", AGAIN), ("Is there room?", ROOM), ("Who uses how much?", QUOTAS), ("What do caches save?", CACHES), ("Which arm is better?", ARMS), ("What goes on in the shadow?", SHADOWS), ("What else?", OTHERS)],
 )

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use tidegate_wire::glob;
 
 use super::{Config, ConfigError, MatchConfig, Others};
+use crate::upstream::Spec;
 
 /// All of it, in the order of the routes and then of the upstreams' names.
 pub(super) fn of(config: &Config) -> Vec<ConfigError> {
     let in_vain = routes_in_vain(config).chain(unused_upstreams(config));
     let in_vain = in_vain.chain(quotas_in_vain(config)).chain(callers_in_vain(config));
-    in_vain.chain(open_doors(config)).collect()
+    in_vain.chain(shadows_in_vain(config)).chain(open_doors(config)).collect()
 }
 
 /// Addresses that others than this machine may reach, and at which nobody is asked who they are.
@@ -92,9 +93,29 @@ fn callers_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
     })
 }
 
+/// Shadows that get no copy of a call that brings its caller's credential.
+fn shadows_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
+    config.routes.iter().enumerate().filter_map(|(at, route)| {
+        let name = &route.shadow.as_ref()?.upstream;
+        let spec = |name: &str| Spec::new(name, config.upstreams.get(name)?).ok();
+        let shadow = spec(name)?;
+        let has_same_host = |own: &str| spec(own).is_some_and(|own| shadow.has_hosts_of(&own));
+        let ways = route.ways();
+        let is_trusted = config.upstreams.get(name)?.credential.is_some()
+            || ways.iter().all(|way| has_same_host(way.route.upstream()));
+        (!is_trusted).then(|| {
+            let message = format!(
+                "copies no call that brings its caller's credential: `{name}` is at another host, \
+                 and has no `credential` of its own"
+            );
+            ConfigError::at(&["routes".to_owned(), format!("[{at}]"), "shadow".to_owned()], message)
+        })
+    })
+}
+
 /// The upstreams that some call may go to.
 fn used_upstreams(config: &Config) -> BTreeSet<&str> {
-    config.routes.iter().flat_map(|route| route.leads_to()).collect()
+    config.routes.iter().flat_map(Config::upstreams_of).collect()
 }
 
 /// Whether whatever matches `other` matches `wide`. Where that cannot be told, it does not.

@@ -98,6 +98,7 @@ impl Notes {
             state.request_passed += payload.len() as u64;
             return;
         }
+        self.overhearing.piece(payload);
         let already = (state.request_seen - state.request_passed).min(payload.len() as u64);
         state.request_passed += payload.len() as u64;
         let fresh = &payload[already as usize..];
@@ -114,6 +115,7 @@ impl Notes {
 
     /// The whole request body, read ahead of its way to the upstream.
     pub(crate) fn request_known(&self, whole: &[u8]) {
+        self.overhearing.whole(whole);
         let mut state = self.state.borrow_mut();
         let fresh = whole.get(state.request_seen as usize..).unwrap_or_default();
         state.observer().request(fresh);
@@ -143,6 +145,7 @@ impl Notes {
     /// The request body was read whole.
     pub(crate) fn request_ended(&self) {
         self.request_read.set(true);
+        self.overhearing.is_over();
         if let Some(waker) = self.awaits_request.take() {
             waker.wake();
         }
@@ -230,6 +233,7 @@ impl State {
         let observer = self.observer.as_ref().expect("the exchange is open");
         let model = observer.model().or(self.default_model.as_deref());
         if let Some(upstream) = &self.record.upstream
+            && !self.is_ours
             && (self.in_flight.is_none() || model.is_some())
         {
             self.has_model = model.is_some();

@@ -12,6 +12,7 @@ mod drains;
 mod intercept;
 mod jobs;
 mod labels;
+mod own;
 mod policies;
 mod quotas;
 mod sidecar;
@@ -23,6 +24,7 @@ pub use conventions::*;
 pub use drains::*;
 pub use intercept::*;
 pub use jobs::*;
+pub use own::*;
 pub use policies::*;
 pub use quotas::*;
 pub use sidecar::*;
@@ -79,6 +81,13 @@ pub static FAMILIES: &[&Family] = &[
     &CACHE_ENTRIES,
     &CACHE_BYTES,
     &CACHE_EVICTIONS,
+    &OWN_CALLS,
+    &OWN_CALL_DURATION,
+    &OWN_TIME_TO_FIRST_TOKEN,
+    &OWN_TOKENS,
+    &OWN_COST,
+    &SHADOW_OPEN,
+    &SHADOW_NOT_SENT,
     &BYPASS,
     &BYPASSED,
     &RETRIES,
@@ -165,6 +174,11 @@ pub struct Label {
 }
 
 impl Family {
+    /// Whether it is read off calls that Tidegate makes itself, and off no others.
+    pub(super) fn is_of_own(&self) -> bool {
+        own::OF_OWN.iter().any(|own| std::ptr::eq(*own, self))
+    }
+
     /// The labels that it has under these conventions.
     pub(super) fn shown(&self, conventions: Conventions) -> impl Iterator<Item = &'static Label> {
         self.labels.iter().copied().filter(move |label| conventions.shows(label.name))

@@ -301,7 +301,8 @@ impl Points {
     }
 
     fn add_series(&mut self, labels: &Labels, counted: &Series, conventions: Conventions) {
-        for family in FAMILIES {
+        let is_own = !labels.own.is_empty();
+        for family in FAMILIES.iter().filter(|family| family.is_of_own() == is_own) {
             (family.read)(labels, counted, &mut |part, value| {
                 if !matches!(&value, Value::Histogram(counted) if counted.count() == 0) {
                     let shown = family.shown(conventions);
@@ -352,6 +353,9 @@ impl Shard {
                 series.add(record);
                 self.series.insert(Labels::from(key), series);
             }
+        }
+        if record.own().is_some() {
+            return;
         }
         if let Some(reason) = &record.not_understood {
             self.not_understood.count(reason);

@@ -116,6 +116,8 @@ mod tests {
             &catalog::INTERCEPT_CONNECTIONS,
             &catalog::INTERCEPT_PASSED_BY,
             &catalog::CACHE_NOT_STORED,
+            &catalog::SHADOW_OPEN,
+            &catalog::SHADOW_NOT_SENT,
             &catalog::CACHE_ENTRIES,
             &catalog::CACHE_BYTES,
             &catalog::CACHE_EVICTIONS,
@@ -146,6 +148,7 @@ mod tests {
         for (number, shard) in shards.iter().cycle().take(40).enumerate() {
             drop(lock(shard).open(Some("gemma"), "pool"));
             lock(shard).add(&record(number));
+            lock(shard).add(&Record { shadow: Some(true), ..record(number) });
         }
         for number in 0..6 {
             [submit(number), poll(number)]

@@ -16,7 +16,7 @@ use tower::ServiceExt;
 
 use crate::bypass::Bypass;
 use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
-use crate::config::Config;
+use crate::config::{Config, RouteConfig};
 use crate::error::Error;
 use crate::exchange::Notes;
 use crate::generation::Generation;
@@ -112,6 +112,8 @@ impl CacheLayer {
 fn place(config: &Config, way: &Way) -> Box<[u8]> {
     let Way { name, names, route, .. } = way;
     let upstreams: Vec<_> = route.leads_to().map(|name| config.upstreams.get(name)).collect();
+    // Who copies calls changes no answer.
+    let route = RouteConfig { shadow: None, ..route.clone() };
     let place = serde_json::to_vec(&(name, names, route, upstreams));
     place.expect("what was read from a file can be written").into()
 }

@@ -163,7 +163,7 @@ impl<S> Target<S> {
 
 impl Call {
     /// Whether the caller sent a credential of its own.
-    fn has_credential(&self) -> bool {
+    pub(crate) fn has_credential(&self) -> bool {
         let target = std::str::from_utf8(self.head.target.as_bytes()).unwrap_or("/");
         let is_credential = |(name, _): (&[u8], &[u8])| tidegate_credential::is_credential(name);
         self.head.fields.iter().any(is_credential)

@@ -9,6 +9,7 @@ pub(crate) mod limit;
 pub(crate) mod quota;
 pub(crate) mod repeatable;
 pub(crate) mod retry;
+pub(crate) mod shadow;
 
 use std::rc::Rc;
 use std::task::{Context, Poll};

@@ -84,12 +84,13 @@ impl Call {
 
     /// Whether the call may be made again after it was sent.
     pub(crate) fn may_repeat(&self) -> bool {
-        let leaves = match &self.body {
-            RequestBody::Full(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
-            _ => Leaves::default(),
-        };
-        self.is_of_a_kind_to_repeat()
-            && leaves.store != Some(true)
-            && leaves.background != Some(true)
+        let leaves = matches!(&self.body, RequestBody::Full(body) if leaves_something(body));
+        self.is_of_a_kind_to_repeat() && !leaves
     }
+}
+
+/// Whether this request leaves something behind at its server, as it says itself.
+pub(crate) fn leaves_something(body: &[u8]) -> bool {
+    let leaves: Leaves = serde_json::from_slice(body).unwrap_or_default();
+    leaves.store == Some(true) || leaves.background == Some(true)
 }

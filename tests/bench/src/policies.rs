@@ -115,6 +115,14 @@ const POLICIES: &[Policy] = &[
         route: "split: [{ weight: 90 }, { weight: 10, upstream: spare }]",
         rest: "",
     },
+    // None is drawn.
+    Policy {
+        name: "shadow",
+        layers: 1,
+        upstream: "",
+        route: "shadow: { upstream: spare, share: 0% }",
+        rest: "",
+    },
     // One that is not reached gives way to the next.
     Policy { name: "balancer", layers: 2, upstream: "balance: {}", route: "", rest: "" },
 ];

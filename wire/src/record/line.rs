@@ -53,6 +53,7 @@ impl Record {
         line.text("tidegate.outcome", self.outcome.map(Outcome::as_str));
         line.text("tidegate.route", self.route.as_deref());
         line.text("tidegate.split", self.split.as_deref());
+        line.plain("tidegate.shadow", self.shadow);
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
         line.plain("tidegate.fallback", self.fallback);
@@ -260,6 +261,7 @@ mod tests {
             upstream: Some("a".into()),
             caller: Some("a".into()),
             split: Some("b".into()),
+            shadow: Some(true),
             fallback: Some(12),
             called_model: Some("a".into()),
             cached: Some(Box::new(Cached {

@@ -17,6 +17,7 @@ pub(super) static ROUTE: Label = Label::same("route", |labels, _| labels.route.t
 pub(super) static UPSTREAM: Label =
     Label::same("upstream", |labels, _| labels.upstream.to_string());
 pub(super) static SPLIT: Label = Label::same("split", |labels, _| labels.split.to_string());
+pub(super) static OWN: Label = Label::same("kind", |labels, _| labels.own.to_owned());
 pub(super) static TO: Label = Label::same("to", |_, part| part.to_owned());
 pub(super) static BY: Label = Label::same("by", |_, part| part.to_owned());
 pub(super) static CACHE: Label = Label::same("cache", |_, part| part.to_owned());

@@ -17,6 +17,8 @@ use crate::export::catalog::{
 /// What tells the series of calls apart.
 #[derive(Clone, Debug)]
 pub(in crate::export) struct Labels {
+    /// Why Tidegate made these calls itself; empty where callers did.
+    pub(in crate::export) own: &'static str,
     pub(in crate::export) caller: Arc<str>,
     /// The arm that answered; empty where none did.
     pub(in crate::export) split: Arc<str>,
@@ -83,6 +85,7 @@ pub(in crate::export) struct CachedCalls {
 /// [`Labels`], borrowed from a record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key<'a> {
+    pub(super) own: &'static str,
     pub(super) caller: &'a str,
     pub(super) split: &'a str,
     pub(super) model: &'a str,
@@ -299,6 +302,7 @@ fn merge_stated(sum: &mut Option<u64>, stated: Option<u64>) {
 impl<'a> Key<'a> {
     pub(super) fn of(record: &'a Record, caller: &'a str, model: &'a str, region: &'a str) -> Self {
         Self {
+            own: record.own().unwrap_or_default(),
             caller,
             // What was kept is no answer that an arm gave to this call.
             split: record.split.as_deref().filter(|_| !record.is_from_cache()).unwrap_or_default(),
@@ -319,6 +323,7 @@ impl<'a> Key<'a> {
 impl From<Key<'_>> for Labels {
     fn from(key: Key<'_>) -> Self {
         Self {
+            own: key.own,
             caller: key.caller.into(),
             split: key.split.into(),
             model: key.model.into(),
@@ -344,6 +349,7 @@ impl Keyed for Key<'_> {
 impl Keyed for Labels {
     fn key(&self) -> Key<'_> {
         Key {
+            own: self.own,
             caller: &self.caller,
             split: &self.split,
             model: &self.model,
