@@ -342,6 +342,11 @@ impl RouteConfig {
         });
         std::iter::once(self.upstream()).chain(of_arms).chain(named(&self.fallback))
     }
+
+    /// The same, and those that copies of its calls go to.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &str> {
+        self.leads_to().chain(self.shadow.iter().map(|shadow| &*shadow.upstream))
+    }
 }
 
 /// The upstreams that these targets name.
@@ -350,11 +355,6 @@ fn named<'a>(targets: impl IntoIterator<Item = &'a TargetConfig>) -> impl Iterat
 }
 
 impl Config {
-    /// The upstreams that calls or copies of them may go to, by this route.
-    pub(crate) fn upstreams_of<'a>(route: &'a RouteConfig) -> impl Iterator<Item = &'a str> {
-        route.leads_to().chain(route.shadow.iter().map(|shadow| &*shadow.upstream))
-    }
-
     /// What calls get, by whichever way of a route, to go to this upstream.
     pub(crate) fn targets_at(&self, upstream: &str) -> Vec<TargetConfig> {
         let ways = self.routes.iter().flat_map(RouteConfig::ways);

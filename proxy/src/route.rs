@@ -142,7 +142,7 @@ impl Routes {
         };
         let mut made = self.generation.config.routes.iter().zip(&self.routes);
         let found = made.find(|(old, _)| *old == config)?;
-        Config::upstreams_of(config).all(is_same).then(|| found.1.clone())
+        config.upstreams().all(is_same).then(|| found.1.clone())
     }
 
     /// The first route that takes this call; `model` is `None` while it may still be read.

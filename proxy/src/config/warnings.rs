@@ -115,7 +115,7 @@ fn shadows_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
 
 /// The upstreams that some call may go to.
 fn used_upstreams(config: &Config) -> BTreeSet<&str> {
-    config.routes.iter().flat_map(Config::upstreams_of).collect()
+    config.routes.iter().flat_map(|route| route.upstreams()).collect()
 }
 
 /// Whether whatever matches `other` matches `wide`. Where that cannot be told, it does not.
