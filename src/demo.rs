@@ -3,9 +3,12 @@
 //! Simulator, sidecar and load generator are processes of their own, as they are in earnest. Each
 //! counts for itself; at the end the three counts must be equal. A chapter shows something else.
 
+mod cache;
+mod canary;
 mod compare;
 mod outage;
 mod process;
+mod stand;
 
 use std::io::{Write, stdout};
 use std::net::SocketAddr;
@@ -30,7 +33,7 @@ pub(crate) struct Args {
     /// Show this instead.
     #[arg(long, value_enum, env = "TIDEGATE_DEMO_CHAPTER")]
     chapter: Option<Chapter>,
-    /// Concurrent users: 200, in a chapter 20 on each side.
+    /// Concurrent users: 200, in a chapter 20 (on each side, where there are two).
     #[arg(long, value_name = "N", env = "TIDEGATE_DEMO_USERS")]
     users: Option<NonZeroUsize>,
     /// For how long calls are made: 20s, in a chapter 3s in each phase.
@@ -49,6 +52,13 @@ enum Chapter {
     /// and users behind one with breaker, retry, fallback and a limit to the first token. A table
     /// compares them. Exit code 1: the policies did not at least halve the errors.
     Outage,
+    /// A new version of a model gets a tenth of the calls, and is slower, dearer and less reliable; a
+    /// table compares both sides. Then its weight is set to 0, and the sidecar reads its file anew.
+    /// Exit code 1: the sides could not be told apart, or the canary had calls to the end.
+    Canary,
+    /// Users ask the same questions over and over before a sidecar with a cache. A table shows what was
+    /// saved: calls, tokens, money and time. Exit code 1: nothing was.
+    Cache,
 }
 
 /// A load as it was asked for, or as it is good to watch.
@@ -76,8 +86,8 @@ async fn demonstrate(args: Args) -> anyhow::Result<Exit> {
 async fn chapter(args: Args, interrupts: &mut Signal) -> anyhow::Result<Exit> {
     match args.chapter {
         None => demonstration(args.size(200, 20), args.stay, interrupts).await,
-        Some(Chapter::Outage) => tokio::select! {
-            exit = outage::show(args.size(20, 3)) => exit,
+        Some(chapter) => tokio::select! {
+            exit = chapter.show(args.size(20, 3)) => exit,
             _ = interrupts.recv() => anyhow::bail!("interrupted"),
         },
     }
@@ -179,6 +189,22 @@ async fn wait_for_records(records: &Path, sent: usize) -> anyhow::Result<()> {
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+// === impl Chapter ===
+
+impl Chapter {
+    async fn show(self, size: Size) -> anyhow::Result<Exit> {
+        match self {
+            Self::Outage => outage::show(size).await,
+            Self::Canary => canary::show(size).await,
+            Self::Cache => cache::show(size).await,
+        }
+    }
+}
+
+fn percent(ratio: f64) -> String {
+    format!("{:.1}%", 100.0 * ratio)
 }
 
 // === impl Args ===

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tidegate_loadgen::CallRecord;
 use tidegate_loadgen::report::{Grid, time};
-use tidegate_wire::{Outcome, Record, TraceId};
+use tidegate_wire::{ErrorOrigin, Outcome, Record, TraceId};
 
 /// The load generator's calls by their trace.
 pub(super) type Sent = HashMap<TraceId, CallRecord<'static>>;
@@ -59,6 +59,12 @@ pub(super) fn recorded(file: &Path) -> anyhow::Result<Recorded> {
         recorded.extend(lines(&file)?.into_iter().map(|record: Record| (record.trace_id, record)));
     }
     Ok(recorded)
+}
+
+/// Whether a call stands below the line of the error ratio, as users see it.
+pub(super) fn counts(call: &Record) -> bool {
+    let is_theirs = call.error_origin == Some(ErrorOrigin::Client);
+    !is_theirs && call.outcome != Some(Outcome::Abandoned)
 }
 
 /// What the sidecar's metrics say of records that were lost.

@@ -7,14 +7,14 @@
 
 use std::io::{Write, stdout};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
-use super::compare::{self, Served};
-use super::process::{self, Server, get, post};
-use super::{Files, Size, wait_for_records};
+use super::compare::{Recorded, Sent, Served};
+use super::process::{Server, get, post};
+use super::stand::Stand;
+use super::{Files, Size};
 use crate::Exit;
 use table::{Row, Side};
 
@@ -86,15 +86,6 @@ struct Upstreams {
     main: Option<Server>,
 }
 
-/// One side in one phase: its sidecar, and the files that tell of it.
-struct Stand {
-    name: &'static str,
-    sidecar: Server,
-    address: SocketAddr,
-    calls: PathBuf,
-    records: PathBuf,
-}
-
 /// Shows the chapter, and whether the policies helped.
 pub(super) async fn show(size: Size) -> anyhow::Result<Exit> {
     let files = Files::create()?;
@@ -115,8 +106,8 @@ pub(super) async fn show(size: Size) -> anyhow::Result<Exit> {
         let seconds = size.duration.as_secs_f64();
         eprintln!("phase {} of {}, {seconds} s: {}", number + 1, PHASES.len(), phase.name);
         let stands = [
-            Stand::start("plain", &plain, &files, number).await?,
-            Stand::start("policies", &policies, &files, number).await?,
+            Stand::start(format!("plain-{number}"), &plain, &files).await?,
+            Stand::start(format!("policies-{number}"), &policies, &files).await?,
         ];
         rows.push(act(phase, stands, &mut upstreams, size, &mix).await?);
     }
@@ -140,14 +131,20 @@ async fn act(
     upstreams.fail(phase).await?;
     post(upstreams.other_at, "/-/reset", "").await?;
     let [plain, policies] = stands;
-    tokio::try_join!(plain.load(size, mix), policies.load(size, mix))?;
-    let plain = plain.end(0).await?;
+    tokio::try_join!(plain.load(size, "--mix", mix), policies.load(size, "--mix", mix))?;
+    let plain = side(plain.end().await?, 0);
     let served = get(upstreams.other_at, "/-/served").await?;
     let served: Served = serde_json::from_str(&served).context("cannot read what was served")?;
     // Only the one side knows of the other upstream, so what that served were its attempts.
-    let policies = policies.end(served.calls).await?;
+    let policies = side(policies.end().await?, served.calls);
     eprintln!("  errors: {} plain, {} with policies", plain.errors(), policies.errors());
     Ok(Row { phase: phase.name, plain, policies })
+}
+
+/// What one side saw, of whose attempts so many went elsewhere.
+fn side((sent, recorded): (Sent, Recorded), elsewhere: u64) -> Side {
+    let attempts: u64 = recorded.values().filter_map(|one| one.attempts).map(u64::from).sum();
+    Side::of(sent.values().map(|call| &*call.record), attempts.saturating_sub(elsewhere))
 }
 
 // === impl Upstreams ===
@@ -180,74 +177,5 @@ impl Upstreams {
                 None => Ok(()),
             },
         }
-    }
-}
-
-// === impl Stand ===
-
-impl Stand {
-    async fn start(
-        name: &'static str,
-        config: &Path,
-        files: &Files,
-        phase: usize,
-    ) -> anyhow::Result<Self> {
-        let records = files.0.join(format!("{name}-{phase}-sidecar.jsonl"));
-        let calls = files.0.join(format!("{name}-{phase}-load.jsonl"));
-        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is no text");
-        let (config, told) = (text(config)?, text(&records)?);
-        let listen = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        let what = ["proxy", "--config", &config, "--records", &told];
-        let sidecar = Server::start("sidecar", &[&what[..], &listen].concat())?;
-        let address = sidecar.address("listening on ").await?;
-        Ok(Self { name, sidecar, address, calls, records })
-    }
-
-    /// Puts it under load, and waits for the end of that.
-    async fn load(&self, size: Size, mix: &Path) -> anyhow::Result<()> {
-        let load = process::command()?
-            .args(["load", "--target", &format!("http://{}", self.address)])
-            .args(["--users", &size.users.to_string()])
-            .args(["--duration", &format!("{}ms", size.duration.as_millis())])
-            .arg("--mix")
-            .arg(mix)
-            .arg("--records")
-            .arg(&self.calls)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .output()
-            .await
-            .context("cannot start the load generator")?;
-        let said = String::from_utf8_lossy(&load.stderr);
-        // On a busy machine its times say less; its counts do not.
-        let is_late = load.status.code() == Some(crate::Exit::Invalid as i32);
-        ensure!(
-            load.status.success() || is_late,
-            "the load on the side `{}` ended with {}:\n{said}",
-            self.name,
-            load.status,
-        );
-        Ok(())
-    }
-
-    /// Ends it, and reads what both of its ends say. So many of its attempts went elsewhere.
-    async fn end(self, elsewhere: u64) -> anyhow::Result<Side> {
-        let calls = compare::sent(&self.calls)?;
-        wait_for_records(&self.records, calls.len()).await?;
-        self.sidecar.interrupt().await?;
-        let records = compare::recorded(&self.records)?;
-        let attempts: u64 = records.values().filter_map(|one| one.attempts).map(u64::from).sum();
-        let calls = calls.values().map(|call| &*call.record);
-        Ok(Side::of(calls, attempts.saturating_sub(elsewhere)))
-    }
-}
-
-// === impl Files ===
-
-impl Files {
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
     }
 }

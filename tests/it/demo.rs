@@ -48,3 +48,31 @@ fn the_policies_keep_an_outage_from_most_users() {
     let last = said.lines().last().unwrap_or_default();
     assert!(last.starts_with("In ") && last.contains(" of 7 phases"), "{last}");
 }
+
+/// The last line of this chapter, and all that it said.
+fn chapter(name: &str) -> (String, String) {
+    let demo = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["demo", "--chapter", name, "--users", "12", "--duration", "2s"])
+        .output()
+        .expect("the demo runs");
+    let said = String::from_utf8_lossy(&demo.stdout).into_owned();
+    let log = String::from_utf8_lossy(&demo.stderr);
+    assert!(demo.status.success(), "{said}\n{log}");
+    (said.lines().last().unwrap_or_default().to_owned(), said)
+}
+
+#[test]
+fn a_canary_that_is_worse_is_told_from_the_version_before_and_taken_back() {
+    let (last, said) = chapter("canary");
+    assert!(last.starts_with("The canary got "), "{said}");
+    assert!(last.contains("With its weight at 0 it got 0 of "), "{said}");
+    let rows = |name: &str| said.lines().filter(|line| line.contains(&format!(" {name} "))).count();
+    assert_eq!((rows("stable"), rows("canary")), (2, 2), "{said}");
+}
+
+#[test]
+fn a_cache_saves_calls_tokens_money_and_time() {
+    let (last, said) = chapter("cache");
+    assert!(last.starts_with("Saved: "), "{said}");
+    assert!(!last.contains(" 0 input") && !last.contains("$0.0000"), "{said}");
+}

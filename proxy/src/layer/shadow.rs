@@ -269,7 +269,7 @@ mod tests {
                 "routes[0].shadow.upstream: there is",
             ),
             ("upstream: a, shadow: { upstream: b }", "missing field `share`"),
-            ("upstream: a, shadow: { upstream: b, share: 5 }", "is not between 0 and 1"),
+            ("upstream: a, shadow: { upstream: b, share: 5 }", "`5` is not a ratio"),
             ("upstream: a, shadow: { upstream: b, share: 5%, at_a_time: 0 }", "at_a_time"),
             (
                 "upstream: v, shadow: { upstream: r, share: 5% }",

@@ -1,9 +1,10 @@
 //! What the chapter `outage` shows: a row for each phase, and a sentence of them all.
 
 use tidegate_loadgen::report::{Grid, time};
-use tidegate_wire::{ErrorOrigin, Outcome, Record};
+use tidegate_wire::{Outcome, Record};
 
-use crate::demo::compare::Times;
+use crate::demo::compare::{Times, counts};
+use crate::demo::percent;
 
 /// Below this error ratio a phase was no outage, and proves nothing.
 const OUTAGE: f64 = 0.05;
@@ -75,10 +76,6 @@ pub(super) fn sentence(rows: &[Row]) -> String {
     )
 }
 
-fn percent(ratio: f64) -> String {
-    format!("{:.1}%", 100.0 * ratio)
-}
-
 // === impl Side ===
 
 impl Side {
@@ -112,12 +109,6 @@ impl Side {
     }
 }
 
-/// Whether a call stands below the line of the error ratio.
-fn counts(call: &Record) -> bool {
-    let is_theirs = call.error_origin == Some(ErrorOrigin::Client);
-    !is_theirs && call.outcome != Some(Outcome::Abandoned)
-}
-
 // === impl Row ===
 
 impl Row {
@@ -134,6 +125,8 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_wire::ErrorOrigin;
+
     use super::*;
 
     fn side(errors: usize) -> Side {
