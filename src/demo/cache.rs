@@ -14,7 +14,7 @@ use super::{Files, Size, percent};
 use crate::Exit;
 
 /// Different questions. Every user asks all of them, over and over.
-const QUESTIONS: usize = 40;
+const QUESTIONS: usize = 20;
 
 /// The sidecar's configuration.
 const CACHE: &str = "\
@@ -62,7 +62,8 @@ pub(super) async fn show(size: Size) -> anyhow::Result<Exit> {
     let config = files.write("cache.yaml", &text)?;
     let questions = files.write("questions.txt", &questions())?;
     let stand = Stand::start("cache".to_owned(), &config, &files).await?;
-    stand.load(size, "--from", &questions).await?;
+    let what = ["--from".as_ref(), questions.as_ref(), "--model".as_ref(), "gpt-4o".as_ref()];
+    stand.load(size, &what).await?;
     let (_, recorded) = stand.end().await?;
     let served = get(model, "/-/served").await?;
     let served: Served = serde_json::from_str(&served).context("cannot read what was served")?;

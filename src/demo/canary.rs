@@ -101,7 +101,7 @@ pub(super) async fn show(size: Size) -> anyhow::Result<Exit> {
         files.write("split.yaml", &configuration(weight))?;
         wait_for_weight(stand.admin, weight).await?;
         eprintln!("{} s with weight {weight} for the canary", size.duration.as_secs_f64());
-        stand.load(size, "--mix", &mix).await?;
+        stand.load(size, &["--mix".as_ref(), mix.as_ref()]).await?;
         let (sent, recorded) = stand.books(known).await?;
         known = recorded.len();
         phases.push(Phase::of(

@@ -131,7 +131,8 @@ async fn act(
     upstreams.fail(phase).await?;
     post(upstreams.other_at, "/-/reset", "").await?;
     let [plain, policies] = stands;
-    tokio::try_join!(plain.load(size, "--mix", mix), policies.load(size, "--mix", mix))?;
+    let what = ["--mix".as_ref(), mix.as_ref()];
+    tokio::try_join!(plain.load(size, &what), policies.load(size, &what))?;
     let plain = side(plain.end().await?, 0);
     let served = get(upstreams.other_at, "/-/served").await?;
     let served: Served = serde_json::from_str(&served).context("cannot read what was served")?;

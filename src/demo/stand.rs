@@ -1,5 +1,6 @@
 //! A sidecar that is put under load, and the files that tell of it.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -34,15 +35,13 @@ impl Stand {
         Ok(Self { name, sidecar, address, admin, calls, records })
     }
 
-    /// Puts it under load by what this file says, of this kind (`--mix`, `--from`), and waits for the end
-    /// of that.
-    pub(super) async fn load(&self, size: Size, kind: &str, file: &Path) -> anyhow::Result<()> {
+    /// Puts it under load by what these arguments say beside how much, and waits for the end of that.
+    pub(super) async fn load(&self, size: Size, what: &[&OsStr]) -> anyhow::Result<()> {
         let load = process::command()?
             .args(["load", "--target", &format!("http://{}", self.address)])
             .args(["--users", &size.users.to_string()])
             .args(["--duration", &format!("{}ms", size.duration.as_millis())])
-            .arg(kind)
-            .arg(file)
+            .args(what)
             .arg("--records")
             .arg(&self.calls)
             .stdout(Stdio::null())
