@@ -98,7 +98,7 @@ fn a_rate_is_bracketed_and_what_it_came_to_is_told_in_every_form() {
 fn the_most_users_are_those_whom_the_sequences_serve_in_time() {
     // Five users on four sequences wait 50 ms each time, six 100 ms, seven 150 ms.
     let place = Place::new("4", "{ metric: time_to_first_token, quantile: 0.5, below: 265ms }");
-    let more = ["users", "--search-from", "2", "--search-to", "64", "--search-steps", "14"];
+    let more = ["users", "--search-from", "2", "--search-to", "64", "--search-steps", "12"];
     let (output, report) = place.search(&[&more[..], &["--duration", "2s"]].concat());
     let load = report["capacity"]["load"].as_f64().expect("a capacity");
     assert!((5.0..=8.0).contains(&load), "{load}: {}", said(&output));

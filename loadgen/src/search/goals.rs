@@ -79,6 +79,17 @@ impl Goals {
         far
     }
 
+    /// The longest time, in seconds, that a whole call may take by any of them; none where they leave
+    /// that open.
+    pub(crate) fn longest(&self) -> Option<f64> {
+        let is_whole = |one: &&Objective| {
+            !matches!(one.metric, Metric::Gap | Metric::TimePerOutputToken)
+                && one.metric.unit() == Unit::Time
+        };
+        let limits = self.0.objectives.iter().filter(is_whole).filter_map(|one| one.below);
+        limits.map(|limit| limit.value()).reduce(f64::max)
+    }
+
     /// Of each, the share of calls that may miss it.
     pub(crate) fn allowed(&self) -> Vec<f64> {
         let allowed = |one: &Objective| match (one.quantile, one.bound()) {

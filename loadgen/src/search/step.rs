@@ -67,7 +67,7 @@ impl Step {
         let mut why = self.missed(goals);
         if has_piled_up {
             why.push(format!(
-                "calls pile up: {} in flight, four times as many as there were when all was well",
+                "calls pile up: {} in flight, more than there are when all take as long as they may",
                 self.users
             ));
         } else if piled_up.is_some() && backlog::piles_up((self.growth, load * self.duration_s)) {

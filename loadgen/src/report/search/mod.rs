@@ -419,3 +419,6 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
