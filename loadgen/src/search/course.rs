@@ -60,8 +60,8 @@ pub(crate) struct Seen {
     pub(crate) is_near: bool,
     /// Of each objective, the calls that missed it, and all that it is about.
     pub(crate) shares: Vec<(f64, f64)>,
-    /// By how many the calls in flight grew, and how many were to come.
-    pub(crate) growth: (f64, f64),
+    /// By how many the calls in flight grew, and how many were to come, where the step says that.
+    pub(crate) growth: Option<(f64, f64)>,
 }
 
 /// Where the edge lies.
@@ -154,7 +154,7 @@ impl Course {
     pub(crate) fn keeps(&self, seen: &Seen) -> bool {
         let mut shares = seen.shares.iter().zip(&self.allowed);
         shares.all(|((missed, all), allowed)| missed <= &(allowed * all))
-            && (self.bounds.is_of_users || !backlog::piles_up(seen.growth))
+            && (self.bounds.is_of_users || !seen.growth.is_some_and(backlog::piles_up))
     }
 
     /// Where the edge lies, and between what bounds that is sure.
@@ -188,10 +188,10 @@ impl Course {
         }
         if !self.bounds.is_of_users {
             let growth = |seen: &Seen| {
-                let (growth, calls) = seen.growth;
-                Growth { load: seen.load, share: growth / calls, calls }
+                let (growth, calls) = seen.growth?;
+                Some(Growth { load: seen.load, share: growth / calls, calls })
             };
-            let growth: Vec<_> = self.near.iter().map(growth).collect();
+            let growth: Vec<_> = self.near.iter().filter_map(growth).collect();
             edges.push(Edge::of_growth(&growth, range));
         }
         let edge = Edge::lowest(edges)?;
@@ -213,17 +213,16 @@ impl Course {
         if self.bounds.is_of_users { 1.0 } else { self.rounded(self.bounds.from / LOWER) }
     }
 
-    /// A little beside the middle of the edge, to either side by turns.
+    /// A little beside the middle of the edge, to either side by turns; of users the whole numbers to either
+    /// side, where they are few.
     fn aside(&self, middle: f64) -> f64 {
         let turn = self.near.len();
         let is_up = turn.is_multiple_of(2);
-        let aside = if turn < IN_THE_MIDDLE { 0.0 } else { ASIDE };
-        let load = middle * if is_up { aside.exp() } else { (-aside).exp() };
-        match (self.bounds.is_of_users, is_up) {
-            (false, _) => self.rounded(load),
-            (true, true) => load.ceil(),
-            (true, false) => load.floor().max(1.0),
+        if self.bounds.is_of_users && middle * ASIDE < 1.0 {
+            return if is_up { middle.floor() + 1.0 } else { middle.floor() };
         }
+        let aside = if turn < IN_THE_MIDDLE { 0.0 } else { ASIDE };
+        self.rounded(middle * if is_up { aside.exp() } else { (-aside).exp() })
     }
 
     fn rounded(&self, load: f64) -> f64 {
@@ -238,4 +237,91 @@ pub(crate) fn digits(load: f64) -> f64 {
     }
     let unit = 10_f64.powf(3.0 - load.log10().floor());
     (load * unit).round() / unit
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_settings::Objectives;
+
+    use super::*;
+
+    const BOUNDS: Bounds =
+        Bounds { from: 8.0, most: 1000.0, precision: 0.05, steps: 40, is_of_users: false };
+
+    fn course(bounds: Bounds) -> Course {
+        let text = "objectives: [{ metric: error_ratio, below: 1% }]";
+        let objectives = Objectives::parse(text).expect("good objectives");
+        Course::new(bounds, &Goals::of(&objectives).expect("goals"))
+    }
+
+    /// Takes the next step, of which this part of a thousand calls misses.
+    fn step(course: &mut Course, missed: impl Fn(f64) -> f64) -> (f64, bool) {
+        let Next::Try { load, is_near } = course.next() else { panic!("{:?}", course.next()) };
+        let shares = vec![(missed(load) * 1000.0, 1000.0)];
+        course.learn(Seen { load, is_near, shares, growth: Some((0.0, 1000.0)) });
+        (load, is_near)
+    }
+
+    #[test]
+    fn the_load_doubles_until_it_is_too_much_and_then_the_edge_is_searched() {
+        let mut course = course(BOUNDS);
+        let missed = |load: f64| if load < 50.0 { 0.0 } else { 0.9 };
+        let loads: Vec<_> = (0..4).map(|_| step(&mut course, missed).0).collect();
+        assert_eq!(loads, [8.0, 16.0, 32.0, 64.0]);
+        let (middle, is_near) = step(&mut course, missed);
+        assert!(is_near && (middle / 45.25 - 1.0).abs() < 0.01, "{middle}");
+        while course.next() != Next::Found {
+            step(&mut course, missed);
+        }
+        let place = course.place().expect("an edge");
+        assert!((place.load / 50.0 - 1.0).abs() < 0.05, "{place:?}");
+    }
+
+    #[test]
+    fn a_load_that_is_missed_a_little_has_another_step() {
+        let mut course = course(BOUNDS);
+        let little = |load: f64| if load < 16.0 { 0.0 } else { 0.02 };
+        let loads: Vec<_> = (0..3).map(|_| step(&mut course, little).0).collect();
+        assert_eq!(loads, [8.0, 16.0, 16.0]);
+        assert!(matches!(course.next(), Next::Try { is_near: true, .. }));
+
+        let mut lucky = self::course(BOUNDS);
+        step(&mut lucky, little);
+        step(&mut lucky, little);
+        assert_eq!(step(&mut lucky, |_| 0.0), (16.0, false));
+        assert_eq!(step(&mut lucky, |_| 0.0), (32.0, false), "it was chance");
+    }
+
+    #[test]
+    fn what_all_loads_hold_or_none_does_has_no_edge() {
+        let mut course = course(Bounds { most: 20.0, ..BOUNDS });
+        let loads: Vec<_> = (0..3).map(|_| step(&mut course, |_| 0.0).0).collect();
+        assert_eq!((loads, course.next()), (vec![8.0, 16.0, 20.0], Next::AllHold));
+
+        let mut course = self::course(Bounds { is_of_users: true, ..BOUNDS });
+        let loads: Vec<_> = (0..4).map(|_| step(&mut course, |_| 0.9).0).collect();
+        assert_eq!((loads, course.next()), (vec![8.0, 4.0, 2.0, 1.0], Next::NoneHolds));
+        assert_eq!(course.place(), None);
+    }
+
+    #[test]
+    fn the_most_users_are_found_between_two_whole_numbers() {
+        let bounds = Bounds { from: 1.0, is_of_users: true, ..BOUNDS };
+        let mut course = course(bounds);
+        let missed = |users: f64| if users < 6.5 { 0.0 } else { 0.5 };
+        while course.next() != Next::Found {
+            step(&mut course, missed);
+        }
+        assert_eq!(course.place().expect("an edge").load.floor(), 6.0);
+        assert!(course.steps <= 16, "{} steps", course.steps);
+    }
+
+    #[test]
+    fn there_are_no_more_steps_than_there_may_be() {
+        let mut course = course(Bounds { steps: 5, ..BOUNDS });
+        let missed = |load: f64| if load < 50.0 { 0.0 } else { 0.9 };
+        (0..4).for_each(|_| _ = step(&mut course, missed));
+        course.waste();
+        assert_eq!(course.next(), Next::Spent);
+    }
 }

@@ -14,15 +14,21 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// Two neighbouring places differ by this share.
 const STEP: f64 = 0.004;
-/// By how much the logarithm of the odds may rise with that of the load, one as likely as the other.
-const SLOPES: [f64; 6] = [3.0, 6.0, 12.0, 25.0, 50.0, 100.0];
+/// By how much the logarithm of the odds may rise with that of the load, one as likely as the other: from
+/// a gentle slope to a cliff.
+const SLOPES: [f64; 9] = [3.0, 6.0, 12.0, 25.0, 50.0, 100.0, 200.0, 400.0, 1000.0];
 /// Calls of one step that count as one, at least: those that wait for each other fare alike.
 const CLUSTER: f64 = 3.0;
 /// How much wider the bounds are made than the curve alone would have them: rehearsed searches keep to
 /// them as often as they say only by that.
 const CAUTION: f64 = 1.5;
-/// A share is never so sure as to be none or all.
+/// A share is never so sure as to be none.
 const LEAST: f64 = 1e-6;
+/// So many times what is allowed is far too much, at least one share and at most another (and half-way to
+/// all calls, where more may miss). How much more it is says nothing of where the edge is: perhaps only
+/// some kinds of calls ever miss.
+const FAR: f64 = 20.0;
+const FAR_BETWEEN: (f64, f64) = (0.2, 0.5);
 /// A number of calls in flight varies, from begin to end of a step, by so many times the number of those
 /// that came: the slope of the straight line through a random walk.
 const WALK: f64 = 1.2;
@@ -58,11 +64,13 @@ impl Edge {
     /// Where the share of calls that miss passes what is allowed.
     pub(crate) fn of_shares(shares: &[Share], allowed: f64, (low, high): (f64, f64)) -> Self {
         let places = Places::between(low, high);
+        let far = far(allowed);
+        let shares: Vec<_> = shares.iter().map(|one| one.at_most(far)).collect();
         let curves =
             || places.iter().flat_map(|edge| SLOPES.map(|slope| Curve { edge, slope, allowed }));
-        let fits: Vec<f64> = curves().map(|curve| curve.fit(shares)).collect();
+        let fits: Vec<f64> = curves().map(|curve| curve.fit(&shares)).collect();
         let best = curves().zip(&fits).max_by(|one, other| one.1.total_cmp(other.1));
-        let cluster = best.map_or(CLUSTER, |(curve, _)| curve.cluster(shares));
+        let cluster = best.map_or(CLUSTER, |(curve, _)| curve.cluster(&shares));
         Self::weigh(
             &places,
             fits.chunks(SLOPES.len()).map(|fits| fits.iter().map(|fit| fit / cluster)),
@@ -114,6 +122,21 @@ impl Edge {
     }
 }
 
+// === impl Share ===
+
+impl Share {
+    /// With no larger a share of calls that missed.
+    fn at_most(self, share: f64) -> Self {
+        Self { missed: self.missed.min(share * self.calls), ..self }
+    }
+}
+
+/// The share that is far more than what is allowed.
+fn far(allowed: f64) -> f64 {
+    let (least, most) = FAR_BETWEEN;
+    if allowed < least { (FAR * allowed).clamp(least, most) } else { (1.0 + allowed) / 2.0 }
+}
+
 /// Places where the edge may lie, by the logarithm of the load.
 struct Places {
     from: f64,
@@ -148,7 +171,7 @@ impl Curve {
     fn at(&self, load: f64) -> f64 {
         let odds =
             (self.allowed / (1.0 - self.allowed)).ln() + self.slope * (load.ln() - self.edge);
-        (1.0 / (1.0 + (-odds).exp())).clamp(LEAST, 1.0 - LEAST)
+        (1.0 / (1.0 + (-odds).exp())).clamp(LEAST, far(self.allowed))
     }
 
     /// The logarithm of how likely it makes what was seen, were all calls on their own.
@@ -207,6 +230,19 @@ mod tests {
         assert!(edge.at(0.025) < 100.0 && edge.at(0.975) > 100.0);
         let alone = Edge::of_shares(&seen[..9], 0.01, RANGE);
         assert!(alone.at(0.025) > edge.at(0.025), "without it more load would seem to be borne");
+    }
+
+    #[test]
+    fn an_edge_that_only_some_calls_meet_is_found_all_the_same() {
+        // So much of all calls is of a kind that always fails beyond 100.
+        for (part, allowed) in [(0.33, 0.01), (0.5, 0.01), (1.0, 0.1)] {
+            let missed = |load: f64| if load < 100.0 { 0.0 } else { part };
+            let seen = [80.0, 95.0, 98.0, 102.0, 105.0, 130.0]
+                .map(|load| share(load, missed(load) * 1000.0, 1000.0));
+            let edge = Edge::of_shares(&seen, allowed, RANGE);
+            let bounds = (edge.at(0.025), edge.at(0.975));
+            assert!(bounds.0 > 94.0 && bounds.1 < 106.0, "{part} of all: {bounds:?}");
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Case {
             let outcomes = rehearsal.step(load, (warm_up, length), seed * 1000 + steps);
             let shares = outcomes.scores.iter().map(|(did, all)| ((all - did) as f64, *all as f64));
             let looks = outcomes.in_flight(warm_up, warm_up + length);
-            let growth = (backlog::growth(&looks), load * length.as_secs_f64());
+            let growth = Some((backlog::growth(&looks), load * length.as_secs_f64()));
             course.learn(Seen { load, is_near, shares: shares.collect(), growth });
             pace.learn(load, load, service, 1.0);
             took += warm_up + length + service;

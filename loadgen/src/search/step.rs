@@ -9,7 +9,7 @@ use super::backlog;
 use super::course::{Course, Seen};
 use super::goals::Goals;
 use crate::figures::{Figures, Tally};
-use crate::report::{Held, Step, Summary, load_text, time};
+use crate::report::{Ended, Held, Step, Summary, load_text, time};
 use crate::run::Outcome;
 use crate::verdict::independent;
 
@@ -94,14 +94,15 @@ impl Step {
 
     /// As the search goes by it.
     pub(crate) fn seen(&self) -> Seen {
-        let calls = self.load * self.duration_s;
-        let has_piled_up = self.ended == crate::report::Ended::Hopeless;
+        // Of a step that was ended early, or that had too few users, nobody knows how many more calls there
+        // would have been in flight.
+        let is_whole = self.ended == Ended::Complete && !self.lacked_users;
+        let growth = (self.growth, self.load * self.duration_s);
         Seen {
             load: self.load,
             is_near: self.is_near,
             shares: self.shares.clone(),
-            // Of a step that was ended early nobody knows how many more there would have been.
-            growth: (if has_piled_up { 0.0 } else { self.growth }, calls),
+            growth: is_whole.then_some(growth),
         }
     }
 
