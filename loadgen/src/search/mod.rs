@@ -35,7 +35,9 @@ pub(crate) use goals::Goals;
 pub use goals::Unsearchable;
 
 /// Steps in a row that may say nothing before the search gives up.
-const MOST_INVALID: usize = 3;
+const MOST_INVALID: usize = 5;
+/// So much longer each is waited after one: a machine that was busy may be less so in a while.
+const RECOVERY: Duration = Duration::from_secs(5);
 
 /// How to search.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +136,8 @@ impl Walk {
 
     /// Makes one step; says so where the search ends by it.
     async fn step(&mut self, load: f64, is_near: bool) -> Result<Option<Found>, Error> {
-        if !self.steps.is_empty() && self.was_interrupted_in(self.search.pause).await {
+        let pause = self.search.pause + RECOVERY * self.invalid as u32;
+        if !self.steps.is_empty() && self.was_interrupted_in(pause).await {
             return Ok(Some(Found::Interrupted));
         }
         let plan = self.plan_of(load, is_near);
@@ -163,12 +166,12 @@ impl Walk {
     fn learn(&mut self, step: &Step, users: usize) -> Option<Found> {
         if step.is_invalid() {
             self.course.waste();
-            self.invalid += 1;
-            let may_have_more = step.lacked_users && users < self.search.most_users;
-            if may_have_more {
+            if step.lacked_users && users < self.search.most_users {
                 self.fewest_users = users * 2;
+                return None;
             }
-            let is_over = self.invalid >= MOST_INVALID && !may_have_more;
+            self.invalid += 1;
+            let is_over = step.lacked_users || self.invalid >= MOST_INVALID;
             return is_over.then_some(Found::Invalid);
         }
         self.invalid = 0;
