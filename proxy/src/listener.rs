@@ -68,6 +68,8 @@ pub(crate) enum Door {
     Calls(Option<Tls>),
     /// Calls to others, that an application makes through us as its proxy.
     Proxy(Arc<Intercept>),
+    /// Connections to others, which the system has redirected to us.
+    Redirect(Arc<Intercept>),
 }
 
 /// TLS on the address of calls.
@@ -117,7 +119,9 @@ async fn serve(tcp: TcpStream, worker: Rc<Worker>, permit: OwnedSemaphorePermit,
         return;
     }
     let limit = worker.now().timeouts.keep_alive.0;
-    if !matches!(timeout(limit, tcp.readable()).await, Ok(Ok(()))) {
+    // Who is redirected may wait for the other side to speak first.
+    let speaks_first = !matches!(door, Door::Redirect(_));
+    if speaks_first && !matches!(timeout(limit, tcp.readable()).await, Ok(Ok(()))) {
         return;
     }
     match door {
@@ -127,6 +131,13 @@ async fn serve(tcp: TcpStream, worker: Rc<Worker>, permit: OwnedSemaphorePermit,
             let served = Box::pin(intercept::serve(tcp, worker, permit, intercept)).await;
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection to the proxy ended");
+            }
+        }
+        Door::Redirect(intercept) => {
+            let served =
+                Box::pin(intercept::serve_redirected(tcp, worker, permit, intercept)).await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a redirected connection ended");
             }
         }
     }

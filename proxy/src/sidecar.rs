@@ -166,6 +166,12 @@ impl Sidecar {
             crate::listener::bind(proxy, count).map_err(listen_error("intercept.listen", proxy))
         });
         let proxies = proxies.transpose()?;
+        let redirect = config.intercept.as_ref().and_then(|intercept| intercept.redirect);
+        let redirects = redirect.map(|redirect| {
+            let failed = listen_error("intercept.redirect", redirect);
+            crate::listener::bind(redirect, count).map_err(failed)
+        });
+        let redirects = redirects.transpose()?;
         let proxy = proxies.as_ref().map(|all| all[0].local_addr()).transpose()?;
 
         let own = [Some(address), Some(admin), health_address, proxy];
@@ -173,7 +179,7 @@ impl Sidecar {
 
         let recorders = recorders(&config, crate::prices(config.prices.as_deref())?)?;
         let ways = Ways::open(&config, address, recorders.background())?;
-        let doors = ways.doors(listeners, proxies);
+        let doors = ways.doors(listeners, proxies, redirects);
         let (background, switch) = (recorders.background().clone(), Switch::new(config.bypass));
         let places = AllPlaces::default();
         let intercept = ways.intercept;
@@ -204,6 +210,9 @@ impl Sidecar {
         info!("admin on {admin}");
         if let Some(proxy) = proxy {
             info!("proxy (HTTPS_PROXY, HTTP_PROXY) on {proxy}");
+        }
+        if let Some(redirect) = redirect {
+            info!("redirected connections on {redirect}");
         }
         if let Some(health) = health_address {
             info!("health on {health}");

@@ -59,19 +59,23 @@ impl Ways {
         Ok(ways)
     }
 
-    /// The sockets of each worker, of those for calls and those for a proxy.
+    /// The sockets of each worker, of those for calls, for a proxy, and for redirects.
     pub(crate) fn doors(
         &self,
         calls: Vec<TcpListener>,
         proxies: Option<Vec<TcpListener>>,
+        redirects: Option<Vec<TcpListener>>,
     ) -> Vec<Doors> {
         let mut doors: Vec<Doors> =
             calls.into_iter().map(|socket| vec![(socket, Door::Calls(self.tls.clone()))]).collect();
-        if let (Some(intercept), Some(proxies)) = (&self.intercept, proxies) {
-            for (doors, socket) in doors.iter_mut().zip(proxies) {
-                doors.push((socket, Door::Proxy(intercept.clone())));
+        let Some(intercept) = &self.intercept else { return doors };
+        let mut open = |sockets: Option<Vec<TcpListener>>, door: fn(Arc<Intercept>) -> Door| {
+            for (doors, socket) in doors.iter_mut().zip(sockets.into_iter().flatten()) {
+                doors.push((socket, door(intercept.clone())));
             }
-        }
+        };
+        open(proxies, Door::Proxy);
+        open(redirects, Door::Redirect);
         doors
     }
 }

@@ -4,6 +4,7 @@ import datetime
 import ipaddress
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -90,16 +91,17 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=1))
         )
 
-    def files(self, hosts):
+    def files(self, hosts, folder=None):
         """A certificate for these hosts, and its key."""
+        folder = folder or self._folder
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A provider")])
         certificate = self._of(subject, key).add_extension(names, False).sign(self._key, hashes.SHA256())
-        (self._folder / "provider.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (folder / "provider.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        (self._folder / "provider.key").write_bytes(key.private_bytes(*form))
-        return self._folder / "provider.pem", self._folder / "provider.key"
+        (folder / "provider.key").write_bytes(key.private_bytes(*form))
+        return folder / "provider.pem", folder / "provider.key"
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +227,23 @@ def test_curl(started):
         ran = subprocess.run(["bash", "-ec", script], env=env, capture_output=True, text=True, timeout=PATIENCE_S)
         assert ran.returncode == 0, ran.stderr
         assert sidecar.record()["tidegate.outcome"] == "completed"
+
+
+def has_a_network_of_its_own():
+    tools = all(map(shutil.which, ("unshare", "ip", "iptables", "setpriv", "curl")))
+    return tools and subprocess.run(["unshare", "-n", "iptables", "-t", "nat", "-L"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not has_a_network_of_its_own(), reason="iptables in a network of its own is not to be had here (root, unshare -n)")
+def test_what_the_system_redirects(authority, tmp_path):
+    authority.files(["api.openai.com"], tmp_path)
+    shutil.copy(authority.roots, tmp_path)
+    # Somebody else reads the certificate that it trusts.
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    program = Path(__file__).with_name("redirected.py")
+    ran = subprocess.run(["unshare", "-n", sys.executable, program, tmp_path], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_every_client_has_its_page():

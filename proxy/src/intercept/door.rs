@@ -104,23 +104,32 @@ async fn take_in(
     tcp.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     let limit = worker.now().timeouts.request_head.0;
     match timeout(limit, speaks(&tcp)).await?? {
-        Speaks::Tls => {
-            let config = intercept.authority.host(&meant.host).map_err(io::Error::other)?;
-            let stream = match tls::serve(tcp, config, limit).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    untrusted(&meant, &error, intercept);
-                    return Ok(());
-                }
-            };
-            intercept.count(End::Measured);
-            let way = Way::Meant(Arc::new(meant));
-            inbound::serve_tls(stream, worker, permit, way).await;
-        }
+        Speaks::Tls => end_tls(tcp, meant, worker, permit, intercept).await?,
         speaks => {
             intercept.count(End::Measured);
             let way = Way::Meant(Arc::new(meant.by(false)));
             inbound::serve_plain(tcp, speaks, worker, permit, way).await;
+        }
+    }
+    Ok(())
+}
+
+/// Ends TLS to this host here, and serves the calls that come by it.
+pub(super) async fn end_tls(
+    tcp: TcpStream,
+    meant: Meant,
+    worker: Rc<Worker>,
+    permit: OwnedSemaphorePermit,
+    intercept: &Intercept,
+) -> io::Result<()> {
+    let limit = worker.now().timeouts.request_head.0;
+    let config = intercept.authority.host(&meant.host).map_err(io::Error::other)?;
+    match tls::serve(tcp, config, limit).await {
+        Err(error) => untrusted(&meant, &error, intercept),
+        Ok(stream) => {
+            intercept.count(End::Measured);
+            let way = Way::Meant(Arc::new(meant));
+            inbound::serve_tls(stream, worker, permit, way).await;
         }
     }
     Ok(())
@@ -188,4 +197,25 @@ async fn refuse(mut tcp: TcpStream, status: u16, why: &str) {
     // Who is gone needs no answer.
     let _ = tcp.write_all(answer.as_bytes()).await;
     let _ = tcp.shutdown().await;
+}
+
+/// Passes a connection on that has asked for nothing of us, to where it was meant to go.
+pub(super) async fn pass_on(
+    tcp: TcpStream,
+    there: &Meant,
+    name: &str,
+    worker: Rc<Worker>,
+    intercept: &Intercept,
+) -> io::Result<()> {
+    let limit = worker.now().timeouts.connect.0;
+    match tunnel::open(there, intercept.config.local, limit).await {
+        Ok(host) => {
+            intercept.pass_by(name);
+            tunnel::run(tcp, host, worker).await;
+        }
+        // What it hears is what it would have heard without us: that nobody is there.
+        Err(Closed::Local) => _ = intercept.count(End::Refused),
+        Err(Closed::Unreached(_)) => _ = intercept.count(End::Unreached),
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod door;
 mod local;
+mod redirect;
 mod tunnel;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::tls::Authority;
 
 pub(crate) use door::serve;
 pub(crate) use local::is_local;
+pub(crate) use redirect::serve as serve_redirected;
 
 /// What stands in `hosts` for the hosts of all model providers that Tidegate knows.
 const PROVIDERS: &str = "providers";
@@ -40,6 +42,9 @@ pub struct InterceptConfig {
     /// The address that HTTPS_PROXY and HTTP_PROXY name.
     #[schemars(with = "Address")]
     pub listen: SocketAddr,
+    /// The address to which the system redirects connections (iptables, REDIRECT); none where absent.
+    #[schemars(with = "Option<Address>")]
+    pub redirect: Option<SocketAddr>,
     /// The hosts whose calls are taken in; `*` stands for any characters, and the word `providers` for
     /// the hosts of all model providers that are known.
     pub hosts: Vec<String>,
@@ -97,6 +102,7 @@ impl Default for InterceptConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 4104)),
+            redirect: None,
             hosts: vec![PROVIDERS.to_owned()],
             unlisted: Unlisted::Pass,
             local: false,
