@@ -19,16 +19,12 @@ struct Place {
 
 impl Place {
     fn new(capacity: &'static str, objectives: &str) -> Self {
-        let options = vec![
-            "--ttft",
-            "140ms",
-            "--tpot",
-            "20ms",
-            "--output-tokens",
-            "4",
-            "--capacity",
-            capacity,
-        ];
+        Self::of(["--ttft", "140ms", "--tpot", "20ms", "--capacity", capacity], objectives)
+    }
+
+    /// One whose calls have four tokens.
+    fn of(options: [&'static str; 6], objectives: &str) -> Self {
+        let options = [&options[..], &["--output-tokens", "4"]].concat();
         let folder = Folder::new();
         let write = |name, text: &str| fs::write(folder.file(name), text).expect("a folder");
         write("mix.yaml", MIX);
@@ -167,15 +163,17 @@ fn what_goes_together_with_no_search_is_refused() {
 
 /// The figure that is promised: nine of ten searches come within 5 % of the truth.
 #[test]
-#[ignore = "half an hour: tests/run --long makes it"]
+#[ignore = "an hour: tests/run --long makes it"]
 fn nine_of_ten_searches_come_within_five_percent_of_the_truth() {
     const AT_ONCE: usize = 2;
-    let objectives = "{ metric: time_to_first_token, quantile: 0.95, below: 340ms }";
-    let places: Vec<_> = (0..10).map(|_| Place::new("16", objectives)).collect();
+    let objectives = "{ metric: time_to_first_token, quantile: 0.95, below: 1s }";
+    // Calls of a second: what a busy machine adds to each is little of that.
+    let options = ["--ttft", "700ms", "--tpot", "100ms", "--capacity", "32"];
+    let places: Vec<_> = (0..10).map(|_| Place::of(options, objectives)).collect();
     let truth = places[0].truth();
     let search = |(number, place): (usize, &Place)| {
         let seed = (100 * number + 1).to_string();
-        let more = ["--search-from", "20", "--duration", "15s", "--seed", &seed];
+        let more = ["--search-from", "16", "--duration", "15s", "--seed", &seed];
         let (output, report) = place.search(&more);
         let load = report["capacity"]["load"].as_f64();
         println!(
