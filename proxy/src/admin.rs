@@ -170,9 +170,18 @@ impl Admin {
 
     fn readyz(&self) -> Response<Full<Bytes>> {
         match self.readiness.reason() {
+            None if self.lacks_store() => text(StatusCode::OK, "ok, without the store\n"),
             None => text(StatusCode::OK, "ok\n"),
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
+    }
+
+    /// Whether other sidecars' answers and budgets cannot be had: calls are welcome all the same.
+    fn lacks_store(&self) -> bool {
+        let inside = self.inside.as_ref();
+        inside.is_some_and(|inside| {
+            inside.generations.borrow().store.as_ref().is_some_and(|store| !store.is_well())
+        })
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -184,7 +184,9 @@ impl ReplyBody {
             Self::Filtered(body) => body.poll_frame(cx),
             Self::Recording(body) => body.poll_frame(cx),
             Self::Shared(body) => body.poll_frame(cx),
-            Self::Replay(body) => Poll::Ready(body.next().map(|piece| Ok(Frame::data(piece)))),
+            Self::Replay(body) => {
+                Poll::Ready(ready!(body.poll_piece(cx)).map(|piece| Ok(Frame::data(piece))))
+            }
             // What follows is no body.
             Self::Upgraded(_) => Poll::Ready(None),
         }

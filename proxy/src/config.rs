@@ -29,6 +29,7 @@ pub use crate::layer::quota::{
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 pub use crate::layer::shadow::ShadowConfig;
 pub use crate::split::{ArmConfig, StickyConfig};
+pub use crate::store::StoreConfig;
 pub use crate::tls::{CaConfig, TlsConfig, UpstreamTlsConfig};
 pub use crate::upstream::{
     BalanceConfig, DnsConfig, DrainConfig, EjectConfig, HealthConfig, Metrics, OnDisconnect,
@@ -84,6 +85,8 @@ pub struct Config {
     pub callers: CallersConfig,
     /// How much of their answers all routes with a `cache` keep together.
     pub cache: SharedCacheConfig,
+    /// A Redis or Valkey that several sidecars share, for caches and quotas that say so.
+    pub store: Option<StoreConfig>,
     /// How much calls may use in a window, by name.
     pub quotas: BTreeMap<String, QuotaConfig>,
     /// How long things may take.
@@ -293,6 +296,7 @@ impl Default for Config {
             routes: Vec::new(),
             callers: CallersConfig::default(),
             cache: SharedCacheConfig::default(),
+            store: None,
             quotas: BTreeMap::new(),
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
@@ -414,6 +418,16 @@ impl Config {
         config.tls.iter_mut().flat_map(TlsConfig::files_mut).for_each(|file| {
             *file = folder.join(&*file);
         });
+        for file in config.store.iter_mut().flat_map(StoreConfig::files_mut) {
+            *file = folder.join(&*file);
+        }
+        if let Some(tls) = config.store.as_ref().and_then(|store| store.tls.as_ref()) {
+            let unusable = |error: crate::tls::Error| {
+                let text = std::fs::read_to_string(path).unwrap_or_default();
+                ConfigError::at(&["store", "tls"], error.to_string()).within(&text).of(path)
+            };
+            tls.try_out().map_err(unusable)?;
+        }
         Ok(config)
     }
 
@@ -519,6 +533,11 @@ impl Config {
             is_set(variable)
                 .map_err(|message| ConfigError::at(&["admin_token", "env"], message))?;
         }
+        let password = self.store.as_ref().and_then(|store| store.password.as_ref());
+        if let Some(Place::Env(variable)) = password {
+            let key = ["store", "password", "env"];
+            is_set(variable).map_err(|message| ConfigError::at(&key, message))?;
+        }
         for (name, upstream) in &self.upstreams {
             let Some(credential) = &upstream.credential else { continue };
             let key = ["upstreams", name, "credential", credential.kind(), "env"];
@@ -569,6 +588,7 @@ impl Config {
         self.callers.check().map_err(|(key, message)| {
             ConfigError::at(&[&["callers"], &key[..]].concat(), message)
         })?;
+        self.check_store()?;
         for (name, quota) in &self.quotas {
             quota.check().map_err(|(key, message)| {
                 let own = ["quotas", name.as_str(), key];
@@ -577,6 +597,28 @@ impl Config {
         }
         for (at, route) in self.routes.iter().enumerate() {
             self.check_route(at, route)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is what caches and quotas share.
+    fn check_store(&self) -> Result<(), ConfigError> {
+        const NONE: &str = "there is no `store` that it could be shared by";
+        let quota = self.quotas.iter().find(|(_, quota)| quota.shared).map(|(name, _)| name);
+        let Some(store) = &self.store else {
+            return match quota {
+                _ if self.cache.shared => {
+                    Err(ConfigError::at(&["cache", "shared"], NONE.to_owned()))
+                }
+                Some(name) => Err(ConfigError::at(&["quotas", name, "shared"], NONE.to_owned())),
+                None => Ok(()),
+            };
+        };
+        store.check().map_err(|(key, message)| ConfigError::at(&["store", key], message))?;
+        if self.cache.shared && store.seal_key.is_none() {
+            let message =
+                "needs `store.seal_key`: answers leave this process only sealed".to_owned();
+            return Err(ConfigError::at(&["cache", "shared"], message));
         }
         Ok(())
     }

@@ -27,6 +27,7 @@ use crate::layer::shadow::Shadows;
 use crate::policies::Policies;
 use crate::split;
 use crate::states::States;
+use crate::store::Store;
 use crate::upstream::Resolver;
 
 /// One reading of the configuration.
@@ -43,6 +44,8 @@ pub(crate) struct Generation {
     pub(crate) callers: Option<Arc<Callers>>,
     /// What was answered before, and is kept; absent where no route keeps anything.
     pub(crate) caches: Option<Caches>,
+    /// What other sidecars share with this one; absent where nothing is shared.
+    pub(crate) store: Option<Store>,
     /// What calls may use; absent where nothing is said of it.
     pub(crate) quotas: Option<Arc<Quotas>>,
     /// Copies of calls.
@@ -81,6 +84,7 @@ struct Before {
     credentials: Credentials,
     policies: Policies,
     caches: Option<Caches>,
+    store: Option<Store>,
     quotas: Option<Arc<Quotas>>,
     shadows: Shadows,
     held: Held,
@@ -95,6 +99,9 @@ pub(crate) enum Error {
     /// The table of prices cannot be used.
     #[error(transparent)]
     Prices(#[from] ConfigError),
+    /// A file that the store needs cannot be used.
+    #[error("store: {0}")]
+    Store(String),
 }
 
 impl Generation {
@@ -111,6 +118,7 @@ impl Generation {
             credentials: self.credentials.clone(),
             policies: self.policies.kept(is_same),
             caches: self.caches.clone(),
+            store: self.store.clone(),
             quotas: self.quotas.clone(),
             shadows: self.shadows.clone(),
             held: self.held.clone(),
@@ -119,13 +127,20 @@ impl Generation {
     }
 
     fn new(config: Config, before: Before, means: Means) -> Result<Self, Error> {
-        let Before { credentials, policies, caches, quotas, shadows, held } = before;
+        let Before { credentials, policies, caches, store, quotas, shadows, held } = before;
         let prices = crate::prices(config.prices.as_deref())?;
         let credentials = credentials.next(&config)?;
         means.places.allow(config.limits.drains.get() as usize);
         let policies = policies.with(&config, &means);
-        let caches = Caches::of(&config, caches.as_ref());
-        let quotas = Quotas::new(&config, prices.clone(), means.clock.clone(), quotas.as_deref());
+        let store = Store::of(&config, store.as_ref(), &means.background);
+        let caches = Caches::of(&config, store.as_ref(), caches.as_ref()).map_err(Error::Store)?;
+        let quotas = Quotas::new(
+            &config,
+            prices.clone(),
+            means.clock.clone(),
+            store.as_ref(),
+            quotas.as_deref(),
+        );
         shadows.keep(&config);
         let mut states = States::default();
         shadows.show(&config, &mut states);
@@ -149,6 +164,9 @@ impl Generation {
         if let Some(intercept) = means.intercept.clone() {
             states.show("intercept", "proxy", move || intercept.state());
         }
+        if let Some(store) = &store {
+            store.show(&mut states);
+        }
         if let Some(caches) = &caches {
             caches.show(&mut states);
         }
@@ -162,6 +180,7 @@ impl Generation {
             policies,
             callers: Callers::of(&config),
             caches,
+            store,
             quotas,
             shadows,
             states,

@@ -46,6 +46,7 @@ mod sidecar;
 mod split;
 mod stack;
 mod states;
+mod store;
 mod timer;
 mod tls;
 mod trace;

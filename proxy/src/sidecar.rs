@@ -96,6 +96,9 @@ pub enum StartError {
     /// There is no certificate to show.
     #[error(transparent)]
     Tls(#[from] crate::tls::Error),
+    /// A file that the store needs cannot be used.
+    #[error("store: {0}")]
+    Store(String),
     /// Threads cannot be started.
     #[error("cannot start")]
     Threads(#[from] std::io::Error),
@@ -106,6 +109,7 @@ impl From<generation::Error> for StartError {
         match error {
             generation::Error::Credentials(error) => Self::Credentials(error),
             generation::Error::Prices(error) => Self::Prices(error),
+            generation::Error::Store(message) => Self::Store(message),
         }
     }
 }
@@ -374,6 +378,9 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
         registry.watch(intercept.clone());
     }
     registry.watch(generation.shadows.clone());
+    if let Some(store) = &generation.store {
+        registry.watch(store.clone());
+    }
     if let Some(caches) = &generation.caches {
         registry.watch(caches.clone());
     }

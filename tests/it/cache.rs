@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -170,6 +171,25 @@ fn a_stream_comes_again_as_a_stream_piece_by_piece() {
         assert!(hit[key].is_null(), "what was replayed says nothing of a model: {hit:#}");
     }
     assert_eq!(hit["tidegate.saved.output_tokens"], 2);
+}
+
+#[test]
+fn a_stream_comes_again_event_by_event_at_the_pace_that_is_set() {
+    let pieces = [&format!("{TOKEN}{TOKEN}"), FINISH, USAGE, DONE];
+    let upstream = Upstream::answering(streamed(&pieces));
+    let sidecar = caching(&upstream, "pace: 50ms");
+    let request = post(CHAT, SAME_STREAM);
+    sidecar.call(&request);
+    wait_kept(&sidecar, 1);
+    let start = Instant::now();
+    let again = hit(&sidecar, &request);
+    assert_eq!((again.text(), again.end), (pieces.concat(), End::Clean));
+    // Five events with four times between them.
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    let mut caller = sidecar.connect();
+    caller.send(&request);
+    let first = caller.through(TOKEN.as_bytes()).expect("an event");
+    assert!(!String::from_utf8_lossy(&first).contains("stop"), "no event comes with another");
 }
 
 #[test]

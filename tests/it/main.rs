@@ -53,6 +53,7 @@ mod spans;
 mod split;
 #[cfg(feature = "loadgen")]
 mod stages;
+mod store;
 mod streams;
 mod support;
 mod upgrade;

@@ -222,11 +222,10 @@ fn others_ask_for_themselves_where_the_first_gets_no_answer_that_they_may_have()
     let (open, count) = (gate.clone(), asked.clone());
     let upstream = Upstream::new(move |mut peer| {
         while peer.request().is_some() {
-            match count.fetch_add(1, SeqCst) {
-                0 => {
-                    gate.pass();
-                    peer.wire.send(answer_with(503, "{}"));
-                }
+            let number = count.fetch_add(1, SeqCst);
+            gate.pass();
+            match number {
+                0 => peer.wire.send(answer_with(503, "{}")),
                 _ => peer.wire.send(answer(COMPLETION)),
             }
         }
@@ -236,6 +235,9 @@ fn others_ask_for_themselves_where_the_first_gets_no_answer_that_they_may_have()
     let mut others = followers(&sidecar, SAME, 3);
     open.open();
     assert_eq!(first.response().status(), 503);
+    wait_until("another asks", || asked.load(SeqCst) == 2);
+    wait_followers(&sidecar, 2);
+    open.open();
     for other in &mut others {
         assert_eq!(other.response().text(), COMPLETION);
     }

@@ -12,7 +12,8 @@ use crate::upstream::Spec;
 pub(super) fn of(config: &Config) -> Vec<ConfigError> {
     let in_vain = routes_in_vain(config).chain(unused_upstreams(config));
     let in_vain = in_vain.chain(quotas_in_vain(config)).chain(callers_in_vain(config));
-    in_vain.chain(shadows_in_vain(config)).chain(open_doors(config)).collect()
+    let in_vain = in_vain.chain(shadows_in_vain(config)).chain(store_in_vain(config));
+    in_vain.chain(open_doors(config)).collect()
 }
 
 /// Addresses that others than this machine may reach, and at which nobody is asked who they are.
@@ -69,6 +70,14 @@ fn quotas_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
             ConfigError::at(&key, format!("charges no call: there is no upstream `{pattern}`"))
         })
     })
+}
+
+/// A store that nothing is shared by.
+fn store_in_vain(config: &Config) -> Option<ConfigError> {
+    let is_shared = config.cache.shared || config.quotas.values().any(|quota| quota.shared);
+    let is_in_vain = config.store.is_some() && !is_shared;
+    let message = "is of no use: neither `cache` nor a quota says `shared: true`";
+    is_in_vain.then(|| ConfigError::at(&["store"], message))
 }
 
 /// Routes and quotas that are about callers that there cannot be.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tidegate_wire::{CacheSource, Cached, Record};
 
 use super::Notes;
 use crate::head::ResponseHead;
 
 /// What the record of another call told of its answer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Told {
     pub(crate) response_model: Option<Box<str>>,
     pub(crate) finish_reasons: Box<[Box<str>]>,

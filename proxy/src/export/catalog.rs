@@ -16,6 +16,7 @@ mod own;
 mod policies;
 mod quotas;
 mod sidecar;
+mod store;
 mod upstreams;
 
 pub use cache::*;
@@ -28,6 +29,7 @@ pub use own::*;
 pub use policies::*;
 pub use quotas::*;
 pub use sidecar::*;
+pub use store::*;
 pub use upstreams::*;
 
 /// The version of this build.
@@ -88,6 +90,10 @@ pub static FAMILIES: &[&Family] = &[
     &OWN_COST,
     &SHADOW_OPEN,
     &SHADOW_NOT_SENT,
+    &STORE_UP,
+    &STORE_OUTAGES,
+    &STORE_OPERATIONS,
+    &STORE_TIME,
     &BYPASS,
     &BYPASSED,
     &RETRIES,

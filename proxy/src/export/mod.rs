@@ -94,7 +94,12 @@ mod tests {
             let labels = self.0.labels.iter().map(|_| "a".to_owned()).collect();
             let value = match self.0.kind {
                 catalog::Kind::Gauge => metrics::Value::Gauge(3),
-                _ => metrics::Value::Counter(3),
+                catalog::Kind::Counter => metrics::Value::Counter(3),
+                catalog::Kind::Histogram => {
+                    let mut times = metrics::Histogram::new(metrics::SECONDS_ADDED);
+                    times.observe(Some(0.002));
+                    metrics::Value::Histogram(times)
+                }
             };
             show(self.0, labels, value);
         }
@@ -121,6 +126,10 @@ mod tests {
             &catalog::CACHE_ENTRIES,
             &catalog::CACHE_BYTES,
             &catalog::CACHE_EVICTIONS,
+            &catalog::STORE_UP,
+            &catalog::STORE_OUTAGES,
+            &catalog::STORE_OPERATIONS,
+            &catalog::STORE_TIME,
             &catalog::RETRIES,
             &catalog::RETRIES_DENIED,
             &catalog::FALLBACKS,

@@ -31,12 +31,14 @@ use crate::whole;
 mod admission;
 mod canonical;
 mod config;
+mod elsewhere;
 mod entry;
 mod flight;
 mod key;
 mod memory;
 mod recording;
 mod replay;
+mod sealed;
 mod shared;
 mod shared_reply;
 mod sync;
@@ -173,7 +175,10 @@ impl Caching {
             return Ok(self.answer(entry, CacheSource::Hit, &call));
         }
         if wish.only_if_cached {
-            return Err(Error::NotCached.into());
+            let found = self.look_elsewhere(&key, &wish).await;
+            return found
+                .map(|entry| self.answer(&entry, CacheSource::Hit, &call))
+                .ok_or(Error::NotCached.into());
         }
         note(&call, CacheSource::Miss);
         let stale = found.filter(|_| self.config.stale_if_error.is_some());
@@ -182,10 +187,22 @@ impl Caching {
             return self.ask(below, call, key, stale, lead).await;
         }
         match self.join(&key, &wish).await {
-            Joined::Lead(lead) => self.ask(below, call, key, stale, lead).await,
+            Joined::Lead(lead) => match self.look_elsewhere(&key, &wish).await {
+                Some(entry) => Ok(self.answer(&entry, CacheSource::Hit, &call)),
+                None => self.ask(below, call, key, stale, lead).await,
+            },
             Joined::Entry(entry) => Ok(self.answer(&entry, CacheSource::Hit, &call)),
             Joined::Answer(follower, answer) => Ok(share(follower, &answer, &call)),
         }
+    }
+
+    /// The answer that other sidecars keep: those who follow find it in memory, where it is from now on.
+    async fn look_elsewhere(&self, key: &Key, wish: &Wish) -> Option<Arc<Entry>> {
+        if wish.no_cache {
+            return None;
+        }
+        let entry = self.shared.get_elsewhere(key, self.config.entry.as_u64()).await;
+        entry.filter(|entry| self.is_fresh(entry, wish))
     }
 
     fn is_fresh(&self, entry: &Entry, wish: &Wish) -> bool {
@@ -307,7 +324,10 @@ impl Caching {
         let head = ResponseHead { fields, reason: entry.head.reason.clone(), ..entry.head };
         notes.replays(&head);
         let body = match entry.is_stream {
-            true => ReplyBody::Replay(Box::new(Replay::new(entry.clone(), notes.clone()))),
+            true => {
+                let pace = self.config.pace.map(|pace| pace.0);
+                ReplyBody::Replay(Box::new(Replay::new(entry.clone(), notes.clone(), pace)))
+            }
             false => {
                 notes.replayed(&entry.body);
                 ReplyBody::Full(entry.body.clone())

@@ -25,6 +25,7 @@ use crate::hold::Keeping;
 use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
 use crate::states::States;
+use crate::store::Store;
 use crate::upstream::Spec;
 use crate::whole;
 
@@ -43,6 +44,7 @@ mod provider;
 mod refusal;
 mod reserve;
 mod rule;
+mod sharing;
 mod sync;
 mod tally;
 mod window;
@@ -53,18 +55,21 @@ pub(crate) use metrics::QuotaMetrics;
 pub(crate) use refusal::Spent;
 
 use amounts::{Amounts, nanodollars};
-use budgets::{Admitted, Budgets, Claim, Holding};
+use budgets::{Admitted, Budgets, Claim, Holding, Refused};
 use charge::{Charge, generates};
 use expect::{Expectations, Expected};
 use provider::Remaining;
 use reserve::{Ask, Holds};
 use rule::{Rule, Subject};
+use sharing::{Share, Sharing};
 
 /// The quotas of one reading of the configuration, and what all readings know of what was used.
 #[derive(Debug)]
 pub(crate) struct Quotas {
     rules: Vec<Arc<Rule>>,
     kept: Arc<Kept>,
+    /// By what others spend some of them too; absent where none is shared.
+    sharing: Option<Arc<Sharing>>,
     prices: Arc<Prices>,
     clock: Clock,
     /// The callers that the configuration names.
@@ -111,6 +116,26 @@ struct Open {
     expected: Expected,
 }
 
+/// A call that wants to be let in.
+struct Asking {
+    subject: Subject,
+    expected: Expected,
+    claims: Vec<Claim>,
+    now: clock::Now,
+}
+
+/// What a store is asked, as long as somebody waits to hear.
+struct Asked<'a> {
+    budgets: &'a Budgets,
+    shares: Vec<Share>,
+}
+
+/// What a call holds until it is let in; dropped before that, it holds nothing any more.
+struct Held<'a> {
+    quotas: &'a Quotas,
+    holdings: Vec<Holding>,
+}
+
 impl<S: Below> Policy<S> for QuotaLayer {
     fn call(&self, below: &mut S, mut call: Call) -> LocalFuture {
         let Some(quotas) = self.0.clone().filter(|_| !call.only_looks()) else {
@@ -120,7 +145,7 @@ impl<S: Below> Policy<S> for QuotaLayer {
             let has_come = whole::has_come(&call, &quotas.keeping);
             has_come.then(|| look(&call)).is_some()
         };
-        if is_there {
+        if is_there && !quotas.is_shared() {
             return match quotas.admit(&call, None) {
                 Ok(()) => below.call(call),
                 Err(error) => Box::pin(ready(Err(error.into()))),
@@ -128,10 +153,14 @@ impl<S: Below> Policy<S> for QuotaLayer {
         }
         let below = below.clone();
         Box::pin(async move {
-            if whole::read_ahead(&mut call, &quotas.keeping).await? {
+            if !is_there && whole::read_ahead(&mut call, &quotas.keeping).await? {
                 look(&call);
             }
-            quotas.admit(&call, None).map_err(Failure::from)?;
+            match quotas.is_shared() {
+                true => quotas.admit_with_others(&call).await,
+                false => quotas.admit(&call, None),
+            }
+            .map_err(Failure::from)?;
             below.oneshot(call).await
         })
     }
@@ -160,6 +189,7 @@ impl Quotas {
         config: &Config,
         prices: Arc<Prices>,
         clock: Clock,
+        store: Option<&Store>,
         before: Option<&Self>,
     ) -> Option<Arc<Self>> {
         let budgets = config.limits.quota_budgets.get() as usize;
@@ -180,7 +210,13 @@ impl Quotas {
         let rules: Vec<_> = config.iter().map(rule).collect();
         kept.budgets.keep(&rules, budgets);
         let labels = ("".into(), OTHER.into());
-        Some(Arc::new(Self { rules, kept, prices, clock, callers, labels }))
+        let store = store.filter(|_| rules.iter().any(|rule| rule.is_shared));
+        let known = before.and_then(|before| before.sharing.as_ref());
+        let sharing = store.map(|store| match known.filter(|known| known.is_by(store)) {
+            Some(same) => same.clone(),
+            None => Sharing::begin(store, &kept, &clock),
+        });
+        Some(Arc::new(Self { rules, kept, sharing, prices, clock, callers, labels }))
     }
 
     /// Has the admin address show how they stand.
@@ -225,6 +261,24 @@ impl Quotas {
         })
     }
 
+    /// Lets a call in that has room in budgets which others spend too, or says why not.
+    async fn admit_by_others(
+        &self,
+        mut claims: Vec<Claim>,
+        now: &clock::Now,
+    ) -> Result<Admitted, Box<Refused>> {
+        let Some(sharing) = self.sharing.as_ref().filter(|_| !claims.is_empty()) else {
+            return self.kept.budgets.admit(claims, true, now);
+        };
+        let budgets = &self.kept.budgets;
+        if claims.iter().any(Claim::can_never_pass) {
+            return budgets.admit(claims, true, now);
+        }
+        let asked = Asked { budgets, shares: budgets.share(&mut claims, now) };
+        let answer = sharing.admit(&asked.shares).await;
+        budgets.judge(claims, &asked.shares, answer.as_ref(), now)
+    }
+
     /// The caller, as metrics name it.
     fn label(&self, caller: Option<&Arc<str>>) -> &Arc<str> {
         let (nobody, other) = &self.labels;
@@ -257,8 +311,57 @@ impl RouteQuotas {
         is_streamed && self.rules.iter().any(|rule| rule.asks_for_body()) && says_more()
     }
 
+    /// Whether others spend what these calls are charged to.
+    fn is_shared(&self) -> bool {
+        self.quotas.sharing.is_some() && self.rules.iter().any(|rule| rule.is_shared)
+    }
+
     /// Lets a call in, or says why not; where policies are bypassed it is always let in.
     fn admit(&self, call: &Call, bypass: Option<&Bypass>) -> Result<(), Error> {
+        let Some(asking) = self.asking(call) else { return Ok(()) };
+        let Asking { claims, now, .. } = asking;
+        let budgets = &self.quotas.kept.budgets;
+        let admitted = budgets.admit(claims, bypass.is_none(), &now);
+        let admitted = admitted.map_err(|refused| refuse(call, &refused, &now))?;
+        if let Some(bypass) = bypass.filter(|_| admitted.is_bypassed) {
+            bypass.would(Bypassed::Quota);
+        }
+        self.is_admitted(call, asking.subject, asking.expected, admitted);
+        Ok(())
+    }
+
+    /// The same where others decide too: what is not shared is decided first.
+    async fn admit_with_others(&self, call: &Call) -> Result<(), Error> {
+        let Some(asking) = self.asking(call) else { return Ok(()) };
+        let Asking { subject, expected, claims, now } = asking;
+        let (shared, own): (Vec<_>, Vec<_>) =
+            claims.into_iter().partition(|claim| claim.rule.is_shared);
+        let budgets = &self.quotas.kept.budgets;
+        let admitted = budgets.admit(own, true, &now);
+        let admitted = admitted.map_err(|refused| refuse(call, &refused, &now))?;
+        let mut held = Held { quotas: &self.quotas, holdings: admitted.holdings };
+        let others = self.quotas.admit_by_others(shared, &now).await;
+        let others = others.map_err(|refused| refuse(call, &refused, &now))?;
+        let mut holdings = std::mem::take(&mut held.holdings);
+        holdings.extend(others.holdings);
+        let would_refuse = admitted.would_refuse.or(others.would_refuse);
+        let admitted = Admitted { holdings, would_refuse, is_bypassed: false };
+        self.is_admitted(call, subject, expected, admitted);
+        Ok(())
+    }
+
+    /// A call is charged when it is over.
+    fn is_admitted(&self, call: &Call, subject: Subject, expected: Expected, admitted: Admitted) {
+        let Admitted { holdings, would_refuse, .. } = admitted;
+        if would_refuse.is_some() {
+            call.notes.record(|record| record.quota.get_or_insert_default().spent = would_refuse);
+        }
+        let open = Open { quotas: self.quotas.clone(), subject, holdings, expected };
+        call.notes.when_closed(Box::new(move |record| open.settle(record)));
+    }
+
+    /// What a call wants of which budgets; nothing where no quota is about it.
+    fn asking(&self, call: &Call) -> Option<Asking> {
         let notes = &call.notes;
         let subject = Subject {
             caller: notes.record(|record| record.caller.clone()),
@@ -277,27 +380,9 @@ impl RouteQuotas {
             })
         };
         let claims: Vec<_> = self.rules.iter().filter_map(claim).collect();
-        if claims.is_empty() && !self.charges_elsewhere {
-            return Ok(());
-        }
+        let is_about_it = !claims.is_empty() || self.charges_elsewhere;
         let now = self.quotas.clock.now();
-        let budgets = &self.quotas.kept.budgets;
-        let Admitted { holdings, would_refuse, is_bypassed } =
-            budgets.admit(claims, bypass.is_none(), &now).map_err(|refused| {
-                notes.record(|record| {
-                    record.quota.get_or_insert_default().spent = Some(refused.rule.name.clone());
-                });
-                Error::QuotaSpent(Box::new(Spent::new(&refused, &now)))
-            })?;
-        if let Some(bypass) = bypass.filter(|_| is_bypassed) {
-            bypass.would(Bypassed::Quota);
-        }
-        if would_refuse.is_some() {
-            notes.record(|record| record.quota.get_or_insert_default().spent = would_refuse);
-        }
-        let open = Open { quotas: self.quotas.clone(), subject, holdings, expected };
-        notes.when_closed(Box::new(move |record| open.settle(record)));
-        Ok(())
+        is_about_it.then_some(Asking { subject, expected, claims, now })
     }
 
     /// What a call may be expected to use, and holds of the budgets.
@@ -349,6 +434,13 @@ impl RouteQuotas {
     }
 }
 
+fn refuse(call: &Call, refused: &Refused, now: &clock::Now) -> Error {
+    call.notes.record(|record| {
+        record.quota.get_or_insert_default().spent = Some(refused.rule.name.clone());
+    });
+    Error::QuotaSpent(Box::new(Spent::new(refused, now)))
+}
+
 /// Bytes of a request, where its head says so or it is at hand.
 fn length(call: &Call) -> Option<u64> {
     match &call.body {
@@ -358,6 +450,22 @@ fn length(call: &Call) -> Option<u64> {
             let length = call.head.fields.get("content-length")?;
             std::str::from_utf8(length).ok()?.trim().parse().ok()
         }
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.budgets.is_answered(&self.shares);
+    }
+}
+
+// === impl Held ===
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let Quotas { kept, clock, .. } = self.quotas;
+        let (nothing, now) = (Amounts::default(), clock.now());
+        self.holdings.iter().for_each(|holding| kept.budgets.settle(holding, &nothing, &now));
     }
 }
 

@@ -9,6 +9,7 @@ mod http2;
 mod messages;
 #[path = "../../support/protobuf.rs"]
 mod protobuf;
+mod redis;
 mod sidecar;
 #[cfg(feature = "loadgen")]
 mod simulator;
@@ -26,6 +27,7 @@ pub(crate) use grpc_messages::{last, message, token};
 pub(crate) use http2::*;
 pub(crate) use messages::*;
 pub(crate) use protobuf::field;
+pub(crate) use redis::{Redis, Way, free_port};
 pub(crate) use sidecar::{Launch, Sidecar, nowhere, read_records, tidegate};
 #[cfg(feature = "loadgen")]
 pub(crate) use simulator::Simulator;

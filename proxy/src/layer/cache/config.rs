@@ -26,6 +26,8 @@ pub struct CacheConfig {
     /// Whether a call waits for the answer to an equal one that is on its way, and gets that as it
     /// comes.
     pub single_flight: bool,
+    /// How long it takes from one event of a kept stream to the next; all come at once where absent.
+    pub pace: Option<Span>,
     /// Headers that make no difference to the answer, beside those that are known to make none; `*`
     /// stands for any characters.
     pub ignore_headers: Vec<String>,
@@ -48,7 +50,12 @@ pub enum Allow {
 pub struct SharedCacheConfig {
     /// Bytes of all answers that are kept.
     pub memory: Size,
+    /// Whether other sidecars have what is kept too, by way of the `store`.
+    pub shared: bool,
 }
+
+/// No stream is slower: its caller would take it for dead.
+const SLOWEST: Duration = Duration::from_secs(10);
 
 // === impl CacheConfig ===
 
@@ -62,6 +69,7 @@ impl Default for CacheConfig {
             tool_calls: false,
             cut_off: false,
             single_flight: true,
+            pace: None,
             ignore_headers: Vec::new(),
         }
     }
@@ -74,6 +82,10 @@ impl CacheConfig {
         if entry > memory {
             let message = format!("{entry} bytes are over `cache.memory`, which is {memory} bytes");
             return Err(("entry", message));
+        }
+        if self.pace.is_some_and(|pace| pace.0 > SLOWEST) {
+            let message = format!("is over {} s", SLOWEST.as_secs());
+            return Err(("pace", message));
         }
         let is_header = |pattern: &str| {
             let letters = pattern.replace('*', "");
@@ -96,6 +108,6 @@ impl CacheConfig {
 
 impl Default for SharedCacheConfig {
     fn default() -> Self {
-        Self { memory: Size::mib(16) }
+        Self { memory: Size::mib(16), shared: false }
     }
 }

@@ -77,6 +77,23 @@ impl Entry {
         }
     }
 
+    /// One that came so long ago, and was kept elsewhere.
+    #[expect(clippy::too_many_arguments, reason = "all of an entry was written down")]
+    pub(super) fn kept_elsewhere(
+        key: Key,
+        age: Duration,
+        keep: Duration,
+        head: ResponseHead,
+        body: Bytes,
+        pieces: Box<[Piece]>,
+        is_stream: bool,
+        told: Told,
+    ) -> Self {
+        let now = Instant::now();
+        let stored = now.checked_sub(age).unwrap_or(now);
+        Self { key, stored, keep, head, body, pieces, is_stream, told }
+    }
+
     /// Whether it is the answer to a call of this key, of which it was found by one half.
     pub(crate) fn is_for(&self, key: &Key) -> bool {
         self.key == *key

@@ -125,7 +125,8 @@ impl Secret {
         Self::of(rand::random())
     }
 
-    fn of(bytes: [u8; 32]) -> Self {
+    /// The same for all who have these bytes.
+    pub(crate) fn of(bytes: [u8; 32]) -> Self {
         Self { bytes, check: hmac::Key::new(hmac::HMAC_SHA256, &bytes) }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 
 use super::config::SharedCacheConfig;
+use super::elsewhere::Elsewhere;
 use super::entry::Entry;
 use super::flight::Flights;
 use super::key::{Key, Secret};
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::export::catalog::{self, Family};
 use crate::export::metrics::{Source, Value, lock};
 use crate::states::States;
+use crate::store::{Store, StoreConfig, read_key};
 
 /// The caches of all routes.
 #[derive(Clone, Debug)]
@@ -23,8 +25,11 @@ pub(crate) struct Caches(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: SharedCacheConfig,
+    store: Option<StoreConfig>,
     secret: Secret,
     memory: Memory,
+    /// What other sidecars keep too.
+    elsewhere: Option<Elsewhere>,
     /// Calls that are on their way.
     flights: Arc<Flights>,
     tallies: Mutex<BTreeMap<Box<str>, Arc<Tally>>>,
@@ -39,25 +44,46 @@ pub(crate) struct CacheOfRoute {
 
 impl Caches {
     /// Those that a configuration asks for: the ones that there are, where it says the same of them.
-    pub(crate) fn of(config: &Config, before: Option<&Self>) -> Option<Self> {
+    pub(crate) fn of(
+        config: &Config,
+        store: Option<&Store>,
+        before: Option<&Self>,
+    ) -> Result<Option<Self>, String> {
         if config.routes.iter().all(|route| route.cache.is_none()) {
-            return None;
+            return Ok(None);
         }
-        let same = before.filter(|caches| caches.0.config == config.cache);
-        let caches = same.cloned().unwrap_or_else(|| Self::new(&config.cache));
+        let own = config.store.as_ref().filter(|_| config.cache.shared);
+        let same = before
+            .filter(|caches| caches.0.config == config.cache && caches.0.store.as_ref() == own);
+        let caches = match same {
+            Some(same) => same.clone(),
+            None => Self::new(&config.cache, own.zip(store))?,
+        };
         let is_there = |name: &str| config.routes.iter().any(|route| route.name() == name);
         lock(&caches.0.tallies).retain(|name, _| is_there(name));
-        Some(caches)
+        Ok(Some(caches))
     }
 
-    fn new(config: &SharedCacheConfig) -> Self {
-        Self(Arc::new(Shared {
+    fn new(
+        config: &SharedCacheConfig,
+        store: Option<(&StoreConfig, &Store)>,
+    ) -> Result<Self, String> {
+        let most = config.memory.as_u64();
+        let elsewhere = |(config, store): (&StoreConfig, &Store)| {
+            let path = config.seal_key.as_ref().ok_or("`seal_key` is missing")?;
+            Ok::<_, String>(Elsewhere::new(store.clone(), &read_key(path)?, most))
+        };
+        let elsewhere = store.map(elsewhere).transpose()?;
+        let secret = elsewhere.as_ref().map(|elsewhere| Secret::of(elsewhere.secret()));
+        Ok(Self(Arc::new(Shared {
             config: config.clone(),
-            secret: Secret::draw(),
-            memory: Memory::new(config.memory.as_u64()),
-            flights: Arc::new(Flights::new(config.memory.as_u64())),
+            store: store.map(|(config, _)| config.clone()),
+            secret: secret.unwrap_or_else(Secret::draw),
+            memory: Memory::new(most),
+            elsewhere,
+            flights: Arc::new(Flights::new(most)),
             tallies: Mutex::default(),
-        }))
+        })))
     }
 
     /// The cache of the route of this name.
@@ -102,8 +128,18 @@ impl CacheOfRoute {
         self.caches.0.memory.get(key)
     }
 
+    /// The same, as other sidecars keep it, of up to so many bytes.
+    pub(super) async fn get_elsewhere(&self, key: &Key, most: u64) -> Option<Arc<Entry>> {
+        let entry = Arc::new(self.caches.0.elsewhere.as_ref()?.get(key, most).await?);
+        self.caches.0.memory.put(key, entry.clone());
+        Some(entry)
+    }
+
     /// Keeps an answer.
     pub(super) fn put(&self, key: &Key, entry: Arc<Entry>) {
+        if let Some(elsewhere) = &self.caches.0.elsewhere {
+            elsewhere.put(key, entry.clone());
+        }
         self.caches.0.memory.put(key, entry);
     }
 

@@ -11,6 +11,7 @@ use super::amounts::{Amounts, Kind};
 use super::clock::Now;
 use super::pace::Pace;
 use super::rule::Limits;
+use super::sharing::{Rest, Spending};
 use super::window::{Stretch, Window};
 
 /// What one budget has spent.
@@ -21,6 +22,9 @@ pub(super) struct Budget {
     /// What calls hold that are under way, in whichever slot.
     open: Amounts,
     pace: Pace,
+    /// Calls about which a store is being asked, and has been asked so far.
+    asked: u32,
+    questions: u64,
 }
 
 /// What was spent in one stretch of time.
@@ -29,6 +33,21 @@ struct Slot {
     stretch: Stretch,
     used: Amounts,
     held: Amounts,
+    /// What other sidecars have spent, as far as it is known.
+    elsewhere: Amounts,
+    /// What a store has let in for us.
+    let_in: Amounts,
+    /// How often what is to be told beside that has changed, and how much of it was told.
+    changes: u64,
+    told: u64,
+}
+
+/// What a store is to be told of one stretch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own {
+    pub(super) stretch: Stretch,
+    pub(super) rest: Rest,
+    changes: u64,
 }
 
 /// What keeps a call out.
@@ -59,7 +78,14 @@ pub(crate) struct Standing {
 
 impl Budget {
     pub(super) fn new(window: Window) -> Self {
-        Self { window, slots: Vec::new(), open: Amounts::default(), pace: Pace::default() }
+        Self {
+            window,
+            slots: Vec::new(),
+            open: Amounts::default(),
+            pace: Pace::default(),
+            asked: 0,
+            questions: 0,
+        }
     }
 
     /// What keeps out a call that wants so much, where the limits leave no room for it. `most` is
@@ -91,6 +117,7 @@ impl Budget {
         self.open.add(amounts);
         let slot = self.slot(now);
         slot.held.add(amounts);
+        slot.changes += 1;
         slot.stretch.start
     }
 
@@ -100,10 +127,13 @@ impl Budget {
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.stretch.start == since) {
             slot.held.subtract(held);
             slot.used.add(&used.at_most(held));
+            slot.changes += 1;
         }
         let more = used.beyond(held);
         if !more.is_nothing() {
-            self.slot(now).used.add(&more);
+            let slot = self.slot(now);
+            slot.used.add(&more);
+            slot.changes += 1;
         }
         self.pace.add(&self.window, used, now);
     }
@@ -113,14 +143,109 @@ impl Budget {
         let mut standing = Standing { open: self.open, ..Standing::default() };
         for slot in self.counting(now) {
             standing.used.add(&slot.used);
+            standing.used.add(&slot.elsewhere);
             standing.held.add(&slot.held);
         }
         standing
     }
 
+    /// A store is asked about a call. The number of the question, where no other is on its way.
+    pub(super) fn is_asked(&mut self) -> Option<u64> {
+        let is_alone = self.asked == 0;
+        self.asked += 1;
+        self.questions += 1;
+        is_alone.then_some(self.questions)
+    }
+
+    /// Nobody waits for the answer to one of the questions any more.
+    pub(super) fn is_answered(&mut self) {
+        self.asked = self.asked.saturating_sub(1);
+    }
+
+    /// Whether no other question was on its way beside this, from when it was asked.
+    pub(super) fn was_alone(&self, number: Option<u64>) -> bool {
+        self.asked == 1 && number == Some(self.questions)
+    }
+
+    /// What a store has let in for us in this stretch, as far as we have heard.
+    pub(super) fn let_in(&self, stretch: &Stretch) -> Amounts {
+        let slot = self.slots.iter().find(|slot| slot.stretch.start == stretch.start);
+        slot.map(|slot| slot.let_in).unwrap_or_default()
+    }
+
+    /// A call that a store has let in holds so much in this stretch; what there is to tell stays as it
+    /// is.
+    pub(super) fn is_let_in(&mut self, amounts: &Amounts, stretch: Stretch) -> i64 {
+        self.open.add(amounts);
+        if let Some(at) = self.at(stretch) {
+            self.slots[at].held.add(amounts);
+            self.slots[at].let_in.add(amounts);
+        }
+        stretch.start
+    }
+
+    /// What a store has not been told, so far as it still counts.
+    pub(super) fn untold(&self, now: &Now) -> Vec<Own> {
+        let untold = self.counting(now).filter(|slot| slot.changes != slot.told);
+        untold.map(Slot::own).collect()
+    }
+
+    /// A store has been told this.
+    pub(super) fn is_told(&mut self, own: &Own) {
+        let start = own.stretch.start;
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.stretch.start == start) {
+            slot.told = slot.told.max(own.changes);
+        }
+    }
+
+    /// A store has this of a stretch. `is_settled` is what it has let in for us, where nobody waits to
+    /// hear more of that: it counts, whatever we thought. Whether there is something to tell of it.
+    pub(super) fn learn(
+        &mut self,
+        stretch: Stretch,
+        spending: &Spending,
+        is_settled: Option<Amounts>,
+        limits: &Limits,
+    ) -> bool {
+        let Spending { elsewhere, let_in, rest } = spending;
+        let is_nothing = elsewhere.is_nothing() && let_in.is_nothing() && *rest == Rest::default();
+        let is_known = self.slots.iter().any(|slot| slot.stretch.start == stretch.start);
+        if is_nothing && !is_known {
+            return false;
+        }
+        let Some(at) = self.at(stretch) else { return false };
+        let slot = &mut self.slots[at];
+        slot.elsewhere = *elsewhere;
+        let Some(let_in) = is_settled else { return false };
+        limits.kinds().for_each(|(kind, _)| slot.let_in[kind] = let_in[kind]);
+        let own = slot.own().rest;
+        let is_wrong = limits.kinds().any(|(kind, _)| own[kind as usize] != rest[kind as usize]);
+        if is_wrong && slot.changes == slot.told {
+            slot.changes += 1;
+        }
+        is_wrong
+    }
+
+    /// The place of a stretch, which is made where it is missing and none of the others is older.
+    fn at(&mut self, stretch: Stretch) -> Option<usize> {
+        let known = self.slots.iter().position(|slot| slot.stretch.start == stretch.start);
+        known.or_else(|| self.insert(stretch))
+    }
+
+    /// A slot in its place among the others, if none of these is older.
+    fn insert(&mut self, stretch: Stretch) -> Option<usize> {
+        let mut at = self.slots.partition_point(|slot| slot.stretch.start < stretch.start);
+        if self.slots.len() >= self.window.stretches() {
+            at = at.checked_sub(1)?;
+            self.slots.remove(0);
+        }
+        self.slots.insert(at, Slot::new(stretch));
+        Some(at)
+    }
+
     /// Whether to forget it changes nothing.
     pub(super) fn is_idle(&self, now: &Now) -> bool {
-        self.open.is_nothing() && self.spent(now).is_nothing()
+        self.open.is_nothing() && self.asked == 0 && self.spent(now).is_nothing()
     }
 
     /// What is spent of this in a second at present.
@@ -142,10 +267,8 @@ impl Budget {
     /// After how long no more than this is spent, if nothing is added: the oldest slots go first.
     fn opens(&self, kind: Kind, at_most: u64, now: &Now) -> Duration {
         let at = self.window.at(now);
-        let mut slots: Vec<_> = self
-            .counting(now)
-            .map(|slot| (slot.stretch.gone, slot.used[kind].saturating_add(slot.held[kind])))
-            .collect();
+        let mut slots: Vec<_> =
+            self.counting(now).map(|slot| (slot.stretch.gone, slot.spent()[kind])).collect();
         slots.sort_unstable();
         let mut left = slots.iter().fold(0u64, |sum, (_, spent)| sum.saturating_add(*spent));
         let opens = slots.iter().find(|(_, spent)| {
@@ -166,10 +289,35 @@ impl Budget {
                 self.slots.remove(0);
             }
             let stretch = self.window.stretch(now);
-            self.slots.push(Slot { stretch, used: Amounts::default(), held: Amounts::default() });
+            self.slots.push(Slot::new(stretch));
             self.slots.len() - 1
         });
         &mut self.slots[found]
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    fn new(stretch: Stretch) -> Self {
+        let [used, held, elsewhere, let_in] = [Amounts::default(); 4];
+        Self { stretch, used, held, elsewhere, let_in, changes: 0, told: 0 }
+    }
+
+    fn own(&self) -> Own {
+        let number = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        let rest = Kind::ALL.map(|kind| {
+            let spent = self.used[kind].saturating_add(self.held[kind]);
+            number(spent).saturating_sub(number(self.let_in[kind]))
+        });
+        Own { stretch: self.stretch, rest, changes: self.changes }
+    }
+
+    fn spent(&self) -> Amounts {
+        let mut spent = self.used;
+        spent.add(&self.held);
+        spent.add(&self.elsewhere);
+        spent
     }
 }
 
@@ -279,6 +427,55 @@ mod tests {
         assert_eq!(budget.standing(&at(200.0)).used[Kind::Tokens], 50);
         assert_eq!(budget.standing(&at(200.0)).open, Amounts::default());
         assert!(budget.is_idle(&at(300.0)));
+    }
+
+    /// A store has this of the only stretch, and nobody else is asking.
+    fn hear(budget: &mut Budget, stretch: Stretch, let_in: u64, rest: i64, others: u64) -> bool {
+        let mut spending = Spending::default();
+        (spending.let_in, spending.elsewhere) = (tokens(let_in), tokens(others));
+        spending.rest[Kind::Tokens as usize] = rest;
+        let limits = Limits::new([(Kind::Tokens, 100)]);
+        budget.learn(stretch, &spending, Some(spending.let_in), &limits)
+    }
+
+    #[test]
+    fn what_a_store_lets_in_need_not_be_told_and_what_came_otherwise_must() {
+        let (now, mut budget) = (at(0.0), Budget::new(MINUTE));
+        let stretch = MINUTE.stretch(&now);
+        let held = tokens(10);
+        let since = budget.is_let_in(&held, stretch);
+        assert!(budget.untold(&now).is_empty());
+        budget.settle((since, &held), &tokens(4), &now);
+        let untold = budget.untold(&now);
+        assert_eq!(untold[0].rest[Kind::Tokens as usize], -6);
+        budget.is_told(&untold[0]);
+        assert!(budget.untold(&now).is_empty());
+        assert!(!hear(&mut budget, stretch, 10, -6, 7), "it has all of it");
+        assert_eq!(budget.standing(&now).used[Kind::Tokens], 11, "others' among it");
+    }
+
+    #[test]
+    fn what_a_store_has_lost_or_let_in_for_nobody_is_told() {
+        let (now, mut budget) = (at(0.0), Budget::new(MINUTE));
+        let stretch = MINUTE.stretch(&now);
+        budget.is_let_in(&tokens(10), stretch);
+        assert!(hear(&mut budget, stretch, 0, 0, 0), "it has forgotten");
+        assert_eq!(budget.untold(&now)[0].rest[Kind::Tokens as usize], 10);
+        assert!(hear(&mut budget, stretch, 25, 10, 0), "a caller did not wait for the answer");
+        assert_eq!(budget.untold(&now)[0].rest[Kind::Tokens as usize], -15);
+    }
+
+    #[test]
+    fn a_question_is_alone_only_where_no_other_is_asked_while_it_waits() {
+        let mut budget = Budget::new(MINUTE);
+        let first = budget.is_asked();
+        assert!(budget.was_alone(first));
+        let second = budget.is_asked();
+        budget.is_answered();
+        assert!(!budget.was_alone(first) && !budget.was_alone(second));
+        budget.is_answered();
+        let third = budget.is_asked();
+        assert!(budget.was_alone(third));
     }
 
     #[test]

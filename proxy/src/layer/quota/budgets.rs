@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 
 use super::amounts::{Amounts, Kind};
 use super::budget::{Budget, Lack, Standing};
 use super::clock::Now;
 use super::config::Mode;
 use super::rule::{Key, Rule};
+use super::sharing::{Answer, Share, Word};
 use super::sync::{Mutex, MutexGuard};
 use super::tally::Tally;
 
@@ -26,6 +28,8 @@ pub(crate) struct Budgets {
     state: Mutex<State>,
     /// How many there may be, beside the common ones.
     most: AtomicUsize,
+    /// Something is to be told to those who share budgets.
+    pub(super) untold: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +39,10 @@ struct State {
     tallies: FxHashMap<Arc<str>, Tally>,
     /// When to look again for budgets that nobody needs.
     next_sweep: i64,
+    /// Shared budgets of which there is something to tell.
+    untold: FxHashMap<Key, Arc<Rule>>,
+    /// The number of the last word that was told.
+    words: u64,
 }
 
 /// What a call would take of one budget.
@@ -96,6 +104,8 @@ pub(super) struct Shown {
 
 /// Between two searches for budgets that nobody needs, in milliseconds.
 const SWEEP: i64 = 1_000;
+/// Budgets of which others are told with one word.
+const BUDGETS_TOLD: usize = 32;
 /// Longer names have no budget of their own: they are the callers'.
 const NAME_BYTES: usize = 256;
 
@@ -104,7 +114,7 @@ const NAME_BYTES: usize = 256;
 impl Budgets {
     /// At most so many, beside a common one for each quota.
     pub(crate) fn new(most: usize) -> Self {
-        Self { state: Mutex::default(), most: AtomicUsize::new(most) }
+        Self { state: Mutex::default(), most: AtomicUsize::new(most), untold: Notify::new() }
     }
 
     /// From now on there may be so many, and only quotas with these ids have any.
@@ -112,6 +122,7 @@ impl Budgets {
         self.most.store(most, Relaxed);
         let mut state = self.lock();
         state.budgets.retain(|key, _| rules.iter().any(|rule| rule.id == key.rule));
+        state.untold.retain(|key, _| rules.iter().any(|rule| rule.id == key.rule));
         state.tallies.retain(|name, _| rules.iter().any(|rule| rule.name == *name));
     }
 
@@ -148,13 +159,150 @@ impl Budgets {
         if let Some((claim, lack)) = refusal {
             return Err(Refused::new(claim, &lack).into());
         }
-        let hold = |Claim { rule, key, holds: held, .. }: Claim| {
-            let budget = state.budgets.get_mut(&key).expect("it was just found");
-            let since = budget.hold(&held, now);
-            Holding { rule, key, held, since }
-        };
-        let holdings = claims.into_iter().map(hold).collect();
+        let holdings = claims.into_iter().map(|claim| self.hold(&mut state, claim, now)).collect();
         Ok(Admitted { holdings, would_refuse, is_bypassed })
+    }
+
+    /// What a store is asked for a call that wants this; see [`Budgets::is_answered`].
+    pub(super) fn share(&self, claims: &mut [Claim], now: &Now) -> Vec<Share> {
+        let mut state = self.lock();
+        self.make_room(&mut state, claims.len(), now);
+        let share = |claim: &mut Claim| {
+            claim.key = self.find(&mut state, &claim.rule, &claim.key);
+            let budget = state.budgets.get_mut(&claim.key).expect("it was just found");
+            let alone = budget.is_asked();
+            let (rule, key, holds) = (claim.rule.clone(), claim.key.clone(), claim.holds);
+            let stretches = rule.window.counting(now);
+            let let_in = stretches.iter().map(|stretch| budget.let_in(stretch)).collect();
+            Share { rule, key, stretches, holds, let_in, alone }
+        };
+        claims.iter_mut().map(share).collect()
+    }
+
+    /// Nobody waits for a store's answer to this any more.
+    pub(super) fn is_answered(&self, shares: &[Share]) {
+        let mut state = self.lock();
+        for share in shares {
+            if let Some(budget) = state.budgets.get_mut(&share.key) {
+                budget.is_answered();
+            }
+        }
+    }
+
+    /// Lets a call in that wants this of budgets which are shared, or says why not: as a store says,
+    /// and where that says nothing by what is known here.
+    pub(super) fn judge(
+        &self,
+        claims: Vec<Claim>,
+        shares: &[Share],
+        answer: Option<&Answer>,
+        now: &Now,
+    ) -> Result<Admitted, Box<Refused>> {
+        let mut state = self.lock();
+        if let Some(answer) = answer {
+            self.learn(&mut state, shares, answer);
+        }
+        let said = answer.map(|answer| answer.refused);
+        let (mut refusal, mut would_refuse) = (None, None);
+        for (at, claim) in claims.iter().enumerate() {
+            let wants = (&claim.holds, &claim.most);
+            let budget = state.budgets.get(&claim.key);
+            let lack = budget.and_then(|budget| budget.lack(&claim.rule.limits, wants, now));
+            let lack = match (claim.rule.mode, said) {
+                (Mode::Observe, _) | (_, None) => lack,
+                (Mode::Enforce, Some(Some(refused))) if refused == at => {
+                    lack.or_else(|| claim.all_is_spent())
+                }
+                (Mode::Enforce, Some(_)) => None,
+            };
+            let Some(lack) = lack else { continue };
+            state.tally(&claim.rule).refuse(claim.rule.mode, &claim.label, lack.kind);
+            match claim.rule.mode {
+                Mode::Observe => _ = would_refuse.get_or_insert_with(|| claim.rule.name.clone()),
+                Mode::Enforce => refusal = longest(refusal, (claim, lack)),
+            }
+        }
+        if let Some((claim, lack)) = refusal {
+            return Err(Refused::new(claim, &lack).into());
+        }
+        let hold = |(claim, share): (Claim, &Share)| match answer {
+            None => Some(self.hold(&mut state, claim, now)),
+            Some(_) => {
+                let Claim { rule, key, holds: held, .. } = claim;
+                let (budget, present) = (state.budgets.get_mut(&key)?, share.stretches.first()?);
+                let since = budget.is_let_in(&held, *present);
+                Some(Holding { rule, key, held, since })
+            }
+        };
+        let holdings = claims.into_iter().zip(shares).filter_map(hold).collect();
+        Ok(Admitted { holdings, would_refuse, is_bypassed: false })
+    }
+
+    /// What a store says of budgets that are shared.
+    fn learn(&self, state: &mut State, shares: &[Share], answer: &Answer) {
+        let is_let_in = answer.refused.is_none();
+        for (share, spent) in shares.iter().zip(&answer.spent) {
+            let Share { rule, key, stretches, holds, let_in, alone } = share;
+            let Some(budget) = state.budgets.get_mut(key) else { continue };
+            let was_alone = budget.was_alone(*alone);
+            let mut has_news = false;
+            let limited = rule.limits.all();
+            for (at, (stretch, spending)) in stretches.iter().zip(spent).enumerate() {
+                let this = if at == 0 && is_let_in { *holds } else { Amounts::default() };
+                let before = spending.let_in.beyond(&this);
+                // What we had heard of by then it has lost where it has less: at once what it has
+                // counts, for under load no question is ever alone.
+                let is_lost = !let_in[at].beyond(&spending.let_in).at_most(&limited).is_nothing();
+                let is_settled = (was_alone || is_lost).then_some(before);
+                has_news |= budget.learn(*stretch, spending, is_settled, &rule.limits);
+            }
+            if has_news {
+                self.is_untold(state, rule, key);
+            }
+        }
+    }
+
+    /// What others have not been told, of some budgets, and the number of the word; nothing where
+    /// there is nothing to tell.
+    pub(super) fn words(&self, now: &Now) -> Option<(Vec<Word>, u64)> {
+        let mut state = self.lock();
+        let keys: Vec<_> = state.untold.keys().take(BUDGETS_TOLD).cloned().collect();
+        let mut words = Vec::new();
+        for key in keys {
+            let Some(rule) = state.untold.remove(&key) else { continue };
+            let Some(budget) = state.budgets.get(&key) else { continue };
+            let word = |own| Word { rule: rule.clone(), key: key.clone(), own };
+            words.extend(budget.untold(now).into_iter().map(word));
+        }
+        state.words += 1;
+        (!words.is_empty()).then_some((words, state.words))
+    }
+
+    /// Whether others have heard these.
+    pub(super) fn heard(&self, words: &[Word], is_heard: bool) {
+        let mut state = self.lock();
+        for Word { rule, key, own } in words {
+            match state.budgets.get_mut(key) {
+                Some(budget) if is_heard => budget.is_told(own),
+                Some(_) => _ = state.untold.insert(key.clone(), rule.clone()),
+                None => {}
+            }
+        }
+    }
+
+    fn hold(&self, state: &mut State, claim: Claim, now: &Now) -> Holding {
+        let Claim { rule, key, holds: held, .. } = claim;
+        let budget = state.budgets.get_mut(&key).expect("it was just found");
+        let since = budget.hold(&held, now);
+        self.is_untold(state, &rule, &key);
+        Holding { rule, key, held, since }
+    }
+
+    fn is_untold(&self, state: &mut State, rule: &Arc<Rule>, key: &Key) {
+        if rule.is_shared {
+            state.untold.insert(key.clone(), rule.clone());
+            self.untold.notify_one();
+        }
     }
 
     /// A call is over that held this: it used so much instead.
@@ -163,11 +311,12 @@ impl Budgets {
         // A quota that was taken out of the configuration has none any more.
         if let Some(budget) = state.budgets.get_mut(&holding.key) {
             budget.settle((holding.since, &holding.held), used, now);
+            self.is_untold(&mut state, &holding.rule, &holding.key);
         }
     }
 
     /// A call that holds nothing has used so much: it ended elsewhere than it began.
-    pub(crate) fn charge(&self, rule: &Rule, key: &Key, used: &Amounts, now: &Now) {
+    pub(crate) fn charge(&self, rule: &Arc<Rule>, key: &Key, used: &Amounts, now: &Now) {
         let nothing = Amounts::default();
         let mut state = self.lock();
         self.make_room(&mut state, 1, now);
@@ -175,6 +324,7 @@ impl Budgets {
         let budget = state.budgets.get_mut(&key).expect("it was just found");
         let since = budget.hold(&nothing, now);
         budget.settle((since, &nothing), used, now);
+        self.is_untold(&mut state, rule, &key);
     }
 
     /// Counts something that came of calls of this quota.
@@ -259,6 +409,23 @@ fn longest<'a>(
 ) -> Option<(&'a Claim, Lack)> {
     let wait = |lack: &Lack| lack.wait.unwrap_or(Duration::MAX);
     known.filter(|(_, known)| wait(known) >= wait(&other.1)).or(Some(other))
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// Whether it says itself that it may take more than there ever is.
+    pub(super) fn can_never_pass(&self) -> bool {
+        let mut kinds = self.rule.limits.kinds();
+        self.rule.mode == Mode::Enforce && kinds.any(|(kind, limit)| self.most[kind] > limit)
+    }
+
+    /// What it lacks where others say so who know better.
+    fn all_is_spent(&self) -> Option<Lack> {
+        let (kind, limit) = self.rule.limits.kinds().next()?;
+        let wait = Some(Duration::from_secs(1));
+        Some(Lack { kind, limit, spent: limit, wanted: self.holds[kind], wait })
+    }
 }
 
 // === impl Refused ===

@@ -49,6 +49,9 @@ pub struct QuotaConfig {
     /// What a call holds of it until its usage is known.
     #[serde(default)]
     pub reserve: Reserve,
+    /// Whether all sidecars with the same `store` spend it together.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 /// Which calls are charged to a quota; `*` stands for any characters.
@@ -170,7 +173,8 @@ impl QuotaConfig {
             WindowConfig::Day => Window::Day(zone()),
             WindowConfig::Month => Window::Month(zone()),
             WindowConfig::Sliding(Span(length)) => {
-                Window::Sliding(i64::try_from(length.as_millis()).unwrap_or(i64::MAX / 4))
+                let length = i64::try_from(length.as_millis()).unwrap_or(i64::MAX / 4);
+                if self.shared { Window::Dated(length) } else { Window::Sliding(length) }
             }
         }
     }

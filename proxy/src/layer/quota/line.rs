@@ -77,7 +77,7 @@ impl Line {
 /// Seconds until a window of the calendar begins anew.
 fn renewed_in(window: &Window, now: &Now) -> Option<f64> {
     match window {
-        Window::Sliding(_) => None,
+        Window::Sliding(_) | Window::Dated(_) => None,
         Window::Day(_) | Window::Month(_) => {
             Some((window.stretch(now).end - window.at(now)) as f64 / 1e3)
         }
@@ -92,7 +92,9 @@ fn exhausted_in(left: u64, limit: u64, pace: f64, window: &Window, now: &Now) ->
     let seconds = left as f64 / pace;
     let lasts = match (window, renewed_in(window, now)) {
         // It gives back as much as it takes, unless the pace is too fast for it.
-        (Window::Sliding(length), _) => pace * (*length as f64 / 1e3) <= limit as f64,
+        (Window::Sliding(length) | Window::Dated(length), _) => {
+            pace * (*length as f64 / 1e3) <= limit as f64
+        }
         (_, renewed) => renewed.is_some_and(|renewed| seconds > renewed),
     };
     Some(seconds).filter(|seconds| !lasts && seconds.is_finite())

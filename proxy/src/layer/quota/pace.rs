@@ -48,7 +48,7 @@ impl Pace {
 fn present(window: &Window) -> f64 {
     let (least, most) = PRESENT;
     match window {
-        Window::Sliding(length) => (*length).clamp(least, most) as f64,
+        Window::Sliding(length) | Window::Dated(length) => (*length).clamp(least, most) as f64,
         Window::Day(_) | Window::Month(_) => most as f64,
     }
 }

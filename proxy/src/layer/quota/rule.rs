@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidegate_wire::glob;
 
-use super::amounts::Kind;
+use super::amounts::{Amounts, Kind};
 use super::config::{Mode, Part, Parts, QuotaConfig, QuotaMatch, Reserve};
 use super::window::Window;
 
@@ -18,6 +18,10 @@ pub(crate) struct Rule {
     pub(super) limits: Limits,
     pub(super) mode: Mode,
     pub(super) reserve: Reserve,
+    /// Whether other sidecars spend it too.
+    pub(super) is_shared: bool,
+    /// What is counted, in a form that is the same for all of them.
+    pub(super) counts: Arc<str>,
     matches: QuotaMatch,
     per: Parts,
 }
@@ -56,6 +60,8 @@ impl Rule {
             limits: config.limits(),
             mode: config.mode,
             reserve: config.reserve,
+            is_shared: config.shared,
+            counts: counts(name, config),
             matches: config.matches.clone(),
             per: config.per.clone(),
         }
@@ -64,7 +70,8 @@ impl Rule {
     /// Whether both count the same.
     pub(super) fn counts_as(&self, other: &Self) -> bool {
         let of = |rule: &Self| (rule.matches.clone(), rule.per.clone(), rule.window.clone());
-        self.name == other.name && of(self) == of(other)
+        let is_as_shared = self.is_shared == other.is_shared;
+        self.name == other.name && of(self) == of(other) && is_as_shared
     }
 
     /// Whether it may be about calls to this upstream.
@@ -106,6 +113,12 @@ impl Rule {
     }
 }
 
+fn counts(name: &str, config: &QuotaConfig) -> Arc<str> {
+    let QuotaConfig { matches, per, window, zone, .. } = config;
+    let form = serde_json::to_string(&(name, matches, per, window, zone));
+    form.expect("what was read from a file can be written").into()
+}
+
 // === impl Limits ===
 
 impl Limits {
@@ -117,6 +130,18 @@ impl Limits {
 
     pub(super) fn of(&self, kind: Kind) -> Option<u64> {
         self.0[kind as usize]
+    }
+
+    /// The most there can be of each kind that has a limit.
+    pub(super) fn all(&self) -> Amounts {
+        let mut all = Amounts::default();
+        self.kinds().for_each(|(kind, _)| all[kind] = u64::MAX);
+        all
+    }
+
+    /// Those that there are.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = (Kind, u64)> {
+        Kind::ALL.into_iter().filter_map(|kind| Some((kind, self.of(kind)?)))
     }
 
     pub(super) fn is_nothing(&self) -> bool {

@@ -24,6 +24,8 @@ const NEVER: i64 = i64::MAX / 4;
 pub(crate) enum Window {
     /// The last so many milliseconds, at any moment.
     Sliding(i64),
+    /// The same by the date, which several machines have alike.
+    Dated(i64),
     /// Since midnight, in this zone.
     Day(TimeZone),
     /// Since the first of the month, in this zone.
@@ -47,7 +49,7 @@ impl Window {
     pub(crate) fn at(&self, now: &Now) -> i64 {
         match self {
             Self::Sliding(_) => now.steady,
-            Self::Day(_) | Self::Month(_) => now.wall.as_millisecond(),
+            Self::Dated(_) | Self::Day(_) | Self::Month(_) => now.wall.as_millisecond(),
         }
     }
 
@@ -55,6 +57,7 @@ impl Window {
     pub(crate) fn stretch(&self, now: &Now) -> Stretch {
         match self {
             Self::Sliding(length) => sliding(*length, now.steady),
+            Self::Dated(length) => sliding(*length, now.wall.as_millisecond()),
             Self::Day(zone) => calendar(zone, now, |date| (date, date.tomorrow().ok())),
             Self::Month(zone) => calendar(zone, now, |date| {
                 let next = date.last_of_month().tomorrow().ok();
@@ -63,11 +66,27 @@ impl Window {
         }
     }
 
+    /// The stretches that count at this moment, the present one first.
+    pub(crate) fn counting(&self, now: &Now) -> Vec<Stretch> {
+        let (at, present) = (self.at(now), self.stretch(now));
+        let step = present.end - present.start;
+        let earlier = |stretch: &Stretch| {
+            let Stretch { start, end, gone } = *stretch;
+            Some(Stretch { start: start - step, end: end - step, gone: gone - step })
+        };
+        match self {
+            Self::Sliding(_) | Self::Dated(_) => std::iter::successors(Some(present), earlier)
+                .take_while(|stretch| at < stretch.gone)
+                .collect(),
+            Self::Day(_) | Self::Month(_) => vec![present],
+        }
+    }
+
     /// Stretches that are worth remembering: those that may count, and one that the clock may be set
     /// back to.
     pub(crate) fn stretches(&self) -> usize {
         match self {
-            Self::Sliding(_) => SLOTS as usize + 1,
+            Self::Sliding(_) | Self::Dated(_) => SLOTS as usize + 1,
             Self::Day(_) | Self::Month(_) => 2,
         }
     }
@@ -76,7 +95,9 @@ impl Window {
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sliding(length) => write!(f, "in {} s", *length as f64 / 1e3),
+            Self::Sliding(length) | Self::Dated(length) => {
+                write!(f, "in {} s", *length as f64 / 1e3)
+            }
             Self::Day(_) => f.write_str("a day"),
             Self::Month(_) => f.write_str("a month"),
         }
@@ -125,6 +146,17 @@ mod tests {
         let first = window.stretch(&now(2_999));
         assert_eq!(first, Stretch { start: 0, end: 3_000, gone: 63_000 });
         assert_eq!(window.stretch(&now(3_000)).start, 3_000);
+    }
+
+    #[test]
+    fn all_stretches_that_count_are_told_the_present_one_first() {
+        let now = at("2026-11-26T12:00:01Z");
+        let counting = Window::Dated(60_000).counting(&now);
+        assert_eq!(counting.len(), Window::Dated(60_000).stretches());
+        assert_eq!(text(counting[0].start), "2026-11-26T12:00:00Z");
+        assert_eq!(text(counting[20].start), "2026-11-26T11:59:00Z");
+        assert!(counting.iter().all(|stretch| stretch.gone > now.wall.as_millisecond()));
+        assert_eq!(Window::Day(TimeZone::UTC).counting(&now).len(), 1);
     }
 
     #[test]
