@@ -33,7 +33,7 @@ pub use crate::store::StoreConfig;
 pub use crate::tls::{CaConfig, TlsConfig, UpstreamTlsConfig};
 pub use crate::upstream::{
     BalanceConfig, DnsConfig, DrainConfig, EjectConfig, HealthConfig, Metrics, OnDisconnect,
-    SteerConfig,
+    SteerConfig, WarmUpCall, WarmUpConfig,
 };
 
 #[cfg(test)]
@@ -137,6 +137,8 @@ pub struct UpstreamConfig {
     pub limit: Option<LimitConfig>,
     /// How calls are spread over its addresses.
     pub balance: BalanceConfig,
+    /// What is done for it to be warm before calls come; nothing where absent.
+    pub warm_up: Option<WarmUpConfig>,
     /// What becomes of a call whose caller leaves before the end.
     pub on_disconnect: OnDisconnect,
     /// How long it may take, where that is not as for all.
@@ -554,6 +556,11 @@ impl Config {
                 .map_err(|message| ConfigError::at(&["upstreams", name], message))?;
             let limit = upstream.limit.as_ref().map_or(Ok(()), LimitConfig::check);
             limit.map_err(|message| ConfigError::at(&["upstreams", name, "limit"], message))?;
+            if let Some(warm_up) = &upstream.warm_up {
+                warm_up.check(&spec).map_err(|(key, message)| {
+                    ConfigError::at(&[&["upstreams", name, "warm_up"], &key[..]].concat(), message)
+                })?;
+            }
             let Some(credential) = &upstream.credential else { continue };
             let key = ["upstreams", name, "credential", credential.kind()];
             for address in 0..spec.addresses() {

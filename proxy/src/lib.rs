@@ -36,6 +36,7 @@ mod inbound;
 mod intercept;
 mod layer;
 mod listener;
+mod own_call;
 mod policies;
 mod prices;
 mod pump;

@@ -16,7 +16,7 @@ use crate::layer::breaker::{self, Breakers};
 use crate::layer::limit::{LimitMetrics, Limits};
 use crate::layer::retry::{Budget, Tally};
 use crate::states::States;
-use crate::upstream::{Addresses, ConnectFailures, Drains, Shown};
+use crate::upstream::{Addresses, ConnectFailures, Drains, Shown, Warmth};
 
 /// The policies of every upstream.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub(crate) struct UpstreamPolicies {
     pub(crate) limits: Option<Arc<Limits>>,
     /// How its addresses are; absent where it has but one, and nobody watches that.
     pub(crate) addresses: Option<Arc<Addresses>>,
+    /// How warm it is kept.
+    pub(crate) warmth: Option<Arc<Warmth>>,
     /// Its answers that are read on though their callers have left.
     pub(crate) drains: Option<Arc<Drains>>,
 }
@@ -64,6 +66,7 @@ impl UpstreamPolicies {
             addresses: Addresses::watch(name, upstream, &means.background, &means.resolver),
             drains: Drains::of(&upstream.on_disconnect, &means.places).map(Arc::new),
             bypassed,
+            warmth: upstream.warm_up.as_ref().map(Warmth::new).map(Arc::new),
             ..Self::default()
         }
     }
@@ -109,6 +112,9 @@ impl Policies {
             }
             if let Some(drains) = policies.drains.clone() {
                 states.show("drains", name, move || json!({ "open": drains.open() }));
+            }
+            if let Some(warmth) = policies.warmth.clone() {
+                states.show("warm_up", name, move || warmth.state());
             }
             let bypassed = policies.bypassed.clone();
             states.show("bypassed", name, move || {
@@ -164,7 +170,7 @@ struct Watched {
 
 impl Source for Watched {
     fn read(&self, show: &mut dyn FnMut(&'static Family, Vec<String>, Value)) {
-        let UpstreamPolicies { tally, taken, drains, bypassed, connect_failures, .. } =
+        let UpstreamPolicies { tally, taken, drains, bypassed, connect_failures, warmth, .. } =
             &self.policies;
         if let Some(drains) = drains {
             let open = i64::try_from(drains.open()).unwrap_or(i64::MAX);
@@ -185,6 +191,9 @@ impl Source for Watched {
         }
         for (word, bypassed) in bypassed.all() {
             count(&catalog::BYPASSED, Some(word), bypassed);
+        }
+        for (word, opened) in warmth.iter().flat_map(|warmth| warmth.counts()) {
+            count(&catalog::WARM_UP_CONNECTIONS, Some(word), opened);
         }
         for (word, failures) in connect_failures.all() {
             count(&catalog::CONNECT_FAILURES, Some(word), failures);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidegate_wire::{Dialect, HeadView, Shape, glob};
 
+use crate::activity::Activity;
 use crate::bypass::Counts;
 use crate::config::{Config, MatchConfig, RouteConfig, UpstreamConfig};
 use crate::exchange::Notes;
@@ -22,6 +23,7 @@ use crate::layer::quota::QuotaLayer;
 use crate::layer::repeatable::RepeatableLayer;
 use crate::layer::shadow::{Shadow, ShadowConfig, ShadowLayer};
 use crate::policies::Policies;
+use crate::recorder::Recorder;
 use crate::split::{Draw, Way};
 use crate::stack::{self, Shadowed, Stack, shadowed, stack, target};
 use crate::upstream::{Forward, Signing, Spec, Upstream};
@@ -179,6 +181,16 @@ impl Routes {
     pub(crate) fn state(&self) -> Value {
         let connections = self.upstreams.iter().map(|(name, upstream)| (name, upstream.state()));
         json!({ "connections": connections.collect::<BTreeMap<_, _>>() })
+    }
+
+    /// Whether one of its upstreams is kept warm.
+    pub(crate) fn has_warm_up(&self) -> bool {
+        self.generation.config.upstreams.values().any(|upstream| upstream.warm_up.is_some())
+    }
+
+    /// Does what is due for its upstreams to be warm.
+    pub(crate) fn warm_up(&self, recorder: &Recorder, activity: &Arc<Activity>) {
+        self.upstreams.values().for_each(|upstream| upstream.warm_up(recorder, activity));
     }
 
     /// Closes upstream connections that have been idle for too long.

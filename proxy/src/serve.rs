@@ -99,6 +99,15 @@ impl Worker {
         self.snapshot.borrow().clone()
     }
 
+    /// Has its upstreams warm, unless policies look on only; whether any is to be.
+    pub(crate) fn warm_up(&self) -> bool {
+        let now = self.now();
+        if !now.switch.is_on() {
+            now.routes.warm_up(&now.recorder, &self.activity);
+        }
+        now.routes.has_warm_up()
+    }
+
     /// Opens the exchange of a request whose head was read just now.
     pub(crate) fn open(&self, head: &RequestHead) -> Exchange {
         let recorder = self.now().recorder.clone();

@@ -44,6 +44,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 const TAKE_UP: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often a worker looks whether its upstreams are warm, where any is to be.
+const WARM_UP: Duration = Duration::from_millis(100);
 
 /// Why the sidecar cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -470,7 +472,8 @@ async fn run_worker(doors: Doors, worker: Rc<Worker>, shared: &Shared) {
         let permits = shared.permits.clone();
         tokio::task::spawn_local(crate::listener::accept(socket, worker.clone(), permits, door));
     }
-    tokio::task::spawn_local(sweep(worker));
+    tokio::task::spawn_local(sweep(worker.clone()));
+    tokio::task::spawn_local(warm_up(worker));
     let mut stop = shared.stop.clone();
     // Whoever could tell it to is gone: that is the end too.
     let _ = stop.wait_for(|stop| *stop).await;
@@ -482,6 +485,14 @@ async fn follow(worker: Rc<Worker>, mut generations: watch::Receiver<Arc<Generat
         let generation = generations.borrow_and_update().clone();
         worker.take_up(&generation);
         generation.taken_up();
+    }
+}
+
+async fn warm_up(worker: Rc<Worker>) {
+    loop {
+        let is_any = worker.warm_up();
+        // A configuration that is read anew may ask for it.
+        tokio::time::sleep(if is_any { WARM_UP } else { SWEEP }).await;
     }
 }
 

@@ -428,3 +428,14 @@ fn a_twentieth_is_asked_in_the_cluster_too_and_its_callers_notice_nothing() {
     assert_eq!(copy.header("authorization"), Some(key.as_str()));
     assert_eq!(copy.text(), real.text().replace("gpt-4o", "gemma-3-12b"));
 }
+
+#[test]
+fn a_model_server_is_asked_for_a_token_before_anybody_calls() {
+    let gemma = well();
+    let own = gemma.url();
+    let others = [("http://gemma.default.svc:8000", own.as_str())];
+    let sidecar = start(&example("warm-model-server.yaml", &others), &tokens());
+    wait_until("it is asked", || sidecar.metric("tidegate_own_calls_total") == 1.0);
+    assert!(gemma.request().text().contains("\"max_tokens\":1"));
+    assert_eq!(sidecar.metric("tidegate_calls_total"), 0.0);
+}

@@ -59,3 +59,4 @@ mod support;
 mod upgrade;
 #[cfg(feature = "loadgen")]
 mod verdict;
+mod warm_up;

@@ -171,6 +171,9 @@ pub struct Record {
     /// what callers asked.
     #[serde(rename = "tidegate.shadow", skip_serializing_if = "Option::is_none")]
     pub shadow: Option<bool>,
+    /// True where Tidegate made it itself, to keep its upstream warm: likewise.
+    #[serde(rename = "tidegate.warm_up", skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<bool>,
     /// The upstream that served it.
     #[serde(rename = "tidegate.upstream", skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Arc<str>>,
@@ -351,7 +354,11 @@ impl Record {
 
     /// Why Tidegate made the call itself; absent where a caller did.
     pub fn own(&self) -> Option<&'static str> {
-        (self.shadow == Some(true)).then_some("shadow")
+        match (self.shadow, self.warm_up) {
+            (Some(true), _) => Some("shadow"),
+            (_, Some(true)) => Some("warm_up"),
+            _ => None,
+        }
     }
 
     /// Whether the answer came from a cache, so that no provider was asked for it.

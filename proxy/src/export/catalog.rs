@@ -88,6 +88,7 @@ pub static FAMILIES: &[&Family] = &[
     &OWN_TIME_TO_FIRST_TOKEN,
     &OWN_TOKENS,
     &OWN_COST,
+    &WARM_UP_CONNECTIONS,
     &SHADOW_OPEN,
     &SHADOW_NOT_SENT,
     &STORE_UP,

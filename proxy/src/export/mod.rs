@@ -121,6 +121,7 @@ mod tests {
             &catalog::INTERCEPT_CONNECTIONS,
             &catalog::INTERCEPT_PASSED_BY,
             &catalog::CACHE_NOT_STORED,
+            &catalog::WARM_UP_CONNECTIONS,
             &catalog::SHADOW_OPEN,
             &catalog::SHADOW_NOT_SENT,
             &catalog::CACHE_ENTRIES,

@@ -17,10 +17,11 @@ mod signing;
 mod spec;
 mod steer;
 mod unreached;
+mod warm_up;
 mod watch;
 mod watched;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub use disconnect::{DrainConfig, OnDisconnect};
 pub use health::HealthConfig;
 pub use resolve::DnsConfig;
 pub use steer::{Metrics, SteerConfig};
+pub use warm_up::{WarmUpCall, WarmUpConfig};
 
 pub(crate) use balance::{Balancer, Shown};
 pub(crate) use disconnect::Drains;
@@ -55,6 +57,7 @@ pub(crate) use resolve::{Resolver, System};
 pub(crate) use signing::Signing;
 pub(crate) use spec::{ORIGIN, Origin, Spec};
 pub(crate) use unreached::{ConnectFailures, Unreached};
+pub(crate) use warm_up::Warmth;
 pub(crate) use watch::Addresses;
 
 use balance::Serving;
@@ -79,6 +82,11 @@ pub(crate) struct Upstream {
     /// Absent where a call ends when its caller leaves.
     drains: Option<Arc<Drains>>,
     connect_failures: Arc<ConnectFailures>,
+    /// Absent where it is not kept warm.
+    warmth: Option<Arc<Warmth>>,
+    /// When this worker looks after that again, and whether it is at it.
+    next_warm_up: Cell<Option<Instant>>,
+    is_warming: Cell<bool>,
     keep: pool::Keep,
     /// The servers at each location (`""` where there is but one).
     pools: RefCell<FxHashMap<Box<str>, Servers>>,
@@ -119,6 +127,9 @@ impl Upstream {
             balancer: policies.addresses.as_ref().map(|all| all.balancer.clone()),
             drains: policies.drains.clone(),
             connect_failures: policies.connect_failures.clone(),
+            warmth: policies.warmth.clone(),
+            next_warm_up: Cell::default(),
+            is_warming: Cell::default(),
             limits: Limits {
                 connect: own.connect.unwrap_or(timeouts.connect).0,
                 request_body_idle: timeouts.request_body_idle.0,
@@ -254,6 +265,9 @@ impl Upstream {
     /// An attempt at this server is under way.
     fn begin(&self, call: &Call, origin: &Origin) {
         call.notes.attempt(origin);
+        if let Some(warmth) = &self.warmth {
+            warmth.touch();
+        }
         // What follows a change of protocol is no answer that could be read.
         let may_drain = !call.head.upgrades && call.notes.bypass().is_none();
         let drains = self.drains.clone().filter(|_| may_drain);

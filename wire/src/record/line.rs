@@ -54,6 +54,7 @@ impl Record {
         line.text("tidegate.route", self.route.as_deref());
         line.text("tidegate.split", self.split.as_deref());
         line.plain("tidegate.shadow", self.shadow);
+        line.plain("tidegate.warm_up", self.warm_up);
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
         line.plain("tidegate.fallback", self.fallback);
@@ -262,6 +263,7 @@ mod tests {
             caller: Some("a".into()),
             split: Some("b".into()),
             shadow: Some(true),
+            warm_up: Some(true),
             fallback: Some(12),
             called_model: Some("a".into()),
             cached: Some(Box::new(Cached {

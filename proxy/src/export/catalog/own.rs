@@ -2,7 +2,7 @@
 
 use super::calls::TOKEN_TYPES;
 use super::labels::{
-    MODEL, OUTCOME, OWN, PROVIDER, REASON, REGION, ROUTE, STATUS, STREAM, TYPE, UPSTREAM,
+    MODEL, OUTCOME, OWN, PROVIDER, REASON, REGION, RESULT, ROUTE, STATUS, STREAM, TYPE, UPSTREAM,
 };
 use super::{Family, Kind, Label};
 use crate::export::metrics::Value;
@@ -16,7 +16,7 @@ pub static OWN_CALLS: Family = Family {
     name: "tidegate.own.calls",
     prometheus: "tidegate_own_calls_total",
     unit: "{call}",
-    help: "Calls that Tidegate made itself and that have ended: copies of callers' (shadow).",
+    help: "Calls that Tidegate made itself and that have ended: copies of callers' (shadow), and those that keep an upstream warm (warm_up).",
     kind: Kind::Counter,
     labels: &[&OWN, &MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &STREAM, &STATUS, &OUTCOME],
     read: |_, series, put| put("", Value::Counter(series.calls)),
@@ -73,6 +73,17 @@ pub static OWN_COST: Family = Family {
     read: |_, series, put| {
         series.cost.into_iter().for_each(|cost| put("", Value::Amount(cost)));
     },
+};
+
+/// Connections that were opened before a call needed them.
+pub static WARM_UP_CONNECTIONS: Family = Family {
+    name: "tidegate.warm_up.connections",
+    prometheus: "tidegate_warm_up_connections_total",
+    unit: "{connection}",
+    help: "Connections opened to keep an upstream warm, before a call needed them, by result.",
+    kind: Kind::Counter,
+    labels: &[&UPSTREAM, &RESULT],
+    read: |_, _, _| {},
 };
 
 /// Copies that are under way.

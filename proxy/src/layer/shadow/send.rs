@@ -1,15 +1,12 @@
 //! A copy on its way, and what is noted of it.
 
 use bytes::Bytes;
-use tidegate_wire::Ending;
-use tokio::time::timeout;
 
 use super::Copy;
 use crate::call::{Call, RequestBody};
-use crate::error::Error;
-use crate::exchange::{Exchange, Notes, Ours};
-use crate::going_on::read;
+use crate::exchange::{Exchange, Ours};
 use crate::layer::Below;
+use crate::own_call;
 use crate::route;
 use crate::whole;
 
@@ -40,31 +37,12 @@ impl<S: Below> Copy<S> {
             call.head.fields = call.head.fields.without(name);
         }
         if !body.is_empty() {
-            notes.request_known(&body);
             whole::put(&mut call, body);
         }
-        notes.request_ended();
         shadow.shared.sent();
-        let limit = shadow.config.time.0;
-        notes.must_be_over(Some(limit), None);
-        answer(shadow.end.clone(), call, limit, &notes).await;
-        drop(exchange);
+        own_call::make(shadow.end.clone(), call, shadow.config.time.0).await;
+        drop((notes, exchange));
         // Free once its record has left: who sees that may send the next one.
         drop(place);
-    }
-}
-
-async fn answer<S: Below>(mut end: S, call: Call, limit: std::time::Duration, notes: &Notes) {
-    let reply = match timeout(limit, end.call(call)).await {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(failure)) => return notes.failed(&failure.error),
-        Err(_) => return notes.failed(&Error::TotalTimeout { limit_s: limit.as_secs() }),
-    };
-    notes.status(reply.head.status);
-    match timeout(notes.time_left(), read(reply.body, u64::MAX)).await {
-        Ok(tidegate_wire::DrainEnd::Whole) => notes.ended(Ending::Clean),
-        // What broke it has been noted where it did.
-        Ok(_) => notes.ended(Ending::Broken),
-        Err(_) => notes.broken("total_timeout"),
     }
 }
