@@ -308,11 +308,10 @@ mod tests {
             ("path: v1", "`v1` is no path"),
             ("path: '/a b'", "is no path"),
             ("path: /, headers: { 'a b': c }", "is no field"),
-            ("{}", "missing field `path`"),
+            ("", "missing field `path`"),
         ] {
             let text = format!(
-                "upstreams: {{ a: {{ url: 'http://a', warm_up: {{ call: {{ {} }} }} }} }}\nroutes: [{{ upstream: a }}]",
-                call.trim_matches(['{', '}'])
+                "upstreams: {{ a: {{ url: 'http://a', warm_up: {{ call: {{ {call} }} }} }} }}\nroutes: [{{ upstream: a }}]"
             );
             let error = crate::config::Config::parse(&text).expect_err(call).to_string();
             assert!(error.contains(part) && error.contains("upstreams.a.warm_up"), "{error}");
