@@ -79,7 +79,11 @@ fn a_caller_has_its_name_in_records_and_metrics_and_no_key_is_shown() {
         let label = format!("caller=\"{label}\"");
         assert_eq!(series(&sidecar, "tidegate_calls_total", &label), calls, "{label}");
         assert_eq!(
-            series(&sidecar, "tidegate_tokens_total", &format!("{label},type=\"input\"")),
+            series(
+                &sidecar,
+                "tidegate_tokens_total",
+                &format!("{label},split=\"\",type=\"input\"")
+            ),
             calls * 3.0
         );
     }
