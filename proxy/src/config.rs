@@ -153,6 +153,7 @@ pub struct UpstreamConfig {
 /// Which calls go to which upstream.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = serde_json::json!([{ "required": ["upstream"] }, { "required": ["split"] }])))]
 pub struct RouteConfig {
     /// The name in records and metrics; the upstream's where absent.
     #[serde(default)]
