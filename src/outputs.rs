@@ -1,5 +1,6 @@
 //! Where a report goes, and what it comes to for the script that asked for it.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -54,22 +55,7 @@ impl Outputs {
         results: &mut impl Write,
         report: &Report,
     ) -> anyhow::Result<Exit> {
-        match self.json.as_deref() {
-            Some(path) if path == Path::new("-") => {
-                eprint!("{}", report.table());
-                writeln!(results, "{}", report.json())?;
-            }
-            Some(path) => {
-                write!(results, "{}", report.table())?;
-                write_file(path, &report.json())?;
-            }
-            None => write!(results, "{}", report.table())?,
-        }
-        for (path, form) in self.forms() {
-            if let Some(path) = path {
-                write_file(path, &form(report))?;
-            }
-        }
+        self.put(results, report, (&report.table(), Report::json), &self.forms())?;
         Ok(exit(report.decision()))
     }
 
@@ -79,28 +65,40 @@ impl Outputs {
         results: &mut impl Write,
         report: &SearchReport,
     ) -> anyhow::Result<Exit> {
-        match self.json.as_deref() {
-            Some(path) if path == Path::new("-") => {
-                eprint!("{}", report.table());
-                writeln!(results, "{}", report.json())?;
-            }
-            Some(path) => {
-                write!(results, "{}", report.table())?;
-                write_file(path, &report.json())?;
-            }
-            None => write!(results, "{}", report.table())?,
-        }
         let forms: [Form<'_, SearchReport>; 3] = [
             (&self.report, SearchReport::html),
             (&self.junit, SearchReport::junit),
             (&self.markdown, SearchReport::markdown),
         ];
+        self.put(results, report, (&report.table(), SearchReport::json), &forms)?;
+        Ok(exit(report.decision()))
+    }
+
+    /// Puts a report where people and programs look for it: its table, its JSON, and its other forms.
+    fn put<R>(
+        &self,
+        results: &mut impl Write,
+        report: &R,
+        (table, json): (&impl Display, fn(&R) -> String),
+        forms: &[Form<'_, R>],
+    ) -> anyhow::Result<()> {
+        match self.json.as_deref() {
+            Some(path) if path == Path::new("-") => {
+                eprint!("{table}");
+                writeln!(results, "{}", json(report))?;
+            }
+            Some(path) => {
+                write!(results, "{table}")?;
+                write_file(path, &json(report))?;
+            }
+            None => write!(results, "{table}")?,
+        }
         for (path, form) in forms {
             if let Some(path) = path {
                 write_file(path, &form(report))?;
             }
         }
-        Ok(exit(report.decision()))
+        Ok(())
     }
 
     /// Refuses what a search has no form for.

@@ -9,23 +9,6 @@ use crate::support::*;
 
 const USAGE: &str = "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":40}}\n\n";
 
-/// An upstream that says the first of these, and the second when it is told to.
-fn in_two_parts(first: String, second: String) -> (Upstream, Gate) {
-    let gate = Gate::default();
-    let go = gate.clone();
-    let upstream = Upstream::new(move |mut peer| {
-        while peer.request().is_some() {
-            peer.wire.send(&first);
-            go.pass();
-            if peer.wire.try_send(&second).is_err() {
-                break;
-            }
-        }
-        peer.closed();
-    });
-    (upstream, gate)
-}
-
 fn stream() -> (Upstream, Gate) {
     let begun = format!("{STREAM_HEAD}{}", chunk(TOKEN));
     let rest = [TOKEN, TOKEN, TOKEN, FINISH, USAGE, DONE].map(chunk).concat();

@@ -14,23 +14,6 @@ const SAME: &str = r#"{"model":"gpt-4o","temperature":0}"#;
 /// What a stream says of its usage.
 const USAGE: &str = "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n";
 
-/// An upstream that sends the first of these, and the second when it is told to.
-fn in_two_parts(first: String, second: String) -> (Upstream, Gate) {
-    let gate = Gate::default();
-    let go = gate.clone();
-    let upstream = Upstream::new(move |mut peer| {
-        while peer.request().is_some() {
-            peer.wire.send(&first);
-            go.pass();
-            if peer.wire.try_send(&second).is_err() {
-                break;
-            }
-        }
-        peer.closed();
-    });
-    (upstream, gate)
-}
-
 /// A stream of which one token has come.
 fn stream() -> (Upstream, Gate) {
     let rest = [TOKEN, FINISH, USAGE, DONE].map(chunk).concat();

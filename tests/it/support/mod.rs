@@ -98,6 +98,23 @@ pub(crate) fn gated(answer: String) -> (Upstream, Gate) {
     (upstream, gate)
 }
 
+/// An upstream that sends the first of these, and the second when it is told to.
+pub(crate) fn in_two_parts(first: String, second: String) -> (Upstream, Gate) {
+    let gate = Gate::default();
+    let go = gate.clone();
+    let upstream = Upstream::new(move |mut peer| {
+        while peer.request().is_some() {
+            peer.wire.send(&first);
+            go.pass();
+            if peer.wire.try_send(&second).is_err() {
+                break;
+            }
+        }
+        peer.closed();
+    });
+    (upstream, gate)
+}
+
 /// Asserts how a call ended, and who caused the error, if there was one.
 #[track_caller]
 pub(crate) fn assert_outcome(record: &serde_json::Value, outcome: &str, origin: Option<&str>) {
