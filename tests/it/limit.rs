@@ -202,7 +202,9 @@ fn a_stream_keeps_its_place_to_its_end_however_it_ends() {
     let upstream = Upstream::new(move |mut peer| {
         let number = peer.number;
         peer.request();
-        peer.wire.send(format!("{STREAM_HEAD}{:x}\r\n{TOKEN}\r\n", TOKEN.len()));
+        // Each call is to have a connection of its own.
+        let head = STREAM_HEAD.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+        peer.wire.send(format!("{head}{:x}\r\n{TOKEN}\r\n", TOKEN.len()));
         match number {
             // Its caller leaves.
             1 => _ = peer.closed(),
@@ -214,7 +216,6 @@ fn a_stream_keeps_its_place_to_its_end_however_it_ends() {
             _ => {
                 opened.pass();
                 peer.wire.send("0\r\n\r\n");
-                // Each call is to have a connection of its own.
                 peer.close();
             }
         }
