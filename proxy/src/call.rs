@@ -1,7 +1,8 @@
 //! A call on its way down the stack, and the reply on its way up.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -93,6 +94,20 @@ impl Call {
             http::Method::GET | http::Method::HEAD | http::Method::OPTIONS
         );
         is_a_look && self.head.fields.get("upgrade").is_none()
+    }
+
+    /// The work's result, unless the caller goes away first: for a policy that waits while nobody reads
+    /// the body as yet, so that nobody else would see its caller go.
+    pub(crate) async fn or_left<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match (work.as_mut().poll(cx), &self.body) {
+            (Poll::Ready(result), _) => Poll::Ready(Ok(result)),
+            (Poll::Pending, RequestBody::Http1(body)) => {
+                body.conn.poll_gone(cx).map(|()| Err(Error::CallerLeft))
+            }
+            (Poll::Pending, _) => Poll::Pending,
+        })
+        .await
     }
 
     /// Whether this is a gRPC call, which only HTTP/2 carries.

@@ -5,19 +5,17 @@
 //! left. One that finds the queue full, or waits too long, is refused and told when to come again.
 
 use std::collections::BTreeMap;
-use std::future::{poll_fn, ready};
-use std::pin::pin;
+use std::future::ready;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::Poll;
 
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
 use crate::attempt::Watch;
 use crate::bypass::{Bypass, Bypassed, Counts, Switch};
-use crate::call::{Call, Failure, RequestBody};
+use crate::call::{Call, Failure};
 use crate::error::Error;
 use crate::exchange::Wait;
 use crate::layer::{Below, Policy};
@@ -151,16 +149,7 @@ impl Limits {
     /// Waits for a place, as long as one may and the caller is there.
     async fn wait(&self, waiter: Waiter, call: &Call) -> Result<Result<Permit, Shed>, Error> {
         let _waiting = call.notes.waiting(Wait::Queue);
-        let mut result = pin!(self.admitted(waiter));
-        poll_fn(|cx| match (result.as_mut().poll(cx), &call.body) {
-            (Poll::Ready(result), _) => Poll::Ready(Ok(result)),
-            // Nobody reads this body as yet, so nobody else would see its caller go.
-            (Poll::Pending, RequestBody::Http1(body)) => {
-                body.conn.poll_gone(cx).map(|()| Err(Error::CallerLeft))
-            }
-            (Poll::Pending, _) => Poll::Pending,
-        })
-        .await
+        call.or_left(self.admitted(waiter)).await
     }
 
     async fn admitted(&self, mut waiter: Waiter) -> Result<Permit, Shed> {

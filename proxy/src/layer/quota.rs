@@ -340,7 +340,7 @@ impl RouteQuotas {
         let admitted = budgets.admit(own, true, &now);
         let admitted = admitted.map_err(|refused| refuse(call, &refused, &now))?;
         let mut held = Held { quotas: &self.quotas, holdings: admitted.holdings };
-        let others = self.quotas.admit_by_others(shared, &now).await;
+        let others = call.or_left(self.quotas.admit_by_others(shared, &now)).await?;
         let others = others.map_err(|refused| refuse(call, &refused, &now))?;
         let mut holdings = std::mem::take(&mut held.holdings);
         holdings.extend(others.holdings);
