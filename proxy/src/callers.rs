@@ -1,18 +1,20 @@
 //! Who calls, where one sidecar serves several.
 //!
-//! A caller is known by a key that only it has, which stands where its own credential would, or by
-//! the name that it gives itself in a header, which is believed. Who has keys cannot be named by
-//! anybody else. This is no policy: it is known before the first of them looks, and to bypass them
-//! changes nothing here.
+//! A caller is known by what only it can show: a key, which stands where its own credential would, or
+//! a certificate, to which `tls.callers` must lead. Or it is known by the name that it gives itself in
+//! a header, which is believed. Who has keys or certificates cannot be named by anybody else. This is
+//! no policy: it is known before the first of them looks, and to bypass them changes nothing here.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use tidegate_credential::{credential_parameters, is_credential};
+use tidegate_wire::glob;
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::head::RequestHead;
+use crate::tls::ShownNames;
 
 mod config;
 mod digest;
@@ -35,19 +37,25 @@ pub(crate) struct Callers {
 #[derive(Debug)]
 struct Caller {
     name: Arc<str>,
-    keys: Vec<KeyDigest>,
-    /// The models that it may ask for; absent where it may ask for all.
-    models: Option<Vec<String>>,
+    config: CallerConfig,
 }
 
 /// Whose call it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) name: Arc<str>,
-    /// Whether it has shown a key of its own: nobody else could have called so.
+    /// Whether it has shown a key or a certificate of its own: nobody else could have called so.
     pub(crate) is_proven: bool,
     /// Absent where the name is not among the known ones.
     known: Option<Arc<Caller>>,
+}
+
+/// Who has proven to be the caller.
+enum Proof<'a> {
+    None,
+    Of(&'a Arc<Caller>),
+    /// Two have.
+    Contradictory,
 }
 
 // === impl Callers ===
@@ -57,8 +65,7 @@ impl Callers {
     pub(crate) fn of(config: &Config) -> Option<Arc<Self>> {
         let config = &config.callers;
         let caller = |(name, caller): (&String, &CallerConfig)| {
-            let CallerConfig { keys, models } = caller.clone();
-            Arc::new(Caller { name: name.as_str().into(), keys, models })
+            Arc::new(Caller { name: name.as_str().into(), config: caller.clone() })
         };
         (!config.is_nothing()).then(|| {
             Arc::new(Self {
@@ -71,7 +78,11 @@ impl Callers {
 
     /// Whose call this is, as its head says; of nobody that is known where that is absent.
     pub(crate) fn identify(&self, head: &RequestHead) -> Result<Option<Identity>, Error> {
-        let identity = self.by_key(head).or_else(|| self.by_header(head));
+        let identity = match self.proven(head) {
+            Proof::Of(caller) => Some(Identity::of(caller, true)),
+            Proof::None => self.by_header(head),
+            Proof::Contradictory => None,
+        };
         let is_known = identity.as_ref().is_some_and(|identity| identity.known.is_some());
         match self.refuses_others && !is_known {
             true => Err(Error::CallerUnknown),
@@ -79,39 +90,41 @@ impl Callers {
         }
     }
 
-    /// The one who has the key that came with the call. Who brings the keys of two is neither.
-    fn by_key(&self, head: &RequestHead) -> Option<Identity> {
-        if self.known.iter().all(|caller| caller.keys.is_empty()) {
-            return None;
-        }
-        let mut found: Option<&Arc<Caller>> = None;
-        for key in keys(head) {
-            let Some(caller) = self.owner(&digest::of(&key)) else { continue };
-            if found.is_some_and(|found| found.name != caller.name) {
-                return None;
-            }
-            found = Some(caller);
-        }
-        found.map(|caller| Identity::of(caller, true))
+    /// The one whose key or certificate came with the call. Who brings those of two is neither.
+    fn proven(&self, head: &RequestHead) -> Proof<'_> {
+        let has_keys = self.known.iter().any(|caller| !caller.config.keys.is_empty());
+        let keys = has_keys.then(|| keys(head)).into_iter().flatten();
+        let by_key = keys.filter_map(|key| self.owner(&digest::of(&key)));
+        let by_certificate = head.shown.iter().flat_map(|shown| self.shown_by(shown));
+        by_key.chain(by_certificate).fold(Proof::None, Proof::and)
+    }
+
+    /// Those who have a certificate with such a name.
+    fn shown_by<'a>(&'a self, shown: &ShownNames) -> impl Iterator<Item = &'a Arc<Caller>> {
+        let has = |caller: &&Arc<Caller>| {
+            let is_own = |name| caller.config.certificates.iter().any(|own| glob(own, name));
+            shown.iter().any(is_own)
+        };
+        self.known.iter().filter(has)
     }
 
     /// All are looked at, so that the time tells nothing of who it is.
     fn owner(&self, key: &digest::Digest) -> Option<&Arc<Caller>> {
         self.known.iter().fold(None, |found, caller| {
             let is_own = |own: &KeyDigest| digest::is_same(&own.0, key);
-            match caller.keys.iter().filter(|own| is_own(own)).count() {
+            match caller.config.keys.iter().filter(|own| is_own(own)).count() {
                 0 => found,
                 _ => Some(caller),
             }
         })
     }
 
-    /// The one that the call names, unless that one would have a key.
+    /// The one that the call names, unless that one could prove it.
     fn by_header(&self, head: &RequestHead) -> Option<Identity> {
         let name = head.fields.get(self.header.as_deref()?)?;
         let name = std::str::from_utf8(name).ok().filter(|name| is_name(name))?;
         match self.known.iter().find(|caller| &*caller.name == name) {
-            Some(caller) if caller.keys.is_empty() => Some(Identity::of(caller, false)),
+            Some(caller) if !caller.config.can_prove() => Some(Identity::of(caller, false)),
             Some(_) => None,
             None => Some(Identity { name: name.into(), is_proven: false, known: None }),
         }
@@ -139,6 +152,18 @@ fn without_scheme(value: &[u8]) -> &[u8] {
     }
 }
 
+// === impl Proof ===
+
+impl<'a> Proof<'a> {
+    fn and(self, other: &'a Arc<Caller>) -> Self {
+        match self {
+            Self::None => Self::Of(other),
+            Self::Of(caller) if caller.name == other.name => self,
+            Self::Of(_) | Self::Contradictory => Self::Contradictory,
+        }
+    }
+}
+
 // === impl Identity ===
 
 impl Identity {
@@ -148,7 +173,7 @@ impl Identity {
 
     /// The models that the caller may ask for; absent where it may ask for all.
     fn models(&self) -> Option<&[String]> {
-        self.known.as_ref()?.models.as_deref()
+        self.known.as_ref()?.config.models.as_deref()
     }
 }
 

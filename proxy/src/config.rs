@@ -596,6 +596,7 @@ impl Config {
         self.callers.check().map_err(|(key, message)| {
             ConfigError::at(&[&["callers"], &key[..]].concat(), message)
         })?;
+        self.check_certificates()?;
         self.check_store()?;
         for (name, quota) in &self.quotas {
             quota.check().map_err(|(key, message)| {
@@ -607,6 +608,22 @@ impl Config {
             self.check_route(at, route)?;
         }
         Ok(())
+    }
+
+    /// Whether callers are asked for the certificates that they are known by.
+    fn check_certificates(&self) -> Result<(), ConfigError> {
+        let asks = self.tls.as_ref().is_some_and(|tls| tls.callers.is_some());
+        let known = self.callers.known.iter();
+        let mut by_certificate = known.filter(|(_, caller)| !caller.certificates.is_empty());
+        match by_certificate.next() {
+            Some((name, _)) if !asks => {
+                let key = ["callers", "known", name, "certificates"];
+                let message = "nobody is asked for a certificate: say in `tls.callers` whose \
+                               certificates are good";
+                Err(ConfigError::at(&key, message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether there is what caches and quotas share.

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tidegate_wire::Headers as WireHeaders;
 
+use crate::tls::ShownNames;
+
 /// The fields of a head, in the order in which they came.
 #[derive(Clone, Default)]
 pub(crate) struct Fields {
@@ -40,6 +42,8 @@ pub(crate) struct RequestHead {
     pub(crate) is_absolute: bool,
     /// The server that a call is meant for that was not made to us.
     pub(crate) meant: Option<Arc<Meant>>,
+    /// Who its caller is by a certificate that it has shown.
+    pub(crate) shown: Option<Arc<ShownNames>>,
     pub(crate) fields: Fields,
 }
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::inbound::{self, Way};
 use crate::intercept::{self, Intercept};
 use crate::serve::Worker;
-use crate::tls;
+use crate::tls::{self, ShownNames};
 
 /// How long to pause when a connection cannot be accepted: mostly, descriptors are out.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -160,12 +160,16 @@ async fn serve_calls(
         (Speaks::Tls, Some(tls)) => {
             let shaken = Box::pin(tls::serve(tcp, tls.config, limit)).await;
             match shaken {
-                Ok(stream) => inbound::serve_tls(stream, worker, permit, Way::ToUs).await,
+                Ok(stream) => {
+                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    let way = Way::ToUs(shown.map(|shown| ShownNames::of(shown).into()));
+                    inbound::serve_tls(stream, worker, permit, way).await
+                }
                 Err(error) => tracing::debug!(%error, "a caller would have no TLS with us"),
             }
         }
         (Speaks::Http1 | Speaks::Http2, Some(tls)) if tls.is_required => ask_for_tls(tcp).await,
-        (speaks, _) => inbound::serve_plain(tcp, speaks, worker, permit, Way::ToUs).await,
+        (speaks, _) => inbound::serve_plain(tcp, speaks, worker, permit, Way::ToUs(None)).await,
     }
 }
 

@@ -89,7 +89,8 @@ async fn callers_without_a_certificate_are_not_heard() {
     let launch = Launch::new();
     fs::write(launch.file("callers.pem"), known.pem()).expect("a folder to write to");
     let ca = launch.file("ca");
-    let config = "tls: { callers: callers.pem }\nca: { folder: ca }";
+    let config = "tls: { callers: callers.pem }\nca: { folder: ca }\n\
+                  callers: { others: refuse, known: { app: { certificates: [localhost] } } }";
     let sidecar = launch.config(config).arg("--upstream").arg(&upstream.url()).start();
     let connect =
         || async { tokio::net::TcpStream::connect(sidecar.address).await.expect("it listens") };
@@ -97,6 +98,9 @@ async fn callers_without_a_certificate_are_not_heard() {
     let shown = Some(&known);
     let stream = tls_showing(connect().await, "localhost", &roots, &["http/1.1"], shown).await;
     assert_eq!(call(stream.expect("TLS"), request()).await.0, 200);
+    // Whose it is stands in the certificate.
+    let records = tokio::task::block_in_place(|| sidecar.wait_records(1));
+    assert_eq!(records[0]["tidegate.caller"], "app");
     for shown in [None, Some(&other)] {
         let stream = tls_showing(connect().await, "localhost", &roots, &["http/1.1"], shown).await;
         // By TLS 1.3 a caller hears of it only when it reads.

@@ -15,8 +15,8 @@ use crate::export::metrics::OTHER;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallersConfig {
-    /// The header by which a call names its caller, who is believed; callers with keys cannot be named
-    /// so.
+    /// The header by which a call names its caller, who is believed; callers with keys or certificates
+    /// cannot be named so.
     pub header: Option<String>,
     /// What becomes of calls whose caller is not among the `known`.
     pub others: Others,
@@ -30,6 +30,9 @@ pub struct CallersConfig {
 pub struct CallerConfig {
     /// The SHA-256 of each of its keys: `sha256:` and 64 hexadecimal digits.
     pub keys: Vec<KeyDigest>,
+    /// Names in its certificate, which leads to `tls.callers`: URIs such as SPIFFE ids, DNS names (in lower
+    /// case), addresses of mail, or `CN=` and the common name; `*` stands for any characters.
+    pub certificates: Vec<String>,
     /// The models that it may ask for; `*` stands for any characters. All of them where absent.
     pub models: Option<Vec<String>>,
 }
@@ -83,8 +86,13 @@ impl CallersConfig {
                     "is no name: 1 to 64 printable characters without spaces, not `other`",
                 );
             }
-            if caller.keys.is_empty() && self.header.is_none() {
-                return wrong("can never be known: give it `keys`, or callers a `header`");
+            if !caller.can_prove() && self.header.is_none() {
+                return wrong(
+                    "can never be known: give it `keys` or `certificates`, or callers a `header`",
+                );
+            }
+            if caller.certificates.iter().any(|pattern| pattern.trim_matches('*').is_empty()) {
+                return wrong("would be whoever has a certificate: give its own names");
             }
             if !caller.keys.iter().all(|key| seen.insert(*key)) {
                 return wrong("has a key that stands here twice");
@@ -97,6 +105,15 @@ impl CallersConfig {
 /// Whether callers may be called so: it goes into records and labels.
 pub(crate) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+// === impl CallerConfig ===
+
+impl CallerConfig {
+    /// Whether it has what nobody else can show.
+    pub(crate) fn can_prove(&self) -> bool {
+        !self.keys.is_empty() || !self.certificates.is_empty()
+    }
 }
 
 // === impl KeyDigest ===
@@ -175,6 +192,7 @@ mod tests {
             ("{ header: Authorization }", "header: `Authorization` carries keys"),
             ("{ header: x-team, known: { 'a b': {} } }", "known.a b: is no name"),
             ("{ header: x-team, known: { other: {} } }", "known.other: is no name"),
+            ("{ known: { a: { certificates: ['**'] } } }", "known.a: would be whoever has"),
             ("{ known: { a: { keys: [my-own-key] } } }", "as `sha256:` and 64 hexadecimal digits"),
             ("{ others: deny }", "unknown variant `deny`"),
             ("{ know: {} }", "did you mean `known`"),

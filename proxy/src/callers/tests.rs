@@ -29,6 +29,7 @@ fn head(target: &str, fields: &[(&str, &str)]) -> RequestHead {
         upgrades: false,
         is_absolute: false,
         meant: None,
+        shown: None,
         fields: Fields::of(&lines),
     }
 }
@@ -95,4 +96,43 @@ fn others_are_refused_where_the_user_says_so() {
     assert!(is_let_in(&[("x-team", "c")]) && is_let_in(&[("x-api-key", "key-a")]));
     assert!(!is_let_in(&[]) && !is_let_in(&[("x-team", "a")]));
     assert!(!is_let_in(&[("x-team", "unheard-of")]));
+}
+
+#[test]
+fn a_certificate_is_known_by_its_names_and_whoever_shows_what_two_have_is_neither() {
+    let [key, _] = digests();
+    let config = Config::parse(&format!(
+        "tls: {{ callers: /roots.pem }}\n\
+         callers: {{ header: x-team, known: {{ a: {{ keys: ['{key}'] }}, \
+         b: {{ certificates: ['spiffe://prod/ns/b/*', 'CN=batch'] }}, \
+         c: {{ certificates: ['spiffe://prod/*/shared'] }} }} }}"
+    ));
+    let callers = Callers::of(&config.expect("a good configuration")).expect("there are callers");
+    let named = |names: &[&str], fields: &[(&str, &str)]| {
+        let shown = Some(ShownNames::these(names).into());
+        let head = RequestHead { shown, ..head("/", fields) };
+        let identity = callers.identify(&head).expect("all may call");
+        identity.map(|identity| (identity.name.to_string(), identity.is_proven))
+    };
+    let b = Some(("b".to_owned(), true));
+    assert_eq!(named(&["spiffe://prod/ns/b/sa/app"], &[]), b);
+    assert_eq!(named(&["CN=batch", "batch.prod.svc"], &[("x-team", "c")]), b);
+    let none: &[(&str, &str)] = &[];
+    for (names, fields) in [
+        (&["spiffe://test/ns/b/sa/app"][..], none),
+        (&["batch"], none),
+        (&[], &[("x-team", "b")]),
+        (&["spiffe://prod/ns/b/shared"], none),
+        (&["CN=batch"], &[("x-api-key", "key-a")]),
+    ] {
+        assert_eq!(named(names, fields), None, "{names:?} {fields:?}");
+    }
+}
+
+#[test]
+fn certificates_that_nobody_is_asked_for_are_told() {
+    let known = "callers: { known: { a: { certificates: ['CN=a'] } } }";
+    let error = Config::parse(known).expect_err("nobody is asked").to_string();
+    assert!(error.contains("callers.known.a.certificates"), "{error}");
+    assert!(error.contains("tls.callers"), "{error}");
 }

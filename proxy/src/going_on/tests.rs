@@ -74,6 +74,7 @@ impl Test {
             upgrades: false,
             is_absolute: false,
             meant: None,
+            shown: None,
             fields: Fields::default(),
         };
         let recorder = self.recorders.worker();

@@ -135,6 +135,7 @@ pub(crate) fn request(block: Bytes) -> Result<Parsed<RequestHead>, HeadError> {
             && framing == Framing::Empty,
         is_absolute: !path.starts_with('/') && path != "*",
         meant: None,
+        shown: None,
         fields: fields(&block, request.headers),
     };
     Ok(Parsed {

@@ -139,6 +139,7 @@ fn read_head(parts: &http::request::Parts, way: &Way) -> Result<RequestHead, Hea
         upgrades: false,
         is_absolute: false,
         meant: None,
+        shown: None,
         fields: Fields::from_map(&parts.headers),
     };
     way.lead(&mut head)?;

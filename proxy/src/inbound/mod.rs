@@ -12,6 +12,7 @@ use crate::http1::parse::HeadError;
 use crate::intercept::Intercept;
 use crate::listener::Speaks;
 use crate::serve::Worker;
+use crate::tls::ShownNames;
 
 pub(crate) mod http1;
 pub(crate) mod http2;
@@ -19,8 +20,8 @@ pub(crate) mod http2;
 /// The way by which the calls of a connection come.
 #[derive(Clone, Debug)]
 pub(crate) enum Way {
-    /// They are made to us.
-    ToUs,
+    /// They are made to us, maybe by who has shown a certificate.
+    ToUs(Option<Arc<ShownNames>>),
     /// They are made to us as a proxy, by whole URLs.
     ByProxy(Arc<Intercept>),
     /// They are made to this server, by a connection that ends here.
@@ -59,10 +60,13 @@ pub(crate) async fn serve_plain(
 }
 
 impl Way {
-    /// Says in its head which server a call is meant for.
+    /// Says in its head which server a call is meant for, and who its caller is as far as that is proven.
     pub(crate) fn lead(&self, head: &mut RequestHead) -> Result<(), HeadError> {
         head.meant = match self {
-            Self::ToUs => None,
+            Self::ToUs(shown) => {
+                head.shown.clone_from(shown);
+                None
+            }
             Self::ByProxy(_) if !head.is_absolute => return Err(HeadError::NotForProxy),
             Self::ByProxy(intercept) => {
                 let meant = Meant::read(&head.authority, false).ok_or(HeadError::Host)?;

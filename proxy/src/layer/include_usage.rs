@@ -307,6 +307,7 @@ mod tests {
             upgrades: false,
             is_absolute: false,
             meant: None,
+            shown: None,
         };
         assert!(is_sealed(&head("Authorization", "AWS4-HMAC-SHA256 Credential=a")));
         assert!(is_sealed(&head("content-encoding", "gzip")));

@@ -7,6 +7,7 @@ mod authority;
 pub(crate) mod client;
 mod files;
 mod own;
+mod shown;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use authority::{Authority, files_of};
 pub use client::UpstreamTlsConfig;
 pub(crate) use own::{Own, serve};
+pub(crate) use shown::ShownNames;
 
 /// Who signs the certificates that callers are shown.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]

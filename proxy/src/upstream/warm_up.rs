@@ -131,6 +131,7 @@ impl WarmUpCall {
             version: http::Version::HTTP_11,
             upgrades: false,
             meant: None,
+            shown: None,
             is_absolute: false,
             fields: Fields::of(&lines),
         }

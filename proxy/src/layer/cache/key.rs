@@ -175,11 +175,13 @@ impl Asked<'_> {
             upgrades,
             is_absolute,
             meant,
+            shown,
             fields,
         } = head;
         // The upstream gets a host of its own, or the one that is meant; and an answer is the same by
-        // any version of HTTP and either form of a target.
-        let _ = (authority, version, is_absolute);
+        // any version of HTTP and either form of a target. Certificates end here: whose they are is told
+        // by `caller`.
+        let _ = (authority, version, is_absolute, shown);
         debug_assert!(!upgrades, "what asks for another protocol has no answer to keep");
         let mut form = Form(Vec::with_capacity(512));
         form.part(FORM);

@@ -44,6 +44,7 @@ impl Case<'_> {
             upgrades: false,
             is_absolute: false,
             meant: None,
+            shown: None,
             fields: Fields::of(&lines.collect::<Vec<_>>()),
         };
         let body = Document::read(self.body.as_bytes()).expect("a document");
