@@ -105,8 +105,8 @@ impl Spec {
             return Err(format!("local: is about upstreams whose url is {ORIGIN}"));
         }
         if is_open && (config.credential.is_some() || config.address.is_some()) {
-            let advice = "name its host in `url` for that";
-            return Err(format!("url {ORIGIN} is any server: {advice}"));
+            let advice = "`credential` and `address` are of one: name its host in `url`";
+            return Err(format!("url: {ORIGIN} is any server, and {advice}"));
         }
         let urls = texts.iter().map(|text| Url::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let templated = urls.iter().any(|url| url.authority.host.contains(LOCATION));
