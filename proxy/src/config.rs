@@ -19,7 +19,9 @@ use crate::export::names::Conventions;
 use crate::export::otlp::{self, Otlp, OtlpConfig};
 pub use crate::intercept::{InterceptConfig, Unlisted};
 pub use crate::layer::breaker::{BreakerConfig, SlowConfig, Steps, WhenAllOpen};
-pub use crate::layer::cache::{Allow, CacheConfig, SharedCacheConfig};
+pub use crate::layer::cache::{
+    AlikeConfig, Allow, CacheConfig, EmbeddingsConfig, SharedCacheConfig,
+};
 pub use crate::layer::fallback::TargetConfig;
 pub use crate::layer::include_usage::IncludeUsage;
 pub use crate::layer::limit::{AdaptiveConfig, LimitConfig};
@@ -350,9 +352,11 @@ impl RouteConfig {
         std::iter::once(self.upstream()).chain(of_arms).chain(named(&self.fallback))
     }
 
-    /// The same, and those that copies of its calls go to.
+    /// The same, and those that copies of its calls go to, or that say what is asked by them.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &str> {
-        self.leads_to().chain(self.shadow.iter().map(|shadow| &*shadow.upstream))
+        let embeddings = self.cache.as_ref().and_then(CacheConfig::embeddings);
+        let beside = self.shadow.iter().map(|shadow| &*shadow.upstream);
+        self.leads_to().chain(beside).chain(embeddings.map(|config| &*config.upstream))
     }
 }
 
@@ -660,7 +664,12 @@ impl Config {
             wrong(&key, message)
         })?;
         if let Some(cache) = &route.cache {
-            cache.check(&self.cache).map_err(|(key, message)| wrong(&["cache", key], message))?;
+            let wrong = |key: &[&str], message| wrong(&[&["cache"], key].concat(), message);
+            cache.check(&self.cache).map_err(|(key, message)| wrong(&key, message))?;
+            if let Some(embeddings) = cache.embeddings() {
+                let key = ["alike", "embeddings", "upstream"];
+                self.check_name(&embeddings.upstream).map_err(|message| wrong(&key, message))?;
+            }
         }
         if let Some(retry) = &route.retry {
             retry.check().map_err(|(key, message)| wrong(&["retry", key], message))?;

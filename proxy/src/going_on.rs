@@ -198,7 +198,7 @@ impl Staying {
         let bytes = self.terms.bytes;
         self.within_time(async move {
             match reply.await {
-                Ok(reply) => read(reply.body, bytes).await,
+                Ok(reply) => read(reply.body, bytes, |_| ()).await,
                 Err(error) => end_of(&error),
             }
         })
@@ -208,7 +208,7 @@ impl Staying {
     /// Reads what is left of the answer.
     pub(crate) async fn body(self, body: ReplyBody) {
         let bytes = self.terms.bytes;
-        self.within_time(read(body, bytes)).await;
+        self.within_time(read(body, bytes, |_| ())).await;
     }
 
     async fn within_time(mut self, work: impl Future<Output = DrainEnd>) {
@@ -233,8 +233,8 @@ impl Drop for Staying {
     }
 }
 
-/// Reads a body to its end, if it is no larger than this.
-pub(crate) async fn read(mut body: ReplyBody, bytes: u64) -> DrainEnd {
+/// Reads a body to its end, if it is no larger than this, and shows each piece.
+pub(crate) async fn read(mut body: ReplyBody, bytes: u64, mut see: impl FnMut(&[u8])) -> DrainEnd {
     let mut left = bytes;
     loop {
         match poll_fn(|cx| body.poll_frame(cx)).await {
@@ -242,10 +242,12 @@ pub(crate) async fn read(mut body: ReplyBody, bytes: u64) -> DrainEnd {
             Some(Err(error)) => return end_of(&error),
             Some(Ok(frame)) if frame.is_trailers() => return DrainEnd::Whole,
             Some(Ok(frame)) => {
-                match left.checked_sub(frame.data_ref().map_or(0, Bytes::len) as u64) {
+                let piece = frame.data_ref().map_or(&[][..], Bytes::as_ref);
+                match left.checked_sub(piece.len() as u64) {
                     Some(rest) => left = rest,
                     None => return DrainEnd::Bytes,
                 }
+                see(piece);
             }
         }
     }

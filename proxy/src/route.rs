@@ -39,7 +39,7 @@ pub(crate) struct Routes {
 }
 
 /// The upstreams of one worker, by name.
-type Upstreams = BTreeMap<String, Rc<Upstream>>;
+pub(crate) type Upstreams = BTreeMap<String, Rc<Upstream>>;
 
 /// One route, with the policies of its own.
 #[derive(Debug)]
@@ -299,7 +299,7 @@ impl Arm {
         let keeping = Arc::new(Keeping::new(&generation.config, &generation.held));
         stack(
             target(upstream, end(upstream.clone()), &own, way, 0, &keeping),
-            CacheLayer::new(generation, way, upstream.has_credential()),
+            CacheLayer::new(generation, way, upstreams),
             quota(generation, way, upstream, &keeping),
             shadow(generation, way, upstreams, &end, &keeping),
             include_usage(&way.route, &keeping),

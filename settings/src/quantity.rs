@@ -79,6 +79,11 @@ impl Size {
     const UNITS: [(&str, u64); 4] =
         [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
+    /// So many KiB.
+    pub const fn kib(number: u64) -> Self {
+        Self(number << 10)
+    }
+
     /// So many MiB.
     pub const fn mib(number: u64) -> Self {
         Self(number << 20)

@@ -1,6 +1,7 @@
 //! The sidecar from outside: a process, real sockets, and peers that do not always behave.
 
 mod aliases;
+mod alike;
 mod attacks;
 mod balance;
 mod breaker;

@@ -174,6 +174,9 @@ pub struct Record {
     /// True where Tidegate made it itself, to keep its upstream warm: likewise.
     #[serde(rename = "tidegate.warm_up", skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<bool>,
+    /// True where Tidegate made it itself, to know what a question means: likewise.
+    #[serde(rename = "tidegate.embedding", skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<bool>,
     /// The upstream that served it.
     #[serde(rename = "tidegate.upstream", skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Arc<str>>,
@@ -354,10 +357,12 @@ impl Record {
 
     /// Why Tidegate made the call itself; absent where a caller did.
     pub fn own(&self) -> Option<&'static str> {
-        match (self.shadow, self.warm_up) {
-            (Some(true), _) => Some("shadow"),
-            (_, Some(true)) => Some("warm_up"),
-            _ => None,
+        let is = |mark: Option<bool>| mark == Some(true);
+        match () {
+            () if is(self.shadow) => Some("shadow"),
+            () if is(self.warm_up) => Some("warm_up"),
+            () if is(self.embedding) => Some("embedding"),
+            () => None,
         }
     }
 

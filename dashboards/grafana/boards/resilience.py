@@ -78,7 +78,7 @@ QUOTAS = [
 
 CACHES = [
     lines("Answered from the cache", "Share of the calls that may be.", "percentunit",
-          q(share('tidegate_cache_calls_total{@models, cache=~"hit|stale|shared"}', "tidegate_cache_calls_total{@models}", "route"), "{{route}}"), high=1),
+          q(share('tidegate_cache_calls_total{@models, cache!~"miss|bypass"}', "tidegate_cache_calls_total{@models}", "route"), "{{route}}"), high=1),
     lines("What the cache did", "Calls per second.", "cps", q("sum by (cache) (rate(tidegate_cache_calls_total{@models}[$__rate_interval]))", "{{cache}}"), stack=True),
     lines("Tokens saved", "Per second.", "none", q("sum by (type) (rate(tidegate_cache_saved_tokens_total{@models}[$__rate_interval]))", "{{type}}")),
     lines("Memory", "That answers take, by pod.", "bytes", q("sum by (pod) (tidegate_cache_memory_bytes{@pods})", "{{pod}}")),

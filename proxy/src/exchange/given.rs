@@ -56,16 +56,15 @@ impl Notes {
     }
 
     /// The call gets an answer that was given before. Its tokens are none of this call's.
-    pub(crate) fn given_again(&self, told: &Told, source: CacheSource, age: Duration) {
+    pub(crate) fn given_again(&self, told: &Told, cached: Cached, age: Duration) {
         let Told { input_tokens, output_tokens, cost_usd, .. } = *told;
         self.record(|record| {
             record.cached = Some(Box::new(Cached {
-                source: Some(source),
-                reason: None,
                 age_s: Some(age.as_secs_f64()),
                 saved_input_tokens: input_tokens,
                 saved_output_tokens: output_tokens,
                 saved_cost_usd: cost_usd,
+                ..cached
             }));
             record.response_model = told.response_model.as_deref().map(str::to_owned);
             record.finish_reasons =

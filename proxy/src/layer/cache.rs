@@ -23,12 +23,14 @@ use crate::generation::Generation;
 use crate::head::{Fields, ResponseHead};
 use crate::hold::Keeping;
 use crate::layer::{Below, Policy};
+use crate::route::Upstreams;
 use crate::split::Way;
 use crate::stack::LocalFuture;
 use crate::verdict::{Again, Verdict};
 use crate::whole;
 
 mod admission;
+mod alike;
 mod canonical;
 mod config;
 mod elsewhere;
@@ -45,6 +47,7 @@ mod sync;
 mod tally;
 mod wish;
 
+pub use alike::{AlikeConfig, EmbeddingsConfig};
 pub use config::{Allow, CacheConfig, SharedCacheConfig};
 pub(crate) use recording::Recording;
 pub(crate) use replay::Replay;
@@ -52,6 +55,7 @@ pub(crate) use shared::Caches;
 pub(crate) use shared_reply::SharedReply;
 
 use admission::Reason;
+use alike::{Alike, Asking, Match};
 use canonical::Document;
 use entry::Entry;
 use flight::{Answer, Follower, Kept, Lead};
@@ -89,19 +93,30 @@ pub(crate) struct Caching {
     /// Whether callers' credentials end here.
     is_signed_here: bool,
     keeping: Keeping,
+    /// Absent where answers go to equal calls alone.
+    alike: Option<Rc<Alike>>,
+}
+
+/// What a call is known by.
+struct Keys {
+    own: Key,
+    /// What it asks, where others may ask the same.
+    asking: Option<Asking>,
 }
 
 impl CacheLayer {
     /// The cache of one way of a route.
-    pub(crate) fn new(generation: &Generation, way: &Way, is_signed_here: bool) -> Self {
+    pub(crate) fn new(generation: &Generation, way: &Way, upstreams: &Upstreams) -> Self {
         let Generation { config, caches, held, .. } = generation;
         let route = &way.route;
         let caching = caches.as_ref().zip(route.cache.as_ref()).map(|(caches, cache)| {
+            let shared = caches.of_route(route.name());
             Rc::new(Caching {
                 config: cache.clone(),
-                shared: caches.of_route(route.name()),
                 place: place(config, way),
-                is_signed_here,
+                is_signed_here: upstreams[route.upstream()].has_credential(),
+                alike: Alike::new(way, upstreams, &shared).map(Rc::new),
+                shared,
                 keeping: Keeping::new(config, held),
             })
         });
@@ -155,12 +170,12 @@ impl Caching {
         mut call: Call,
         wish: Wish,
     ) -> Result<Reply, Failure> {
-        let key = match whole::read_ahead(&mut call, &self.keeping).await? {
-            true => whole::look(&call, |body| self.key(&call, body)),
+        let keys = match whole::read_ahead(&mut call, &self.keeping).await? {
+            true => whole::look(&call, |body| self.keys(&call, body)),
             false => Err(Reason::BodyTooLarge),
         };
-        let key = match key {
-            Ok(key) => key,
+        let mut keys = match keys {
+            Ok(keys) => keys,
             Err(reason) => {
                 self.pass_by(&call, reason);
                 return match wish.only_if_cached {
@@ -170,39 +185,67 @@ impl Caching {
             }
         };
         whole::take(&mut call);
-        let found = if wish.no_cache { None } else { self.shared.get(&key) };
+        let found = if wish.no_cache { None } else { self.shared.get(&keys.own) };
         if let Some(entry) = found.as_ref().filter(|entry| self.is_fresh(entry, &wish)) {
-            return Ok(self.answer(entry, CacheSource::Hit, &call));
+            return Ok(self.answer(entry, Cached::of(CacheSource::Hit), &call));
         }
         if wish.only_if_cached {
-            let found = self.look_elsewhere(&key, &wish).await;
+            let found = self.look_further(&keys, &wish).await;
             return found
-                .map(|entry| self.answer(&entry, CacheSource::Hit, &call))
+                .map(|(entry, cached)| self.answer(&entry, cached, &call))
                 .ok_or(Error::NotCached.into());
         }
         note(&call, CacheSource::Miss);
         let stale = found.filter(|_| self.config.stale_if_error.is_some());
-        if wish.no_cache || !self.config.single_flight {
-            let lead = self.shared.flights().alone(self.config.entry.as_u64());
-            return self.ask(below, call, key, stale, lead).await;
-        }
-        match self.join(&key, &wish).await {
-            Joined::Lead(lead) => match self.look_elsewhere(&key, &wish).await {
-                Some(entry) => Ok(self.answer(&entry, CacheSource::Hit, &call)),
-                None => self.ask(below, call, key, stale, lead).await,
-            },
-            Joined::Entry(entry) => Ok(self.answer(&entry, CacheSource::Hit, &call)),
+        let joined = match wish.no_cache || !self.config.single_flight {
+            true => Joined::Lead(self.shared.flights().alone(self.config.entry.as_u64())),
+            false => self.join(&keys.own, &wish).await,
+        };
+        match joined {
+            Joined::Lead(lead) => {
+                let mut found = self.look_further(&keys, &wish).await;
+                if found.is_none() {
+                    found = self.look_for_similar(&mut keys, &wish, &call).await?;
+                }
+                match found {
+                    Some((entry, cached)) => Ok(self.answer(&entry, cached, &call)),
+                    None => self.ask(below, call, keys, stale, lead).await,
+                }
+            }
+            Joined::Entry(entry) => Ok(self.answer(&entry, Cached::of(CacheSource::Hit), &call)),
             Joined::Answer(follower, answer) => Ok(share(follower, &answer, &call)),
         }
     }
 
     /// The answer that other sidecars keep: those who follow find it in memory, where it is from now on.
-    async fn look_elsewhere(&self, key: &Key, wish: &Wish) -> Option<Arc<Entry>> {
+    /// Else one that is known to be an answer to this text.
+    async fn look_further(&self, keys: &Keys, wish: &Wish) -> Option<(Arc<Entry>, Cached)> {
         if wish.no_cache {
             return None;
         }
-        let entry = self.shared.get_elsewhere(key, self.config.entry.as_u64()).await;
-        entry.filter(|entry| self.is_fresh(entry, wish))
+        let entry = self.shared.get_elsewhere(&keys.own, self.config.entry.as_u64()).await;
+        if let Some(entry) = entry.filter(|entry| self.is_fresh(entry, wish)) {
+            return Some((entry, Cached::of(CacheSource::Hit)));
+        }
+        let known = self.alike.as_ref()?.known(&self.shared, keys.asking.as_ref()?)?;
+        self.is_fresh(&known.entry, wish).then(|| matched(known))
+    }
+
+    /// The answer to a question that means nearly the same.
+    async fn look_for_similar(
+        &self,
+        keys: &mut Keys,
+        wish: &Wish,
+        call: &Call,
+    ) -> Result<Option<(Arc<Entry>, Cached)>, Error> {
+        match (&self.alike, &mut keys.asking) {
+            (Some(alike), Some(asking)) if !wish.no_cache => {
+                let is_good = |entry: &Entry| self.is_fresh(entry, wish);
+                let found = alike.similar(&self.shared, call, asking, is_good).await?;
+                Ok(found.map(matched))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn is_fresh(&self, entry: &Entry, wish: &Wish) -> bool {
@@ -230,8 +273,8 @@ impl Caching {
         Joined::Lead(flights.alone(most))
     }
 
-    /// The key of a call that may have a kept answer.
-    fn key(&self, call: &Call, body: &[u8]) -> Result<Key, Reason> {
+    /// What a call is known by that may have a kept answer.
+    fn keys(&self, call: &Call, body: &[u8]) -> Result<Keys, Reason> {
         call.notes.request_known(body);
         admission::of_notes(&call.notes, self.config.allow)?;
         let document = Document::read(body)?;
@@ -242,9 +285,12 @@ impl Caching {
             caller: caller.as_deref(),
             head: &call.head,
             ignored: &self.config.ignore_headers,
-            body: &document,
+            body: document.text(),
         };
-        Ok(Key::of(&asked, self.shared.secret()))
+        let secret = self.shared.secret();
+        let asking = self.alike.as_ref().filter(|_| asks_by_text(call));
+        let asking = asking.and_then(|alike| alike.asking(&asked, &document, secret));
+        Ok(Keys { own: Key::of(&asked, secret), asking })
     }
 
     /// Asks the upstream, and keeps its answer where that turns out to be good.
@@ -252,7 +298,7 @@ impl Caching {
         &self,
         below: S,
         call: Call,
-        key: Key,
+        keys: Keys,
         stale: Option<Arc<Entry>>,
         lead: Lead,
     ) -> Result<Reply, Failure> {
@@ -273,7 +319,7 @@ impl Caching {
         {
             drop(result);
             notes.again(verdict);
-            return Ok(self.answer(&entry, CacheSource::Stale, &call));
+            return Ok(self.answer(&entry, Cached::of(CacheSource::Stale), &call));
         }
         let Reply { head, body } = result?;
         if let Err(reason) = admission::of_answer(&head, self.config.entry.as_u64()) {
@@ -281,13 +327,14 @@ impl Caching {
             return Ok(Reply { head, body });
         }
         lead.answer(Answer::new(&head, notes.told_by()));
-        self.keep_later(key, &head, lead.kept(), &notes);
+        self.keep_later(keys, &head, lead.kept(), &notes);
         let body = Recording::new(body, lead, notes, head.fields.content_length());
         Ok(Reply { head, body: ReplyBody::Recording(Box::new(body)) })
     }
 
     /// Keeps the answer once its record says that it was good.
-    fn keep_later(&self, key: Key, head: &ResponseHead, kept: Kept, notes: &Notes) {
+    fn keep_later(&self, keys: Keys, head: &ResponseHead, kept: Kept, notes: &Notes) {
+        let (Keys { own: key, asking }, alike) = (keys, self.alike.clone());
         let (shared, config, head) = (self.shared.clone(), self.config.clone(), head.clone());
         let dialect = notes.dialect();
         notes.when_closed(Box::new(move |record| {
@@ -297,6 +344,9 @@ impl Caching {
                 Ok(pieces) => {
                     let entry = Entry::new(key, &head, &pieces, record, config.keep());
                     shared.put(&key, entry.into());
+                    if let (Some(alike), Some(asking)) = (alike, asking) {
+                        alike.remember(shared.alike(), asking, key);
+                    }
                 }
                 Err(reason) => shared.tally.count(reason),
             }
@@ -304,19 +354,22 @@ impl Caching {
     }
 
     /// A kept answer, as it came but for the fields that say so.
-    fn answer(&self, entry: &Arc<Entry>, source: CacheSource, call: &Call) -> Reply {
+    fn answer(&self, entry: &Arc<Entry>, cached: Cached, call: &Call) -> Reply {
         let notes = &call.notes;
         if let RequestBody::Full(body) = &call.body {
             notes.request_chunk(body);
         }
         let age = entry.age();
-        notes.given_again(&entry.told, source, age);
-        let age = age.as_secs().to_string();
-        let said = format!("{}; age={age}", source.as_str());
+        let seconds = age.as_secs().to_string();
+        let word = cached.source.map_or("", CacheSource::as_str);
+        let similarity =
+            cached.similarity.map(|similarity| format!("; similarity={similarity:.4}"));
+        let said = format!("{word}; age={seconds}{}", similarity.unwrap_or_default());
+        notes.given_again(&entry.told, cached, age);
         let length = entry.body.len().to_string();
         let mut lines: Vec<_> = entry.head.fields.iter().collect();
         lines.push((FIELD.as_bytes(), said.as_bytes()));
-        lines.push((b"age", age.as_bytes()));
+        lines.push((b"age", seconds.as_bytes()));
         if !entry.is_stream {
             lines.push((b"content-length", length.as_bytes()));
         }
@@ -355,6 +408,20 @@ fn share(follower: Follower, answer: &Answer, call: &Call) -> Reply {
     notes.shares(&answer.told_by, &head);
     let body = SharedReply::new(follower, notes.clone());
     Reply { head, body: ReplyBody::Shared(Box::new(body)) }
+}
+
+/// An answer that was found, and what is noted of it.
+fn matched(found: Match) -> (Arc<Entry>, Cached) {
+    let (similarity, threshold) = found.similarity.unzip();
+    (found.entry.clone(), Cached { similarity, threshold, ..Cached::of(found.source()) })
+}
+
+/// Whether what a call asks is said by text: an embedding of nearly the same is another one.
+fn asks_by_text(call: &Call) -> bool {
+    call.notes.observer(|observer| {
+        let operation = observer.shape().operation.as_deref();
+        operation.is_some_and(|operation| admission::TELLING.contains(&operation))
+    })
 }
 
 /// Writes down what became of the call here.

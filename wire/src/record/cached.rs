@@ -20,6 +20,13 @@ pub struct Cached {
     /// How long ago the answer had been given for the first time.
     #[serde(rename = "tidegate.cache.age_s", skip_serializing_if = "Option::is_none")]
     pub age_s: Option<f64>,
+    /// The cosine of what the call asks and what was asked when the answer was given, where that is not the
+    /// same text.
+    #[serde(rename = "tidegate.cache.similarity", skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<f64>,
+    /// The cosine that would have been enough.
+    #[serde(rename = "tidegate.cache.threshold", skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// Input tokens that the call would have used at its provider.
     #[serde(rename = "tidegate.saved.input_tokens", skip_serializing_if = "Option::is_none")]
     pub saved_input_tokens: Option<u64>,
@@ -41,6 +48,10 @@ pub enum CacheSource {
     Stale,
     /// The answer was that of an equal call which was on its way already.
     Shared,
+    /// The cache had the answer to the same text, written down in another way.
+    Normalised,
+    /// The cache had the answer to a text that means nearly the same.
+    Similar,
     /// The cache had no answer; the upstream gave it.
     Miss,
     /// The cache was not asked.
@@ -62,6 +73,8 @@ impl Cached {
         line.text("tidegate.cache", self.source.map(CacheSource::as_str));
         line.text("tidegate.cache.reason", self.reason.as_deref());
         line.seconds("tidegate.cache.age_s", self.age_s);
+        line.seconds("tidegate.cache.similarity", self.similarity);
+        line.seconds("tidegate.cache.threshold", self.threshold);
         line.plain("tidegate.saved.input_tokens", self.saved_input_tokens);
         line.plain("tidegate.saved.output_tokens", self.saved_output_tokens);
         line.seconds("tidegate.saved.cost_usd", self.saved_cost_usd);
@@ -70,7 +83,15 @@ impl Cached {
 
 impl CacheSource {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Hit, Self::Stale, Self::Shared, Self::Miss, Self::Bypass];
+    pub const ALL: [Self; 7] = [
+        Self::Hit,
+        Self::Stale,
+        Self::Shared,
+        Self::Normalised,
+        Self::Similar,
+        Self::Miss,
+        Self::Bypass,
+    ];
 
     /// The word that stands in records and metrics.
     pub fn as_str(self) -> &'static str {
@@ -78,6 +99,8 @@ impl CacheSource {
             Self::Hit => "hit",
             Self::Stale => "stale",
             Self::Shared => "shared",
+            Self::Normalised => "normalised",
+            Self::Similar => "similar",
             Self::Miss => "miss",
             Self::Bypass => "bypass",
         }
@@ -85,6 +108,6 @@ impl CacheSource {
 
     /// Whether the call has an answer that its upstream did not give for it.
     pub fn is_answer(self) -> bool {
-        matches!(self, Self::Hit | Self::Stale | Self::Shared)
+        !matches!(self, Self::Miss | Self::Bypass)
     }
 }

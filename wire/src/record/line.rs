@@ -55,6 +55,7 @@ impl Record {
         line.text("tidegate.split", self.split.as_deref());
         line.plain("tidegate.shadow", self.shadow);
         line.plain("tidegate.warm_up", self.warm_up);
+        line.plain("tidegate.embedding", self.embedding);
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
         line.plain("tidegate.fallback", self.fallback);
@@ -264,12 +265,15 @@ mod tests {
             split: Some("b".into()),
             shadow: Some(true),
             warm_up: Some(true),
+            embedding: Some(true),
             fallback: Some(12),
             called_model: Some("a".into()),
             cached: Some(Box::new(Cached {
                 source: Some(CacheSource::Stale),
                 reason: Some("a".into()),
                 age_s: Some(12.5),
+                similarity: Some(0.975),
+                threshold: Some(0.95),
                 saved_input_tokens: Some(12),
                 saved_output_tokens: Some(12),
                 saved_cost_usd: Some(0.0125),

@@ -16,7 +16,7 @@ pub static OWN_CALLS: Family = Family {
     name: "tidegate.own.calls",
     prometheus: "tidegate_own_calls_total",
     unit: "{call}",
-    help: "Calls that Tidegate made itself and that have ended: copies of callers' (shadow), and those that keep an upstream warm (warm_up).",
+    help: "Calls that Tidegate made itself and that have ended: copies of callers' (shadow), those that keep an upstream warm (warm_up), and those that say what a question means (embedding).",
     kind: Kind::Counter,
     labels: &[&OWN, &MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &STREAM, &STATUS, &OUTCOME],
     read: |_, series, put| put("", Value::Counter(series.calls)),

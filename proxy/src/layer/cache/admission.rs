@@ -75,8 +75,8 @@ const ASKING: [&str; 9] = [
 ];
 /// Of these, the ones whose answer is the same each time.
 const CALCULATING: [&str; 4] = ["embeddings", "rerank", "count_tokens", "compute_tokens"];
-/// Of these, the ones whose answer says why it ended.
-const TELLING: [&str; 3] = ["chat", "text_completion", "generate_content"];
+/// Of these, the ones whose answer is made up of words, and says why it ended.
+pub(super) const TELLING: [&str; 3] = ["chat", "text_completion", "generate_content"];
 
 /// Members of a body that leave something with a provider, or go by what was left.
 const STATEFUL: [&str; 4] = ["previous_response_id", "conversation", "container", "prompt_id"];

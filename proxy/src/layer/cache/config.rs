@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::alike::{AlikeConfig, EmbeddingsConfig};
 use crate::config::{Size, Span};
 
 /// Which answers of a route are kept, and for how long.
@@ -28,6 +29,8 @@ pub struct CacheConfig {
     pub single_flight: bool,
     /// How long it takes from one event of a kept stream to the next; all come at once where absent.
     pub pace: Option<Span>,
+    /// Which calls get the answer to another that is not equal, but asks the same; none where absent.
+    pub alike: Option<AlikeConfig>,
     /// Headers that make no difference to the answer, beside those that are known to make none; `*`
     /// stands for any characters.
     pub ignore_headers: Vec<String>,
@@ -50,6 +53,8 @@ pub enum Allow {
 pub struct SharedCacheConfig {
     /// Bytes of all answers that are kept.
     pub memory: Size,
+    /// Bytes of all questions by which calls are known that ask the same.
+    pub alike_memory: Size,
     /// Whether other sidecars have what is kept too, by way of the `store`.
     pub shared: bool,
 }
@@ -70,6 +75,7 @@ impl Default for CacheConfig {
             cut_off: false,
             single_flight: true,
             pace: None,
+            alike: None,
             ignore_headers: Vec::new(),
         }
     }
@@ -77,24 +83,36 @@ impl Default for CacheConfig {
 
 impl CacheConfig {
     /// What one key cannot say of itself: the key, and what is wrong with it.
-    pub(crate) fn check(&self, shared: &SharedCacheConfig) -> Result<(), (&'static str, String)> {
+    pub(crate) fn check(
+        &self,
+        shared: &SharedCacheConfig,
+    ) -> Result<(), (Vec<&'static str>, String)> {
         let (entry, memory) = (self.entry.as_u64(), shared.memory.as_u64());
         if entry > memory {
             let message = format!("{entry} bytes are over `cache.memory`, which is {memory} bytes");
-            return Err(("entry", message));
+            return Err((vec!["entry"], message));
         }
         if self.pace.is_some_and(|pace| pace.0 > SLOWEST) {
             let message = format!("is over {} s", SLOWEST.as_secs());
-            return Err(("pace", message));
+            return Err((vec!["pace"], message));
+        }
+        if let Some(embeddings) = self.embeddings() {
+            let wrong = |(key, message)| (vec!["alike", "embeddings", key], message);
+            embeddings.check().map_err(wrong)?;
         }
         let is_header = |pattern: &str| {
             let letters = pattern.replace('*', "");
             http::HeaderName::from_bytes(letters.as_bytes()).is_ok()
         };
         match self.ignore_headers.iter().find(|pattern| !is_header(pattern)) {
-            Some(pattern) => Err(("ignore_headers", format!("`{pattern}` is not a header"))),
+            Some(pattern) => Err((vec!["ignore_headers"], format!("`{pattern}` is not a header"))),
             None => Ok(()),
         }
+    }
+
+    /// What questions are compared by, beside their text.
+    pub(crate) fn embeddings(&self) -> Option<&EmbeddingsConfig> {
+        self.alike.as_ref()?.embeddings.as_ref()
     }
 
     /// How long an answer is kept, stale or not.
@@ -108,6 +126,6 @@ impl CacheConfig {
 
 impl Default for SharedCacheConfig {
     fn default() -> Self {
-        Self { memory: Size::mib(16), shared: false }
+        Self { memory: Size::mib(16), alike_memory: Size::mib(4), shared: false }
     }
 }

@@ -17,7 +17,6 @@ use ring::hmac;
 use tidegate_credential::{is_credential, without_credentials};
 use tidegate_wire::glob;
 
-use super::canonical::Document;
 use crate::head::{Fields, RequestHead};
 
 /// The form's own version: what was kept under another is nobody's.
@@ -98,6 +97,7 @@ pub(crate) struct Key {
 pub(crate) type Id = [u8; 32];
 
 /// A call, as far as it must be equal.
+#[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     /// The route and the upstreams behind it, with all that is configured of them.
     pub(crate) place: &'a [u8],
@@ -107,7 +107,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) head: &'a RequestHead,
     /// Fields that the user knows to make no difference.
     pub(crate) ignored: &'a [String],
-    pub(crate) body: &'a Document,
+    /// The body in canonical form, or what must be equal of it.
+    pub(crate) body: &'a [u8],
 }
 
 /// Fields by their names in lower case.
@@ -142,7 +143,7 @@ impl fmt::Debug for Secret {
 impl Key {
     /// The key of a call.
     pub(crate) fn of(asked: &Asked<'_>, secret: &Secret) -> Self {
-        let (form, body) = (asked.form(), asked.body.text());
+        let (form, body) = (asked.form(), asked.body);
         let mut id = blake3::Hasher::new_keyed(&secret.bytes);
         id.update(&form.0).update(body);
         let mut check = hmac::Context::with_key(&secret.check);
@@ -197,7 +198,7 @@ impl Asked<'_> {
         form.part(method.as_str().as_bytes());
         form.part(without_credentials(&target).as_bytes());
         form.lines(&counted(fields, ignored));
-        form.length(body.text().len());
+        form.length(body.len());
         form
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
+use super::alike::{Index, Pause};
 use super::config::SharedCacheConfig;
 use super::elsewhere::Elsewhere;
 use super::entry::Entry;
@@ -30,6 +31,10 @@ struct Shared {
     memory: Memory,
     /// What other sidecars keep too.
     elsewhere: Option<Elsewhere>,
+    /// Questions by which calls are known that ask the same.
+    alike: Index,
+    /// Until when nobody is asked what they mean.
+    pause: Pause,
     /// Calls that are on their way.
     flights: Arc<Flights>,
     tallies: Mutex<BTreeMap<Box<str>, Arc<Tally>>>,
@@ -81,6 +86,8 @@ impl Caches {
             secret: secret.unwrap_or_else(Secret::draw),
             memory: Memory::new(most),
             elsewhere,
+            alike: Index::new(config.alike_memory.as_u64()),
+            pause: Pause::default(),
             flights: Arc::new(Flights::new(most)),
             tallies: Mutex::default(),
         })))
@@ -104,6 +111,12 @@ impl Caches {
         states.show("cache", "under_way", move || {
             let (calls, bytes) = caches.0.flights.size();
             json!({ "calls": calls, "followers": caches.0.flights.followers(), "bytes": bytes })
+        });
+        let caches = self.clone();
+        states.show("cache", "alike", move || {
+            let (texts, groups, bytes) = caches.0.alike.size();
+            let paused = caches.0.pause.is_on();
+            json!({ "texts": texts, "groups": groups, "bytes": bytes, "embeddings_paused": paused })
         });
         let caches = self.clone();
         states.show("cache", "not_stored", move || {
@@ -141,6 +154,16 @@ impl CacheOfRoute {
             elsewhere.put(key, entry.clone());
         }
         self.caches.0.memory.put(key, entry);
+    }
+
+    /// Questions by which calls are known that ask the same.
+    pub(super) fn alike(&self) -> &Index {
+        &self.caches.0.alike
+    }
+
+    /// Until when nobody is asked what questions mean.
+    pub(super) fn pause(&self) -> Pause {
+        self.caches.0.pause.clone()
     }
 
     /// What keys are made with.

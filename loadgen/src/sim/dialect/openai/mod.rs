@@ -1,14 +1,16 @@
 //! OpenAI: chat completions and completions in [`chat`], responses in [`responses`], embeddings and
 //! images here. So speak Azure and Vertex AI's compatible endpoint too.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    Answer, Call, Dialect, PICTURE, Refusal, Reply, Target, Unreadable, json, retry_later, vector,
-    vector_as_json,
+    Answer, Call, Dialect, PICTURE, Refusal, Reply, Target, Unreadable, json, numbers_as_json,
+    retry_later, vector_of,
 };
 use crate::sim::generation::{Ask, Generation, fill, input_tokens, quoted};
 
@@ -119,20 +121,24 @@ const MOST_INPUTS: usize = 2048;
 
 fn embeddings(body: &Value) -> Result<Answer, Unreadable> {
     let ask = ask(body, &["input"], &[]);
-    let inputs = inputs(&body["input"]);
-    if inputs > MOST_INPUTS {
-        return Err(Unreadable(format!("{inputs} inputs are more than {MOST_INPUTS}")));
+    let texts = texts(&body["input"]);
+    if texts.len() > MOST_INPUTS {
+        return Err(Unreadable(format!("{} inputs are more than {MOST_INPUTS}", texts.len())));
     }
     let length = body["dimensions"].as_u64().unwrap_or(1536).clamp(1, 4096) as usize;
-    let vector = if body["encoding_format"] == "base64" {
-        let bytes: Vec<u8> = vector(length).flat_map(f32::to_le_bytes).collect();
-        quoted(&BASE64_STANDARD.encode(bytes))
-    } else {
-        vector_as_json(length)
+    let is_encoded = body["encoding_format"] == "base64";
+    let embedding = |(index, text): (usize, &Cow<'_, str>)| {
+        let vector = vector_of(text, length);
+        let vector = match is_encoded {
+            true => {
+                let bytes: Vec<u8> = vector.into_iter().flat_map(f32::to_le_bytes).collect();
+                quoted(&BASE64_STANDARD.encode(bytes))
+            }
+            false => numbers_as_json(vector),
+        };
+        format!(r#"{{"object":"embedding","index":{index},"embedding":{vector}}}"#)
     };
-    let data: Vec<_> = (0..inputs)
-        .map(|index| format!(r#"{{"object":"embedding","index":{index},"embedding":{vector}}}"#))
-        .collect();
+    let data: Vec<_> = texts.iter().enumerate().map(embedding).collect();
     let reply = fill(
         EMBEDDINGS,
         &[("data", &data.join(",")), ("model", &quoted(&ask.model)), ("input", &ask.input_tokens)],
@@ -140,12 +146,18 @@ fn embeddings(body: &Value) -> Result<Answer, Unreadable> {
     Ok(Answer::Pass { reply: json(StatusCode::OK, reply), ask })
 }
 
-/// How many texts are to be embedded. A list of numbers is one text, in tokens.
-fn inputs(input: &Value) -> usize {
+/// The texts that are to be embedded. A list of numbers is one text, in tokens.
+fn texts(input: &Value) -> Vec<Cow<'_, str>> {
     match input {
-        Value::Array(items) if !items.first().is_some_and(Value::is_number) => items.len(),
-        _ => 1,
+        Value::Array(items) if !items.first().is_some_and(Value::is_number) => {
+            items.iter().map(text).collect()
+        }
+        one => vec![text(one)],
     }
+}
+
+fn text(input: &Value) -> Cow<'_, str> {
+    input.as_str().map_or_else(|| input.to_string().into(), Cow::from)
 }
 
 // === images ===

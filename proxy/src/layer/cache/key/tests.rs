@@ -6,6 +6,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::head::Target;
+use crate::layer::cache::canonical::Document;
 
 /// A call, as tests write it.
 #[derive(Clone)]
@@ -53,7 +54,7 @@ impl Case<'_> {
             caller: self.caller,
             head: &head,
             ignored: &self.ignored,
-            body: &body,
+            body: body.text(),
         };
         Key::of(&asked, &Secret::of([7; 32]))
     }
