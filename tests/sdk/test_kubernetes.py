@@ -8,19 +8,23 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
 
+import botocore.session
 import jsonschema
 import pytest
 import yaml
+from botocore.validate import ParamValidator
 from helm_python import Chart, lint
 from helm_python.errors import HelmError
 
 import manifests
 from conftest import TIDEGATE
-from manifests import APPLICATION, CHART, ROOT, VERSIONS, documents, pods, rendered
+from manifests import CHART, ROOT, VERSIONS, documents, pods, rendered
+from test_rules import known
 
 CASES = Path(__file__).with_name("kubernetes") / "cases"
 CASE_NAMES = sorted(path.name.removesuffix(".values.yaml") for path in CASES.glob("*.values.yaml"))
@@ -28,8 +32,6 @@ KUBERNETES = ROOT / "config" / "kubernetes"
 BOARDS = ROOT / "dashboards" / "grafana"
 # A kustomization is no resource of a cluster, and a patch no whole one.
 PATCHES = {"sidecar.yaml", "intercept.yaml", "application.yaml", "kustomization.yaml", "tidegate.yaml"}
-# Files of an example that are for other programs than kubectl.
-OTHERS = re.compile(r"(^|[.-])(values|tidegate|kustomization|patch|mix|slo|github|gitlab|adapter)[.-]?.*\.yaml$")
 
 needs_kustomize = pytest.mark.skipif(not manifests.has_kustomize(), reason="no kubectl since 1.21, whose kustomize knows components; that of Debian 12 is older")
 has_operators = (manifests.PACKAGES / "node_modules" / "@kubernetes-models").exists()
@@ -40,7 +42,7 @@ def plain_files():
     """Every file that `kubectl apply` is to take as it stands."""
     folders = [ROOT / "config" / "examples", KUBERNETES, ROOT / "dashboards" / "kubernetes"]
     files = [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]
-    kept = [path for path in files if path.name not in PATCHES and not OTHERS.search(path.name)]
+    kept = [path for path in files if path.name not in PATCHES]
     return [path for path in kept if re.search(r"^apiVersion: ", path.read_text(), re.M)]
 
 
@@ -168,6 +170,109 @@ def test_a_container_sees_the_folder_of_its_configuration_and_not_one_file(every
                 for mount in container.get("volumeMounts") or []:
                     if mount["mountPath"].startswith("/etc/tidegate"):
                         assert "subPath" not in mount, f"{where}: a file mounted by subPath never changes"
+
+
+# === Examples ===
+
+
+def test_every_application_of_an_example_comes_by_a_sidecar_that_listens_there(everything):
+    seen = 0
+    for where, document in everything:
+        for pod in pods(document):
+            by_name = {container["name"]: container for container in manifests.containers(pod)}
+            sidecar = by_name.pop("tidegate", None)
+            told = {v["value"] for c in by_name.values() for v in c.get("env") or [] if "value" in v}
+            asked = {port for value in told for port in re.findall(r"http://127\.0\.0\.1:(\d+)", value)}
+            listens = {v["name"]: v["value"].split(":")[-1] for v in (sidecar or {}).get("env", []) if "value" in v}
+            known = {listens.get(name) for name in ("TIDEGATE_LISTEN", "TIDEGATE_INTERCEPT")}
+            assert asked <= known, f"{where}: {manifests.name_of(document)}"
+            seen += bool(asked)
+    assert seen >= 6
+
+
+def test_an_application_behind_a_proxy_is_told_what_the_program_would_tell_it(everything):
+    proxy = told_by_program("--way", "proxy", "--ca", "/var/lib/tidegate")
+    seen = 0
+    for where, document in everything:
+        for pod in pods(document):
+            for container in pod["containers"]:
+                env = {variable["name"]: variable.get("value") for variable in container.get("env") or []}
+                if "HTTPS_PROXY" in env:
+                    for name in ("NO_PROXY", "no_proxy"):
+                        assert env[name].startswith(proxy[name]), where
+                        env[name] = proxy[name]
+                    assert {name: env.get(name) for name in proxy} == proxy, where
+                    seen += 1
+    assert seen >= 3
+
+
+def queries():
+    """What autoscalers ask Prometheus."""
+    folder = ROOT / "config" / "examples" / "kubernetes" / "autoscaling"
+    for scaled in documents((folder / "keda.yaml").read_text()):
+        yield from (trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"])
+    adapter = yaml.safe_load((folder / "adapter-values.yaml").read_text())
+    for rule in [*adapter["rules"]["custom"], *adapter["rules"]["external"]]:
+        yield rule["seriesQuery"]
+        yield rule["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'namespace="default"')
+    yield from re.findall(r"\| `(sum\(.*?)` \|", (folder / "README.md").read_text())
+
+
+def test_autoscalers_ask_for_what_is_measured(tmp_path):
+    asked = list(queries())
+    assert len(asked) >= 12
+    for query in asked:
+        known(query)
+    if shutil.which("promtool"):
+        rules = [{"record": f"a:b:c{number}", "expr": query} for number, query in enumerate(asked)]
+        (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}))
+        told = subprocess.run(["promtool", "check", "rules", tmp_path / "rules.yaml"], capture_output=True, text=True)
+        assert told.returncode == 0, told.stderr
+
+
+def test_a_horizontal_autoscaler_asks_for_what_the_adapter_gives():
+    folder = ROOT / "config" / "examples" / "kubernetes" / "autoscaling"
+    adapter = yaml.safe_load((folder / "adapter-values.yaml").read_text())["rules"]
+    given = {kind: {rule["name"]["as"] for rule in adapter[kind]} for kind in ("custom", "external")}
+    asked = {"custom": set(), "external": set()}
+    for scaler in documents((folder / "hpa.yaml").read_text()):
+        for metric in scaler["spec"]["metrics"]:
+            kind = "custom" if metric["type"] == "Pods" else "external"
+            asked[kind].add(metric[metric["type"].lower()]["metric"]["name"])
+    assert asked == given
+
+
+def test_ecs_takes_the_task_and_the_program_its_configuration():
+    folder = ROOT / "config" / "examples" / "ecs"
+    task = json.loads((folder / "task-definition.json").read_text())
+    service = botocore.session.get_session().get_service_model("ecs")
+    shape = service.operation_model("RegisterTaskDefinition").input_shape
+    report = ParamValidator().validate(task, shape)
+    assert not report.has_errors(), report.generate_report()
+    assert "Unknown parameter" in ParamValidator().validate(task | {"cpus": "1"}, shape).generate_report()
+
+    sidecar, application = task["containerDefinitions"]
+    assert sidecar["healthCheck"]["command"] == ["CMD", "/tidegate", "health"]
+    assert {"containerName": sidecar["name"], "condition": "HEALTHY"} in application["dependsOn"]
+    assert sidecar["stopTimeout"] <= 120, "Fargate allows no more"
+    told = subprocess.run([TIDEGATE, "check", folder / "tidegate.yaml"], capture_output=True, text=True)
+    assert told.returncode == 0 and told.stderr == "", told.stderr
+
+
+@pytest.mark.parametrize("name", ["github", "gitlab"])
+def test_a_pipeline_names_files_and_jobs_that_exist(name):
+    folder = ROOT / "config" / "examples" / "kubernetes" / "load-test"
+    text = (folder / f"{name}.yaml").read_text()
+    yaml.safe_load(text)
+    shards, verdict = folder.parent.parent / "ci" / "kubernetes-shards.yaml", folder / "verdict.yaml"
+    assert set(re.findall(r"load/([\w-]+\.yaml)", text)) == {shards.name, verdict.name}
+    jobs = {documents(path.read_text())[0]["metadata"]["name"] for path in (shards, verdict)}
+    assert set(re.findall(r"job/([\w-]+)", text)) == jobs
+    (began,) = re.findall(r"sed \"s/([^/]*)/", text)
+    assert began in shards.read_text()
+    (pod,) = pods(documents(verdict.read_text())[0])
+    parts = [argument for argument in pod["containers"][0]["args"] if re.fullmatch(r"/reports/\d+\.json", argument)]
+    assert len(parts) == documents(shards.read_text())[0]["spec"]["completions"]
 
 
 # === The chart ===
