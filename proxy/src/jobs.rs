@@ -271,6 +271,7 @@ impl Known {
             self.duration = job.duration_s.or(since_submit);
             counts.end(End::Done(outcome), self.duration);
         }
+        job.ends_here = is_first;
         job.duration_s = job.duration_s.or(self.duration);
         // Some state the length again.
         let length = self.video_length.or(job.video_length_s);

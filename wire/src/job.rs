@@ -134,6 +134,7 @@ pub(crate) fn fill(
         created: facts.created,
         ended,
         duration_s: facts.created.zip(ended).and_then(|(created, ended)| span(created, ended)),
+        ends_here: false,
         polls: None,
         video_length_s: video.length.or(facts.length),
         video_count: video.count,

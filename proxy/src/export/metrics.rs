@@ -179,6 +179,21 @@ impl Registry {
         &self.models
     }
 
+    /// The label value of this model, once it is one.
+    pub(crate) fn known_model(&self, model: &str) -> Option<Arc<str>> {
+        self.models.admit(model, false)
+    }
+
+    /// Likewise of a region.
+    pub(crate) fn known_region(&self, region: &str) -> Option<Arc<str>> {
+        self.regions.admit(region, false)
+    }
+
+    /// Likewise of a caller.
+    pub(crate) fn known_caller(&self, caller: &str) -> Option<Arc<str>> {
+        self.callers.admit(caller, false)
+    }
+
     /// Has the metrics say no more of what was watched so far.
     pub fn watch_afresh(&self) {
         lock(&self.sources).clear();

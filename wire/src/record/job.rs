@@ -28,6 +28,9 @@ pub struct Job {
     /// Submit to done, in seconds: stated by the operation, else as this sidecar saw both.
     #[serde(rename = "tidegate.job.duration_s", skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
+    /// Whether this call is the first that tells how it came out. No key: for sums.
+    #[serde(skip)]
+    pub ends_here: bool,
     /// Polls of it that this sidecar has seen, this one included.
     #[serde(rename = "tidegate.job.polls", skip_serializing_if = "Option::is_none")]
     pub polls: Option<u64>,

@@ -322,6 +322,7 @@ mod tests {
                 created: "2026-11-21T10:00:00.123456Z".parse().ok(),
                 ended: "2026-11-21T10:01:00.123456Z".parse().ok(),
                 duration_s: Some(60.0),
+                ends_here: false,
                 polls: Some(3),
                 video_length_s: Some(8.0),
                 video_count: Some(2),
