@@ -60,9 +60,11 @@ pub(crate) struct Sums {
     /// Long-running jobs that came to their end, and of these, those that made what was asked for.
     pub(crate) jobs: u64,
     pub(crate) jobs_good: u64,
-    /// From start to last byte, of completed calls that an upstream answered.
-    pub(crate) duration: Times,
-    /// Likewise, to the first token of streams.
+    /// From start to last byte, of completed calls that an upstream answered: of streams, and of all
+    /// others.
+    pub(crate) duration_of_streams: Times,
+    pub(crate) duration_of_others: Times,
+    /// From start to first token, of the same streams.
     pub(crate) first_token: Times,
 }
 
@@ -193,7 +195,11 @@ impl Sums {
         if record.is_from_cache() {
             self.saved.add(&Saved::of(record));
         } else if outcome == Outcome::Completed {
-            record.duration_s.into_iter().for_each(|time| self.duration.add(time));
+            let duration = match record.stream {
+                Some(true) => &mut self.duration_of_streams,
+                _ => &mut self.duration_of_others,
+            };
+            record.duration_s.into_iter().for_each(|time| duration.add(time));
             record.time_to_first_token_s.into_iter().for_each(|time| self.first_token.add(time));
         }
         let job = record.job.as_ref().filter(|job| job.ends_here);
@@ -219,7 +225,8 @@ impl Sums {
         self.saved.add(&other.saved);
         self.jobs += other.jobs;
         self.jobs_good += other.jobs_good;
-        self.duration.merge(&other.duration);
+        self.duration_of_streams.merge(&other.duration_of_streams);
+        self.duration_of_others.merge(&other.duration_of_others);
         self.first_token.merge(&other.first_token);
     }
 
@@ -227,6 +234,16 @@ impl Sums {
     /// judged.
     pub(crate) fn error_ratio(&self) -> Option<f64> {
         (self.judged > 0).then(|| self.errors as f64 / self.judged as f64)
+    }
+
+    /// From start to last byte, of all that was measured.
+    pub(crate) fn duration(&self) -> Times {
+        self.duration_of_streams.and(&self.duration_of_others)
+    }
+
+    /// What callers waited for, as alerts have it: of a stream its first token, of others their end.
+    pub(crate) fn latency(&self) -> Times {
+        self.first_token.and(&self.duration_of_others)
     }
 
     fn judge(&mut self, record: &Record, outcome: Outcome) {

@@ -48,7 +48,8 @@ fn calls_add_up_by_model_and_place() {
     assert_eq!((sums.calls, sums.streams, sums.judged, sums.errors), (2, 2, 2, 0));
     assert_eq!((sums.tokens.input, sums.tokens.output, sums.cost_usd), (20, 10, 1.0));
     assert_eq!(sums.statuses, [(200, 2)]);
-    assert_eq!(sums.duration.quantile(0.99), Some(1.503));
+    assert_eq!(sums.duration().quantile(0.99), Some(1.503));
+    assert_eq!(sums.latency().quantile(0.99), Some(0.25));
     let mut twice = Rollup::default();
     twice.merge(key.clone(), sums, 10);
     twice.merge(key.clone(), sums, 10);
@@ -76,7 +77,7 @@ fn the_error_ratio_is_that_of_alerts() {
     let [(_, sums)] = &of(&records)[..] else { panic!("one key") };
     assert_eq!((sums.calls, sums.errors, sums.judged), (8, 3, 5));
     assert_eq!(sums.error_ratio(), Some(0.6));
-    assert_eq!(sums.duration.count(), 1, "times are those of whole answers");
+    assert_eq!(sums.duration().count(), 1, "times are those of whole answers");
 }
 
 #[test]
@@ -92,7 +93,7 @@ fn what_a_cache_answered_has_no_times_of_a_model_and_our_own_calls_are_nobodys()
     let own = Record { shadow: Some(true), ..completed() };
     let [(_, sums)] = &of(&[hit, own])[..] else { panic!("one key") };
     assert_eq!((sums.calls, sums.saved.calls, sums.saved.output_tokens), (1, 1, 5));
-    assert_eq!((sums.duration.count(), sums.tokens), (0, Tokens::default()));
+    assert_eq!((sums.duration().count(), sums.tokens), (0, Tokens::default()));
 }
 
 #[test]

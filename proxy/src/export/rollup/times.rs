@@ -29,6 +29,20 @@ impl Times {
         other.0.iter().for_each(|(ms, count)| self.add_some((*ms).into(), *count));
     }
 
+    /// These and others.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        both.merge(other);
+        both
+    }
+
+    /// The share of them that is over so many seconds; absent where there are none.
+    pub(crate) fn share_over(&self, seconds: f64) -> Option<f64> {
+        let over = self.0.iter().filter(|(ms, _)| f64::from(*ms) > seconds * 1e3);
+        let over: u64 = over.map(|(_, count)| u64::from(*count)).sum();
+        (!self.0.is_empty()).then(|| over as f64 / self.count() as f64)
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
         self.0.iter().map(|(_, count)| u64::from(*count)).sum()
@@ -126,6 +140,10 @@ mod tests {
         one.merge(&other);
         assert_eq!(one.buckets().collect::<Vec<_>>(), [(0, 1), (300, 2), (3_588_096, 1)]);
         assert_eq!(Times::of_buckets(one.buckets()), one);
-        assert_eq!(Times::default().quantile(0.5), None);
+        assert_eq!(one.share_over(0.3), Some(0.25));
+        assert_eq!(
+            (Times::default().quantile(0.5), Times::default().share_over(1.0)),
+            (None, None)
+        );
     }
 }
