@@ -8,6 +8,7 @@ use tracing_subscriber::prelude::*;
 mod admin;
 mod bypass;
 mod check;
+mod completions;
 #[cfg(feature = "loadgen")]
 mod demo;
 mod doctor;
@@ -15,6 +16,7 @@ mod env;
 mod health;
 #[cfg(feature = "loadgen")]
 mod load;
+mod man;
 #[cfg(feature = "loadgen")]
 mod outputs;
 mod proxy;
@@ -25,6 +27,7 @@ mod rules;
 mod search;
 #[cfg(feature = "loadgen")]
 mod sim;
+mod sleep;
 mod units;
 
 #[global_allocator]
@@ -61,6 +64,9 @@ enum Command {
     Report(report::Args),
     #[cfg(feature = "loadgen")]
     Demo(demo::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+    Sleep(sleep::Args),
 }
 
 /// What a command tells the script that called it.
@@ -101,6 +107,9 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(args),
         #[cfg(feature = "loadgen")]
         Command::Demo(args) => demo::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+        Command::Sleep(args) => sleep::run(args),
     };
     match result {
         Ok(exit) => ExitCode::from(exit as u8),
