@@ -1,5 +1,7 @@
 """What a machine is given beside the program: unit, completions, manual pages, and the recipe of its image."""
 
+import importlib.machinery
+import importlib.util
 import json
 import re
 import shutil
@@ -139,3 +141,19 @@ def test_what_the_recipe_copies_is_all_that_a_build_needs(tmp_path):
     for source in tmp_path.rglob("*.rs"):
         for path in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', source.read_text()):
             assert (source.parent / path).exists(), f"{source.name} takes in {path}"
+
+
+# === Licences ===
+
+
+def test_every_crate_of_the_program_has_a_licence_that_may_be_there():
+    loader = importlib.machinery.SourceFileLoader("licences", str(ROOT / "docs" / "licences"))
+    licences = importlib.util.module_from_spec(importlib.util.spec_from_loader("licences", loader))
+    loader.exec_module(licences)
+    found = licences.crates("--offline")
+    assert len(found) > 100
+    assert [crate["name"] for crate in found if not (crate["license"] or crate["license_file"])] == []
+    # A few bring no text along; what they are under is named all the same.
+    assert sum(bool(licences.texts(crate)) for crate in found) > 0.9 * len(found)
+    sidecar = {crate["name"] for crate in licences.crates("--offline", "--no-default-features")}
+    assert "goose" not in sidecar and "goose" in {crate["name"] for crate in found}
