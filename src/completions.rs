@@ -9,7 +9,9 @@ use crate::{Cli, Exit};
 /// Print what a shell needs to complete tidegate's commands and flags.
 ///
 /// bash: `tidegate completions bash > ~/.local/share/bash-completion/completions/tidegate`
+///
 /// zsh: `tidegate completions zsh > "${fpath[1]}/_tidegate"`
+///
 /// fish: `tidegate completions fish > ~/.config/fish/completions/tidegate.fish`
 #[derive(clap::Args)]
 pub(crate) struct Args {
