@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -39,6 +40,13 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def has_network_of_its_own(*tools):
+    """Whether a test may run in a network of its own, with ports that nobody else has, and these tools besides."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip", *tools))):
+        return False
+    return subprocess.run(["unshare", "-nm", "true"], capture_output=True).returncode == 0
 
 
 class Process:

@@ -1,25 +1,21 @@
 """The static program needs nothing of a system: it runs in a root with nothing else in it, as in its image."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from processes import has_network_of_its_own
+
 # `tests/run --long` builds it; so does anybody who says where it is.
 STATIC = os.environ.get("TIDEGATE_STATIC")
 PROGRAM = Path(__file__).with_name("empty_root.py")
 
 
-def has_a_network_of_its_own():
-    tools = all(map(shutil.which, ("unshare", "ip", "chroot")))
-    return tools and os.geteuid() == 0 and subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode == 0
-
-
 @pytest.mark.skipif(not STATIC, reason="no static build (tests/run --long makes one, TIDEGATE_STATIC names one)")
-@pytest.mark.skipif(not has_a_network_of_its_own(), reason="a network of its own is not to be had here (root, unshare -n, ip)")
+@pytest.mark.skipif(not has_network_of_its_own("chroot"), reason="a network of its own is not to be had here (root, unshare -n, ip)")
 def test_the_static_program_runs_in_an_empty_root(tmp_path, capsys):
     static = Path(STATIC).absolute()
     linked = subprocess.run(["ldd", static], capture_output=True, text=True)

@@ -22,7 +22,7 @@ from google.cloud.aiplatform_v1.types import GenerateContentRequest, GenerateCon
 
 from clouds import Upstream, serving, signed_with
 from conftest import TIDEGATE
-from processes import PATIENCE_S, Sidecar, running
+from processes import PATIENCE_S, Sidecar, has_network_of_its_own, running
 
 PAGES = Path(__file__).parents[2] / "config" / "clients"
 APPLICATION = Path(__file__).with_name("application.py")
@@ -243,6 +243,15 @@ def test_what_the_system_redirects(authority, tmp_path):
         folder.chmod(0o755)
     program = Path(__file__).with_name("redirected.py")
     ran = subprocess.run(["unshare", "-n", sys.executable, program, tmp_path], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.skipif(not has_network_of_its_own(), reason="a network of its own is not to be had here (root, unshare -nm)")
+def test_the_chat_of_an_example_calls_both_its_models_by_variables_alone(authority, tmp_path):
+    authority.files(["us-central1-aiplatform.googleapis.com"], tmp_path)
+    shutil.copy(authority.roots, tmp_path)
+    program = Path(__file__).with_name("chat_pod.py")
+    ran = subprocess.run(["unshare", "-nm", sys.executable, program, tmp_path], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
