@@ -64,7 +64,8 @@ def empty(folder, program):
     (folder / "etc/resolv.conf").write_text("nameserver 127.0.0.1\nsearch default.svc.cluster.local svc.cluster.local\noptions ndots:5\n")
     (folder / "etc/hosts").write_text("127.0.0.1 localhost\n")
     (folder / "etc/tidegate/tidegate.yaml").write_text(CONFIG)
-    os.chown(folder / "var/lib/tidegate", USER, USER)
+    # As an emptyDir is: root's, and everybody may write to it.
+    (folder / "var/lib/tidegate").chmod(0o777)
 
 
 def inside(folder, *command, **more):
