@@ -8,7 +8,7 @@ from pathlib import Path
 
 import kubernetes_validate
 import yaml
-from helm_python import Chart
+from helm_python import Chart, _native
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "config" / "helm" / "tidegate"
@@ -33,10 +33,12 @@ def documents(text):
     return [document for document in yaml.load_all(text, Loader) if document]
 
 
-def rendered(chart, values, name="demo", namespace="models"):
-    """The documents that a chart makes of these values."""
+def rendered(chart, values, version=None):
+    """The documents that a chart makes of these values, for a version of Kubernetes or for Helm's own."""
+    release = {"name": "demo", "namespace": "models"} | ({"kube_version": f"v{version}.0"} if version else {})
     with Chart.load(chart) as loaded:
-        texts = loaded.render(values, name=name, namespace=namespace)
+        # The library knows the version, its `render` does not.
+        texts = json.loads(_native.call_string("helm_render", loaded._raw(), json.dumps(values), json.dumps(release)))
     kept = {path: text for path, text in texts.items() if path.endswith(".yaml")}
     return [document for path in sorted(kept) for document in documents(kept[path])]
 

@@ -50,7 +50,9 @@ def test_what_a_guide_tells_to_run_runs(page, tmp_path):
     finally:
         with suppress(ProcessLookupError):
             os.killpg(guide.pid, signal.SIGKILL)
-    assert code == 0, (tmp_path / "told").read_text()
+    told = (tmp_path / "told").read_text()
+    # A verdict may be any on a machine that does something else besides; a mistake in a command is none.
+    assert code == 0 and "exit code 2" not in told, told
 
 
 def test_there_are_guides_with_commands():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import botocore.session
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from botocore.validate import ParamValidator
@@ -280,6 +281,17 @@ def test_a_pipeline_names_files_and_jobs_that_exist(name):
 
 def test_the_chart_makes_nothing_unless_it_is_told_to():
     assert rendered(CHART, {}) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_chart_gives_a_cluster_the_sidecar_that_it_knows(tmp_path, version):
+    made_ = rendered(manifests.application_chart(tmp_path), {}, version)
+    (pod,) = (pod for document in made_ for pod in pods(document))
+    is_native = VERSIONS.index(version) >= manifests.NATIVE_SINCE
+    assert [container["name"] for container in pod["initContainers"] or []] == (["tidegate"] if is_native else [])
+    assert len(pod["containers"]) == (1 if is_native else 2)
+    for document in made_:
+        kubernetes_validate.validate(document, version, strict=True)
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)
