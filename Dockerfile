@@ -20,6 +20,8 @@ ARG TARGETARCH
 ARG REVISION=unknown
 ENV TIDEGATE_REVISION=${REVISION} \
     CARGO_INCREMENTAL=0 \
+    CARGO_PROFILE_RELEASE_DEBUG=none \
+    CARGO_PROFILE_RELEASE_STRIP=symbols \
     RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo"
 WORKDIR /src
 COPY . .

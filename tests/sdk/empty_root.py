@@ -1,4 +1,4 @@
-"""The static program in a root with nothing else in it, as in its image: `unshare -n empty_root.py PROGRAM FOLDER`.
+"""The static program in a root with nothing else in it, as in its image: `unshare -nm empty_root.py PROGRAM FOLDER`.
 
 A network of its own, with a name server that knows one service by the name that clusters give it. The program runs as nobody's user,
 may write to one folder, and has names, roots of public authorities and its configuration, all where an image has them.
@@ -66,6 +66,13 @@ def empty(folder, program):
     (folder / "etc/tidegate/tidegate.yaml").write_text(CONFIG)
     # As an emptyDir is: root's, and everybody may write to it.
     (folder / "var/lib/tidegate").chmod(0o777)
+    # What every runtime of containers brings.
+    for name in ("proc", "dev"):
+        (folder / name).mkdir()
+    subprocess.run(["mount", "-t", "proc", "proc", folder / "proc"], check=True)
+    for name in ("null", "random", "urandom"):
+        (folder / "dev" / name).touch()
+        subprocess.run(["mount", "--bind", Path("/dev") / name, folder / "dev" / name], check=True)
 
 
 def inside(folder, *command, **more):

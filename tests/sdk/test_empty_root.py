@@ -15,7 +15,7 @@ PROGRAM = Path(__file__).with_name("empty_root.py")
 
 
 @pytest.mark.skipif(not STATIC, reason="no static build (tests/run --long makes one, TIDEGATE_STATIC names one)")
-@pytest.mark.skipif(not has_network_of_its_own("chroot"), reason="a network of its own is not to be had here (root, unshare -n, ip)")
+@pytest.mark.skipif(not has_network_of_its_own("chroot"), reason="a network of its own is not to be had here (root, unshare -nm, ip)")
 def test_the_static_program_runs_in_an_empty_root(tmp_path, capsys):
     static = Path(STATIC).absolute()
     linked = subprocess.run(["ldd", static], capture_output=True, text=True)
@@ -24,7 +24,7 @@ def test_the_static_program_runs_in_an_empty_root(tmp_path, capsys):
     tmp_path.chmod(0o755)
     tmp_path.parent.chmod(0o755)
     tmp_path.parent.parent.chmod(0o755)
-    command = ["unshare", "-n", sys.executable, PROGRAM, static, tmp_path]
+    command = ["unshare", "-nm", sys.executable, PROGRAM, static, tmp_path]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr + ran.stdout
     with capsys.disabled():
