@@ -100,7 +100,9 @@ async fn demonstration(size: Size, stay: bool, interrupts: &mut Signal) -> anyho
     let mut sidecar = sidecar(simulator_at, &files.sidecar())?;
     let sidecar_at = sidecar.address("listening on ").await?;
     let admin_at = sidecar.address("admin on ").await?;
-    eprintln!("simulator on {simulator_at}, sidecar on {sidecar_at}, its admin on {admin_at}");
+    eprintln!(
+        "simulator on {simulator_at}, sidecar on {sidecar_at}, its live page at http://{admin_at}/"
+    );
 
     let calls = files.load();
     tokio::select! {
@@ -131,7 +133,7 @@ async fn demonstration(size: Size, stay: bool, interrupts: &mut Signal) -> anyho
     writeln!(results, "{}", books.verdict())?;
     if stay {
         eprintln!(
-            "still up: http://{sidecar_at} before http://{simulator_at}, http://{admin_at}; Ctrl-C ends it"
+            "still up: http://{sidecar_at} before http://{simulator_at}; look at http://{admin_at}/; Ctrl-C ends it"
         );
         interrupts.recv().await;
     }

@@ -5,6 +5,8 @@
 //! that the configuration gives. The health address is meant for the network and shows nothing
 //! that needs this. What is changed here, and not only shown, needs a token besides.
 
+mod live;
+mod page;
 mod switch;
 
 use std::convert::Infallible;
@@ -27,6 +29,7 @@ use tracing::{debug, warn};
 use crate::clients;
 use crate::export::metrics::Registry;
 use crate::export::prometheus::{CONTENT_TYPE as PROMETHEUS_TEXT, Prometheus};
+use crate::export::recent::Recent;
 use crate::generation::Generation;
 use crate::states::{self, Ask};
 
@@ -52,6 +55,9 @@ tidegate
 /env       what an application sets so that its calls come here; ?for=openai, ?way=proxy
 /bypass    whether policies act; POST with the admin token switches it: /bypass?on=true
 /quotas    what of the quotas is used, as a table
+/recent    what calls came to, and P50, P90, P99; ?window=5m&by=model,route
+/calls     calls of the last hour that failed, and the slowest
+/live      what the page for browsers shows, which is at / for them
 ";
 
 /// What administration shows.
@@ -69,6 +75,9 @@ pub struct Admin {
 pub(crate) struct Inside {
     pub(crate) generations: watch::Receiver<Arc<Generation>>,
     pub(crate) workers: Vec<Ask>,
+    /// The last hour, where it is kept.
+    pub(crate) recent: Option<Arc<Recent>>,
+    pub(crate) registry: Arc<Registry>,
 }
 
 /// What a path shows.
@@ -141,7 +150,13 @@ impl Admin {
             ("/livez", _, _) => Page::Ready(text(StatusCode::OK, "ok\n")),
             ("/readyz", _, _) => Page::Ready(self.readyz()),
             ("/metrics", _, _) => Page::Ready(self.metrics()),
+            ("/", Surface::Admin, _) if page::is_for(request.headers()) => {
+                Page::Ready(page::answer())
+            }
             ("/", Surface::Admin, _) => Page::Ready(text(StatusCode::OK, INDEX)),
+            ("/recent" | "/calls" | "/live", Surface::Admin, Some(inside)) => {
+                Page::Ready(live::answer(inside, request.uri()))
+            }
             ("/config", Surface::Admin, Some(inside)) => Page::Ready(json(&inside.configuration())),
             ("/quotas", Surface::Admin, Some(inside)) => {
                 Page::Ready(text(StatusCode::OK, inside.quotas()))

@@ -71,6 +71,8 @@ pub struct Config {
     pub workers: Option<NonZeroU16>,
     /// Whether all policies look on only: they judge and count, and act on no call.
     pub bypass: bool,
+    /// Whether the last hour is kept in memory, for the page at the admin address.
+    pub recent: bool,
     /// A file for one JSON object per call; `-` is standard output.
     pub records: Option<PathBuf>,
     /// Calls that are made to others: taken in as their proxy, and measured; none where absent.
@@ -293,6 +295,7 @@ impl Default for Config {
             admin_token: None,
             workers: None,
             bypass: false,
+            recent: true,
             records: None,
             intercept: None,
             tls: None,

@@ -24,6 +24,7 @@ use crate::export::capture::CaptureConfig;
 use crate::export::metrics::{InFlight, Registry, Shard, lock};
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, Pusher};
+use crate::export::recent::Recent;
 use crate::export::spans::{self, SpanPusher, Traces};
 use crate::head::RequestHead;
 use crate::jobs::{JobLimits, Jobs};
@@ -55,6 +56,8 @@ pub struct Options {
     pub jobs: JobLimits,
     /// Who takes records. Without any, none is queued.
     pub exporters: Vec<Box<dyn Exporter>>,
+    /// Whether the last hour is kept in memory.
+    pub keeps_recent: bool,
     /// Where metrics are pushed.
     pub otlp: Option<Otlp>,
     /// Where spans are pushed.
@@ -72,6 +75,7 @@ pub struct Options {
 /// The recorders of all workers, and the threads of the exporters.
 pub struct Recorders {
     registry: Arc<Registry>,
+    recent: Option<Arc<Recent>>,
     prices: Arc<Prices>,
     queue: Option<Arc<Queue>>,
     drained: Option<mpsc::Receiver<()>>,
@@ -313,6 +317,9 @@ impl Recorders {
     pub fn start(mut options: Options) -> io::Result<Self> {
         let registry = Registry::new(options.models, options.regions).with_job_limits(options.jobs);
         let registry = Arc::new(registry.with_conventions(options.conventions));
+        let recent = options.keeps_recent.then(|| Recent::new(jiff::Timestamp::now()));
+        let feed = recent.as_ref().map(|recent| recent.exporter(registry.clone()));
+        options.exporters.extend(feed);
         let pusher = options.otlp.map(|otlp| Pusher::new(otlp, registry.clone()));
         let traces = options.traces.map(|traces| traces.start(registry.dropped(spans::NAME)));
         let (exporter, span_pusher) = traces.unzip();
@@ -328,7 +335,13 @@ impl Recorders {
         let content = options.captures_content.then(|| Budget::new(CONTENT_BYTES));
         let budget = Budget::new(CAPTURE_BYTES);
         let capture = options.capture.map(|config| Arc::new(Capturing { config, budget }));
-        Ok(Self { registry, prices: options.prices, queue, drained, content, capture, background })
+        let prices = options.prices;
+        Ok(Self { registry, recent, prices, queue, drained, content, capture, background })
+    }
+
+    /// The last hour, where it is kept.
+    pub(crate) fn recent(&self) -> Option<&Arc<Recent>> {
+        self.recent.as_ref()
     }
 
     /// A recorder for one more worker.

@@ -200,7 +200,9 @@ impl Sidecar {
         let permits = Arc::new(Semaphore::new(config.limits.connections.get() as usize));
         let (generations, current) = watch::channel(Arc::new(generation));
         let (asks, questions): (Vec<_>, Vec<_>) = doors.iter().map(|_| Ask::new()).unzip();
-        let inside = Inside { generations: current.clone(), workers: asks };
+        let recent = recorders.recent().cloned();
+        let registry = recorders.registry().clone();
+        let inside = Inside { generations: current.clone(), workers: asks, recent, registry };
         administer(&recorders, &readiness, inside, admin_listener, health);
         let shared = Arc::new(Shared { permits, generations: current, stop: stopped });
         let workers = doors
@@ -343,6 +345,7 @@ fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartErr
             idle: config.timeouts.job_idle.0,
         },
         exporters,
+        keeps_recent: config.recent,
         capture: config.capture.file.is_some().then(|| config.capture.clone()),
         otlp: Otlp::settle(&config.otlp, variable)?,
         captures_content: traces.is_some()

@@ -245,6 +245,21 @@ impl Registry {
         lock(&self.shards).iter().for_each(|shard| show(&lock(shard).series));
     }
 
+    /// Calls in flight, by model and upstream.
+    pub(crate) fn in_flight(&self) -> BTreeMap<(Arc<str>, Arc<str>), i64> {
+        let mut sums = BTreeMap::new();
+        for shard in lock(&self.shards).iter() {
+            for (upstream, models) in &lock(shard).in_flight {
+                for (model, count) in models {
+                    let sum = sums.entry((model.clone(), upstream.clone())).or_default();
+                    *sum += count.load(Ordering::Relaxed);
+                }
+            }
+        }
+        sums.retain(|_, calls| *calls > 0);
+        sums
+    }
+
     /// The counter of records that this exporter lost.
     pub fn dropped(&self, exporter: &'static str) -> Arc<AtomicU64> {
         lock(&self.dropped).entry(exporter).or_default().clone()

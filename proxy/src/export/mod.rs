@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod names;
 pub mod otlp;
 pub mod prometheus;
+pub(crate) mod recent;
 #[allow(dead_code, reason = "history and the page use it")]
 pub(crate) mod rollup;
 pub mod spans;

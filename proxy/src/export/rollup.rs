@@ -165,6 +165,11 @@ impl Rollup {
         self.0.len()
     }
 
+    /// Bytes that it takes, near enough.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.values().map(|sums| size_of::<Key>() + sums.bytes()).sum()
+    }
+
     fn sums(&mut self, key: Key, most: usize) -> &mut Sums {
         let is_there = self.0.len() < most || self.0.contains_key(&key);
         let key = if is_there { key } else { Key::other() };
@@ -244,6 +249,12 @@ impl Sums {
     /// What callers waited for, as alerts have it: of a stream its first token, of others their end.
     pub(crate) fn latency(&self) -> Times {
         self.first_token.and(&self.duration_of_others)
+    }
+
+    fn bytes(&self) -> usize {
+        let times = [&self.duration_of_streams, &self.duration_of_others, &self.first_token];
+        let times: usize = times.iter().map(|times| times.bytes()).sum();
+        size_of::<Self>() + self.statuses.capacity() * size_of::<(u16, u64)>() + times
     }
 
     fn judge(&mut self, record: &Record, outcome: Outcome) {

@@ -62,6 +62,11 @@ impl Times {
         times
     }
 
+    /// Bytes that it takes beside itself.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<(u32, u32)>()
+    }
+
     /// The time in seconds that this share of them is at or below, at most 1 % too high; absent where
     /// there are none.
     pub(crate) fn quantile(&self, share: f64) -> Option<f64> {

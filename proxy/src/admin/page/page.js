@@ -1,0 +1,109 @@
+// Asks the sidecar again and again while somebody looks, and shows what it says.
+"use strict";
+
+const EVERY_MS = 3000;
+const state = { live: null, policies: {}, spend: null, baseline: null, paused: false, calls: "failed", open: new Set(), said: "" };
+const absent = new Set();
+
+const showModels = table("models", "Model", (row) => row.model);
+const showRoutes = table("routes", "Route", (row) => `${name(row.route, "no route")} → ${name(row.upstream, "nobody")}`);
+
+async function ask(path) {
+  const answer = await fetch(path, { headers: { accept: "application/json" } });
+  if (!answer.ok) throw Object.assign(new Error(`${path} answers ${answer.status}`), { status: answer.status });
+  return answer.json();
+}
+
+// What is not configured is asked for once.
+async function askIfThere(path) {
+  if (absent.has(path)) return null;
+  try {
+    return await ask(path);
+  } catch (error) {
+    if (error.status === 404) absent.add(path);
+    return null;
+  }
+}
+
+function show() {
+  const { live } = state;
+  if (!live) return;
+  by("version").textContent = live.version;
+  showCards(live);
+  showAlerts(live);
+  drawHour(live.hour);
+  const filter = by("filter").value;
+  const models = modelRows(live, filter);
+  showModels(models, filter ? "No model has this in its name" : "No call has come in this window");
+  by("models-note").textContent = filter ? `${models.length} of ${live.rows.length} models` : "";
+  showRoutes(routeRows(live), "No call has come in this window");
+  showCalls(live.calls[state.calls], state.open);
+  showPolicies(state.policies, live.bypass);
+  showSpend(live, state.spend);
+  showBaseline(state.baseline);
+  showUsage(live);
+  showState(live);
+}
+
+function showState(live) {
+  const pill = by("state");
+  const [text, mark] = live.bypass ? ["▲ Policies bypassed", "warn"] : live.alerts.length ? [`▲ ${live.alerts.length} would alert`, "bad"] : ["● Nothing would alert", "good"];
+  pill.textContent = text;
+  pill.className = `pill ${mark}`;
+  by("updated").textContent = `As of ${clock(live.to)}, of ${seconds(live.covers_s)}`;
+  // Said aloud when it changes, not with every look.
+  if (state.said !== text) by("said").textContent = state.said = text;
+}
+
+async function look() {
+  try {
+    const [live, policies, spend, baseline] = await Promise.all([ask(`/live?window=${by("window").value}`), ask("/policies"), askIfThere("/spend"), askIfThere("/baseline")]);
+    Object.assign(state, { live, policies, spend, baseline });
+    show();
+  } catch (error) {
+    by("updated").textContent = `The sidecar does not answer: ${error.message}`;
+    by("state").textContent = "▲ No answer";
+    by("state").className = "pill bad";
+  }
+}
+
+async function keepLooking() {
+  if (!state.paused && document.visibilityState === "visible") await look();
+  setTimeout(keepLooking, EVERY_MS);
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  by("theme").textContent = theme === "dark" ? "Light" : "Dark";
+  try { localStorage.setItem("theme", theme); } catch { /* It is kept nowhere, then. */ }
+  forgetCharts();
+  show();
+}
+
+function choose(calls) {
+  state.calls = calls;
+  by("show-failed").setAttribute("aria-pressed", calls === "failed");
+  by("show-slow").setAttribute("aria-pressed", calls === "slow");
+  show();
+}
+
+function theme() {
+  let kept = null;
+  try { kept = localStorage.getItem("theme"); } catch { /* It is kept nowhere. */ }
+  return kept ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+}
+
+by("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+by("pause").addEventListener("click", () => {
+  state.paused = !state.paused;
+  by("pause").setAttribute("aria-pressed", state.paused);
+  if (!state.paused) look();
+});
+by("window").addEventListener("change", look);
+by("filter").addEventListener("input", show);
+by("show-failed").addEventListener("click", () => choose("failed"));
+by("show-slow").addEventListener("click", () => choose("slow"));
+addEventListener("resize", resize);
+document.addEventListener("visibilitychange", () => { if (document.visibilityState === "visible" && !state.paused) look(); });
+setTheme(theme());
+keepLooking();
