@@ -1,8 +1,13 @@
 //! Whether calls are in flight, and when the last one came: what a drain waits for.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 /// The calls of one worker.
 #[derive(Debug, Default)]
@@ -10,6 +15,8 @@ pub(crate) struct Activity {
     open: AtomicUsize,
     opened_ms: AtomicU64,
     cut: AtomicBool,
+    leaving: AtomicBool,
+    leaves: Notify,
 }
 
 impl Activity {
@@ -25,6 +32,27 @@ impl Activity {
 
     pub(crate) fn closed(&self) {
         self.open.fetch_sub(1, Relaxed);
+    }
+
+    /// From here on, callers are asked to make their next call elsewhere.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Release);
+        self.leaves.notify_waiters();
+    }
+
+    /// Whether callers are to make their next call elsewhere.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Acquire)
+    }
+
+    /// Ends once they are.
+    pub(crate) async fn left(&self) {
+        let mut leaves = std::pin::pin!(self.leaves.notified());
+        // Heard from here on, so that it cannot be told between the look and the wait.
+        leaves.as_mut().enable();
+        if !self.is_leaving() {
+            leaves.await;
+        }
     }
 
     /// From here on, a call that ends is one that we let go of.

@@ -228,9 +228,12 @@ impl Sidecar {
         Ok(Self { address, admin, proxy, workers, recorders, readiness, generations, stop })
     }
 
-    /// No longer ready, but serving still.
+    /// No longer ready, but serving still. Each caller is asked to make its next call by another
+    /// connection, which behind a service leads to another pod: one that kept its own would hold
+    /// this up for as long as it calls.
     pub fn drain(&self) {
         self.readiness.drain();
+        self.workers.iter().for_each(|worker| worker.activity.leave());
     }
 
     /// Calls in flight.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
+
 use crate::support::*;
 
 /// How long nothing must have come before a sidecar that was told to end does.
@@ -118,6 +120,74 @@ fn the_pods_grace_bounds_how_long_calls_are_waited_for() {
     assert!(!String::from_utf8_lossy(&rest).contains(LAST_CHUNK), "the end is not made up");
     assert_cut(&sidecar);
     gate.open();
+}
+
+#[test]
+fn two_hundred_streams_end_whole_over_a_rolling_restart() {
+    const STREAMS: usize = 200;
+    let (upstream, gate) = chunks();
+    let mut old = Sidecar::to(&upstream);
+    let mut callers: Vec<_> = std::iter::repeat_with(|| old.connect()).take(STREAMS).collect();
+    for caller in &mut callers {
+        caller.send(stream_call());
+        caller.through(b"hi").expect("a token");
+    }
+
+    let new = Sidecar::to(&upstream);
+    old.signal("TERM");
+    wait_until("the old one is no longer ready", || old.ask("/readyz").status() == 503);
+    assert_eq!(new.ask("/readyz").status(), 200);
+    assert_eq!(new.call(post("/quick", "{}")).status(), 200);
+    (0..STREAMS).for_each(|_| gate.open());
+    for caller in &mut callers {
+        caller.through(format!("{DONE}\r\n{LAST_CHUNK}").as_bytes()).expect("the whole stream");
+    }
+
+    assert!(old.wait().success(), "{}", old.log());
+    let records = old.records();
+    assert_eq!(records.len(), STREAMS);
+    records.iter().for_each(|record| assert_outcome(record, "completed", None));
+    assert_outcome(&new.finish_with_one(), "completed", None);
+}
+
+#[test]
+fn after_sigterm_a_caller_makes_its_next_call_by_another_connection() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let mut sidecar = Sidecar::to(&upstream);
+    let mut caller = sidecar.connect();
+    assert_eq!(caller.call(call()).header("connection"), None);
+
+    sidecar.signal("TERM");
+    wait_until("it is no longer ready", || sidecar.ask("/readyz").status() == 503);
+    assert_eq!(caller.call(call()).header("connection"), Some("close"));
+    caller.wait_closed();
+    assert!(sidecar.wait().success(), "{}", sidecar.log());
+    assert_eq!(sidecar.records().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_sigterm_a_caller_by_http2_ends_its_streams_and_goes() {
+    let (upstream, gate) = chunks();
+    let mut sidecar = Sidecar::to(&upstream);
+    let mut caller = http2_caller(sidecar.address).await;
+    let call = http2_post("/v1/chat/completions", full(r#"{"model":"m","stream":true}"#));
+    let mut stream = caller.send_request(call).await.expect("an answer").into_body();
+    stream.frame().await.expect("a token").expect("whole");
+
+    sidecar.signal("TERM");
+    wait_until("it is no longer ready", || sidecar.ask("/readyz").status() == 503);
+    gate.open();
+    let rest = whole(stream).await.expect("the whole stream");
+    assert!(String::from_utf8_lossy(&rest).contains(DONE), "{rest:?}");
+    // With the last stream the connection is over, so that nobody waits for an idle caller.
+    let over = async {
+        while caller.ready().await.is_ok() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), over).await.expect("the connection ends");
+    assert!(sidecar.wait().success(), "{}", sidecar.log());
+    assert_outcome(&sidecar.records()[0], "completed", None);
 }
 
 /// Asserts that the only call has its record, which does not blame the caller.

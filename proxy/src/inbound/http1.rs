@@ -208,8 +208,9 @@ async fn deliver(
     let notes = exchange.notes();
     let Reply { head, body } = reply;
     let body_as = body_as(&head, &body, &terms);
+    let keep_alive = terms.keep_alive && !worker.activity.is_leaving();
     // A body that nobody will read cannot be told from the next request.
-    let next = match terms.keep_alive && body_as != BodyAs::UntilClose {
+    let next = match keep_alive && body_as != BodyAs::UntilClose {
         _ if !notes.request_is_read() => Next::Linger,
         true => Next::Call,
         false => Next::Close,

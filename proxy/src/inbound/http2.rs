@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -38,7 +38,7 @@ where
 {
     let deliveries = Rc::new(Deliveries::default());
     let stall = worker.now().timeouts.idle.0;
-    let list = deliveries.clone();
+    let (list, activity) = (deliveries.clone(), worker.activity.clone());
     let service = hyper::service::service_fn(move |request| {
         let (worker, deliveries, way) = (worker.clone(), list.clone(), way.clone());
         async move { serve_call(request, worker, &way, &deliveries).await }
@@ -51,8 +51,18 @@ where
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Duration::from_secs(60))
         .serve_connection(TokioIo::new(connection), service);
+    let mut serving = pin!(serving);
+    let served = async {
+        tokio::select! {
+            served = serving.as_mut() => return served,
+            () = activity.left() => {}
+        }
+        // Streams go on to their end; the next call finds another connection.
+        serving.as_mut().graceful_shutdown();
+        serving.await
+    };
     tokio::select! {
-        served = serving => if let Err(error) = served {
+        served = served => if let Err(error) = served {
             tracing::debug!(%error, "caller's connection ended");
         },
         () = deliveries.watch(stall) => {}
