@@ -29,6 +29,7 @@ mod search;
 mod sim;
 mod sleep;
 mod units;
+mod usage;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -56,6 +57,7 @@ enum Command {
     Health(health::Args),
     Bypass(bypass::Args),
     Rules(rules::Args),
+    Usage(usage::Args),
     #[cfg(feature = "loadgen")]
     Sim(sim::Args),
     #[cfg(feature = "loadgen")]
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         Command::Health(args) => health::run(args),
         Command::Bypass(args) => bypass::run(args),
         Command::Rules(args) => rules::run(args),
+        Command::Usage(args) => usage::run(args),
         #[cfg(feature = "loadgen")]
         Command::Sim(args) => sim::run(args),
         #[cfg(feature = "loadgen")]

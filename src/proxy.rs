@@ -63,6 +63,9 @@ pub(crate) struct Args {
     /// Write one JSON object per call to this file; - is standard output. SIGHUP opens it anew
     #[arg(long, value_name = "FILE", env = "TIDEGATE_RECORDS")]
     records: Option<PathBuf>,
+    /// Keep what came to pass, minute by minute, in this file (SQLite), for `tidegate usage`
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_HISTORY")]
+    history: Option<PathBuf>,
     /// Threads that carry traffic [default: the cores that the container has]
     #[arg(long, value_name = "N", env = "TIDEGATE_WORKERS")]
     workers: Option<NonZeroU16>,
@@ -106,6 +109,7 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
     config.admin = args.admin.unwrap_or(config.admin);
     config.health = args.health.or(config.health);
     config.records = args.records.clone().or(config.records);
+    config.history.path = args.history.clone().or(config.history.path);
     config.workers = args.workers.or(config.workers);
     Ok(config)
 }

@@ -5,6 +5,7 @@
 //! that the configuration gives. The health address is meant for the network and shows nothing
 //! that needs this. What is changed here, and not only shown, needs a token besides.
 
+mod history;
 mod live;
 mod page;
 mod switch;
@@ -27,6 +28,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use crate::clients;
+use crate::export::history::History;
 use crate::export::metrics::Registry;
 use crate::export::prometheus::{CONTENT_TYPE as PROMETHEUS_TEXT, Prometheus};
 use crate::export::recent::Recent;
@@ -58,6 +60,7 @@ tidegate
 /recent    what calls came to, and P50, P90, P99; ?window=5m&by=model,route
 /calls     calls of the last hour that failed, and the slowest
 /live      what the page for browsers shows, which is at / for them
+/usage     what calls came to, out of the history: ?by=model,caller&since=24h
 ";
 
 /// What administration shows.
@@ -68,6 +71,8 @@ pub struct Admin {
     hosts: Arc<[String]>,
     /// Absent where nothing is served but metrics and health.
     inside: Option<Arc<Inside>>,
+    /// Absent where none is kept.
+    history: Option<history::Asked>,
 }
 
 /// Where to ask for the configuration and for the state of policies.
@@ -87,6 +92,8 @@ enum Page {
     Policies(Arc<Inside>),
     /// Something is to be switched.
     Switch(Arc<Inside>, Request<Incoming>),
+    /// The history, which takes a while to read.
+    History(history::Question),
 }
 
 /// Whether calls are welcome; shared by all who know or ask.
@@ -133,12 +140,18 @@ impl Readiness {
 impl Admin {
     /// Shows this registry and this readiness, to who names one of these hosts too.
     pub fn new(registry: Arc<Registry>, readiness: Readiness, hosts: Vec<String>) -> Self {
-        Self { prometheus: Prometheus::new(registry), readiness, hosts: hosts.into(), inside: None }
+        let prometheus = Prometheus::new(registry);
+        Self { prometheus, readiness, hosts: hosts.into(), inside: None, history: None }
     }
 
     /// Shows configuration and policies too.
     pub(crate) fn with_inside(self, inside: Inside) -> Self {
         Self { inside: Some(Arc::new(inside)), ..self }
+    }
+
+    /// Shows what is kept, too.
+    pub(crate) fn with_history(self, history: Option<History>) -> Self {
+        Self { history: history.map(history::Asked::new), ..self }
     }
 
     fn page(&self, request: Request<Incoming>, surface: Surface) -> Page {
@@ -164,6 +177,10 @@ impl Admin {
             ("/env", Surface::Admin, Some(inside)) => {
                 Page::Ready(inside.environment(request.uri().query().unwrap_or_default()))
             }
+            ("/usage", Surface::Admin, _) => match &self.history {
+                Some(history) => Page::History(history.usage(request.uri().query())),
+                None => Page::Ready(history::none()),
+            },
             ("/policies", Surface::Admin, Some(inside)) => Page::Policies(inside.clone()),
             ("/bypass", Surface::Admin, Some(inside)) if request.method() == Method::POST => {
                 return Page::Switch(inside.clone(), request);
@@ -280,6 +297,7 @@ impl Page {
                 json(&states::state(&generation.states, &inside.workers).await)
             }
             Self::Switch(inside, request) => switch::turn(&inside, request).await,
+            Self::History(question) => question.answer().await,
         }
     }
 }

@@ -15,6 +15,7 @@ use tidegate_wire::Dialect;
 
 pub use crate::callers::{CallerConfig, CallersConfig, KeyDigest, Others};
 pub use crate::export::capture::CaptureConfig;
+pub use crate::export::history::HistoryConfig;
 use crate::export::names::Conventions;
 use crate::export::otlp::{self, Otlp, OtlpConfig};
 pub use crate::intercept::{InterceptConfig, Unlisted};
@@ -105,6 +106,8 @@ pub struct Config {
     pub capture_content: bool,
     /// A file in which calls are captured, to be made again as a load test.
     pub capture: CaptureConfig,
+    /// A file in which what came to pass is kept, minute by minute.
+    pub history: HistoryConfig,
     /// A table of prices in place of the one that is built in; beside this file, unless it says where.
     pub prices: Option<PathBuf>,
 }
@@ -312,6 +315,7 @@ impl Default for Config {
             semantic_conventions: Conventions::default(),
             capture_content: false,
             capture: CaptureConfig::default(),
+            history: HistoryConfig::default(),
             prices: None,
         }
     }
@@ -488,6 +492,7 @@ impl Config {
             ),
             ("capture_content", keep(&mut self.capture_content, &running.capture_content)),
             ("capture", keep(&mut self.capture, &running.capture)),
+            ("history", keep(&mut self.history, &running.history)),
         ];
         kept.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
@@ -588,6 +593,7 @@ impl Config {
         self.capture
             .check()
             .map_err(|message| ConfigError::at(&["capture", "headers"], message))?;
+        self.history.check().map_err(|message| ConfigError::at(&["history", "size"], message))?;
         Otlp::settle(&self.otlp, |_| None).map_err(|error| {
             let key = match error {
                 otlp::Error::Endpoint { .. } => &["otlp", "endpoint"][..],

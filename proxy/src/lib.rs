@@ -14,6 +14,7 @@ pub mod jobs;
 #[doc(hidden)]
 pub mod measure;
 pub mod recorder;
+pub mod usage;
 
 mod activity;
 mod ahead;

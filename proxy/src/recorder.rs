@@ -21,10 +21,12 @@ use tracing::warn;
 
 use crate::export::Exporter;
 use crate::export::capture::CaptureConfig;
+use crate::export::history::{History, HistoryConfig};
 use crate::export::metrics::{InFlight, Registry, Shard, lock};
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, Pusher};
 use crate::export::recent::Recent;
+use crate::export::rollup::Keys;
 use crate::export::spans::{self, SpanPusher, Traces};
 use crate::head::RequestHead;
 use crate::jobs::{JobLimits, Jobs};
@@ -66,6 +68,8 @@ pub struct Options {
     pub captures_content: bool,
     /// Which requests are kept to be captured by an exporter.
     pub capture: Option<CaptureConfig>,
+    /// Where minutes are kept.
+    pub history: HistoryConfig,
     /// Whose names labels have.
     pub conventions: Conventions,
     /// What calls cost.
@@ -81,6 +85,7 @@ pub struct Recorders {
     drained: Option<mpsc::Receiver<()>>,
     content: Option<Budget>,
     capture: Option<Arc<Capturing>>,
+    history: Option<History>,
     background: Background,
 }
 
@@ -324,6 +329,13 @@ impl Recorders {
         let traces = options.traces.map(|traces| traces.start(registry.dropped(spans::NAME)));
         let (exporter, span_pusher) = traces.unzip();
         options.exporters.extend(exporter.map(|exporter| Box::new(exporter) as _));
+        let history = options
+            .history
+            .path
+            .as_deref()
+            .map(|path| History::start(path, &options.history, Keys::new(registry.clone())));
+        let (history, keeper) = history.unzip();
+        options.exporters.extend(keeper.map(|keeper| Box::new(keeper) as _));
         let background = Background::start(pusher, span_pusher)?;
         let (queue, drained) = match options.exporters {
             exporters if exporters.is_empty() => (None, None),
@@ -336,7 +348,7 @@ impl Recorders {
         let budget = Budget::new(CAPTURE_BYTES);
         let capture = options.capture.map(|config| Arc::new(Capturing { config, budget }));
         let prices = options.prices;
-        Ok(Self { registry, recent, prices, queue, drained, content, capture, background })
+        Ok(Self { registry, prices, queue, drained, content, capture, recent, history, background })
     }
 
     /// The last hour, where it is kept.
@@ -364,6 +376,11 @@ impl Recorders {
     /// What has been counted so far.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// What is known of the history; absent where none is kept.
+    pub(crate) fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     /// The runtime beside the data path, for administration. It ends with [`Recorders::shutdown`].

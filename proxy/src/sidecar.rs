@@ -350,6 +350,7 @@ fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartErr
         exporters,
         keeps_recent: config.recent,
         capture: config.capture.file.is_some().then(|| config.capture.clone()),
+        history: config.history.clone(),
         otlp: Otlp::settle(&config.otlp, variable)?,
         captures_content: traces.is_some()
             && spans::captures_content(config.capture_content, variable),
@@ -382,6 +383,9 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
     registry.know_callers(callers.map(|name| name.as_str().into()));
     registry.watch(generation.switch().clone());
     generation.policies.watch(registry);
+    if let Some(history) = recorders.history() {
+        registry.watch(history.clone());
+    }
     if let Some(intercept) = generation.intercept() {
         registry.watch(intercept.clone());
     }
@@ -433,7 +437,7 @@ fn administer(
     health: Option<TcpListener>,
 ) {
     let state = Admin::new(recorders.registry().clone(), readiness.clone(), Vec::new());
-    let state = state.with_inside(inside);
+    let state = state.with_inside(inside).with_history(recorders.history().cloned());
     recorders.background().spawn(serve_admin(admin, state.clone()));
     if let Some(health) = health {
         recorders.background().spawn(serve_health(health, state));

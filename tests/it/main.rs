@@ -25,6 +25,7 @@ mod failures;
 mod fallback;
 mod faults;
 mod grpc;
+mod history;
 mod http2;
 mod include_usage;
 mod intercept;

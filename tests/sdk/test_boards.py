@@ -172,7 +172,7 @@ def sidecar_with_everything(folder):
         configuration = folder / "tidegate.yaml"
         configuration.write_text(text.replace("NUMBER", ""))
         command = [TIDEGATE, "proxy", "--config", configuration, "--records", folder / "records.jsonl"]
-        command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1"]
+        command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1", "--history", folder / "history.db"]
         aws = stack.enter_context(serving(Aws(life_s=200).answer))
         variables = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{aws}/v1/credentials", "AWS_CONTAINER_AUTHORIZATION_TOKEN": "pod-token"}
         process = stack.enter_context(running(command, os.environ | variables | {"TIDEGATE_ADMIN_TOKEN": canary.KEY}))

@@ -55,4 +55,10 @@ WAYS = [
           q("topk(20, 60 * sum by (host) (rate(tidegate_intercept_passed_by_total{@pods}[$__rate_interval])))", "{{host}}")),
 ]
 
-BOARD = build("tidegate-sidecar", "Sidecar", __doc__, ["cluster", "namespace", "pod"], [("Does it do its work?", WORK), ("What is lost?", LOST), ("How is it set?", SET), ("What comes by it as a proxy?", WAYS)])
+KEPT = [
+    lines("History is written", "Sidecars that keep one, and those of them whose file can be used; the log of the others says what is wrong with it.", "none",
+          q("count(tidegate_history_up{@pods})", "keep one"), q("sum(tidegate_history_up{@pods})", "can write it"), width=12),
+    lines("History's size", "What the file takes on the disk, by pod: bounded by `history.size`.", "bytes", q("topk(20, max by (pod) (tidegate_history_size_bytes{@pods}))", "{{pod}}"), width=12),
+]
+
+BOARD = build("tidegate-sidecar", "Sidecar", __doc__, ["cluster", "namespace", "pod"], [("Does it do its work?", WORK), ("What is lost?", LOST), ("How is it set?", SET), ("What is kept?", KEPT), ("What comes by it as a proxy?", WAYS)])

@@ -9,6 +9,7 @@ mod cache;
 mod calls;
 mod conventions;
 mod drains;
+mod history;
 mod intercept;
 mod jobs;
 mod labels;
@@ -23,6 +24,7 @@ pub use cache::*;
 pub use calls::*;
 pub use conventions::*;
 pub use drains::*;
+pub use history::*;
 pub use intercept::*;
 pub use jobs::*;
 pub use own::*;
@@ -129,6 +131,8 @@ pub static FAMILIES: &[&Family] = &[
     &CONFIG_RELOADS,
     &CONFIG_LAST_RELOAD_GOOD,
     &CONFIG_LOADED,
+    &HISTORY_UP,
+    &HISTORY_SIZE,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
     &WARNINGS,

@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod catalog;
+pub mod history;
 pub mod jsonl;
 pub mod metrics;
 pub mod names;
@@ -130,6 +131,8 @@ mod tests {
             &catalog::CACHE_ENTRIES,
             &catalog::CACHE_BYTES,
             &catalog::CACHE_EVICTIONS,
+            &catalog::HISTORY_UP,
+            &catalog::HISTORY_SIZE,
             &catalog::STORE_UP,
             &catalog::STORE_OUTAGES,
             &catalog::STORE_OPERATIONS,

@@ -1,0 +1,104 @@
+//! What is asked of the history: read on threads of their own, for it may take a while.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use super::{json, text};
+use crate::export::history::History;
+use crate::usage::{By, Period, Usage, point};
+
+/// Questions at once: each reads what may be a large file.
+const AT_ONCE: usize = 2;
+
+/// The history, as far as it is asked here.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    history: History,
+    permits: Arc<Semaphore>,
+}
+
+/// What somebody wants to know of it.
+pub(super) struct Question {
+    asked: Asked,
+    query: String,
+}
+
+/// Why there is no answer.
+enum Refused {
+    /// The question cannot be understood.
+    Unclear(String),
+    /// The file cannot be read.
+    Unreadable(String),
+}
+
+// === impl Asked ===
+
+impl Asked {
+    pub(super) fn new(history: History) -> Self {
+        Self { history, permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// What calls came to, by a query like `by=model,caller&since=24h&until=now`.
+    pub(super) fn usage(&self, query: Option<&str>) -> Question {
+        Question { asked: self.clone(), query: query.unwrap_or_default().to_owned() }
+    }
+}
+
+// === impl Question ===
+
+impl Question {
+    pub(super) async fn answer(self) -> Response<Full<Bytes>> {
+        let Self { asked, query } = self;
+        let permit = asked.permits.clone().acquire_owned().await.expect("nobody closes it");
+        let read = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            usage(&asked.history, &query)
+        });
+        match read.await.unwrap_or_else(|_| Err(Refused::Unreadable("it failed".to_owned()))) {
+            Ok(value) => json(&value),
+            Err(Refused::Unclear(reason)) => text(StatusCode::BAD_REQUEST, reason + "\n"),
+            Err(Refused::Unreadable(reason)) => {
+                warn!(%reason, "the history cannot be read");
+                text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n")
+            }
+        }
+    }
+}
+
+fn usage(history: &History, query: &str) -> Result<serde_json::Value, Refused> {
+    let now = Timestamp::now();
+    let (mut by, mut since, mut until) = ("model".to_owned(), "24h".to_owned(), "now".to_owned());
+    for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(pair) {
+        match name {
+            "by" => by = value,
+            "since" => since = value,
+            "until" => until = value,
+            _ => return Err(Refused::Unclear(format!("`{name}` is none of by, since, until"))),
+        }
+    }
+    let unclear = |error: crate::usage::Unreadable| Refused::Unclear(error.to_string());
+    let words = by.split(',').filter(|word| !word.is_empty()).map(str::parse);
+    let by: Vec<By> = words.collect::<Result<_, _>>().map_err(unclear)?;
+    let (since, until) = (point(&since, now), point(&until, now));
+    let period = Period::new(since.map_err(unclear)?, until.map_err(unclear)?).map_err(unclear)?;
+    let usage = Usage::read(history.path(), &by, period);
+    usage.map(|usage| usage.json()).map_err(|error| Refused::Unreadable(error.to_string()))
+}
+
+fn pair(text: &str) -> (&str, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (name, percent_decode_str(value).decode_utf8_lossy().into_owned())
+}
+
+/// The answer where no history is kept.
+pub(super) fn none() -> Response<Full<Bytes>> {
+    let advice = "no history is kept: name a file under `history.path`, or by --history\n";
+    text(StatusCode::NOT_FOUND, advice)
+}
