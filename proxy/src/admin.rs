@@ -61,6 +61,8 @@ tidegate
 /calls     calls of the last hour that failed, and the slowest
 /live      what the page for browsers shows, which is at / for them
 /usage     what calls came to, out of the history: ?by=model,caller&since=24h
+/spend     what was spent since the month began, its forecast, its budget
+/baseline  which models are out of the ordinary, by the history
 ";
 
 /// What administration shows.
@@ -177,10 +179,16 @@ impl Admin {
             ("/env", Surface::Admin, Some(inside)) => {
                 Page::Ready(inside.environment(request.uri().query().unwrap_or_default()))
             }
-            ("/usage", Surface::Admin, _) => match &self.history {
-                Some(history) => Page::History(history.usage(request.uri().query())),
-                None => Page::Ready(history::none()),
-            },
+            (path @ ("/usage" | "/spend" | "/baseline"), Surface::Admin, _) => {
+                match (&self.history, path) {
+                    (None, _) => Page::Ready(history::none()),
+                    (Some(history), "/usage") => {
+                        Page::History(history.usage(request.uri().query()))
+                    }
+                    (Some(history), "/spend") => Page::History(history.spend()),
+                    (Some(history), _) => Page::Ready(history.baseline()),
+                }
+            }
             ("/policies", Surface::Admin, Some(inside)) => Page::Policies(inside.clone()),
             ("/bypass", Surface::Admin, Some(inside)) if request.method() == Method::POST => {
                 return Page::Switch(inside.clone(), request);

@@ -13,6 +13,7 @@ use tidegate_credential::{CredentialConfig, Place};
 use tidegate_settings::nearest;
 use tidegate_wire::Dialect;
 
+pub use crate::baseline::{BaselineConfig, Ordinary};
 pub use crate::callers::{CallerConfig, CallersConfig, KeyDigest, Others};
 pub use crate::export::capture::CaptureConfig;
 pub use crate::export::history::HistoryConfig;
@@ -31,6 +32,7 @@ pub use crate::layer::quota::{
 };
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 pub use crate::layer::shadow::ShadowConfig;
+pub use crate::spend::BudgetConfig;
 pub use crate::split::{ArmConfig, StickyConfig};
 pub use crate::store::StoreConfig;
 pub use crate::tls::{CaConfig, TlsConfig, UpstreamTlsConfig};

@@ -181,6 +181,11 @@ impl Period {
         Ok(period)
     }
 
+    /// From this minute to before that one.
+    pub(crate) fn between(since: i64, until: i64) -> Self {
+        Self { since, until }
+    }
+
     fn shown(minute: i64) -> Timestamp {
         Timestamp::from_second(minute * MINUTE_S).unwrap_or_default()
     }

@@ -142,3 +142,46 @@ fn what_cannot_be_read_says_what_to_do() {
     }
     assert!(!absent.exists(), "reading makes no file");
 }
+
+#[test]
+fn money_and_what_is_out_of_the_ordinary_are_told_at_the_admin_address() {
+    let (folder, upstream) = (Folder::new(), Upstream::answering(answer(COMPLETION)));
+    fs::write(
+        folder.file("prices.yaml"),
+        "version: mine\nprices:\n  - { models: [\"gpt-4*\"], input: 1000, output: 2000 }\n",
+    )
+    .expect("a folder to write to");
+    let config = folder.file("tidegate.yaml");
+    let file = folder.file("history.db");
+    let text = format!(
+        "prices: prices.yaml\nhistory: {{ path: {}, budget: {{ total: 1 }} }}\n",
+        file.display()
+    );
+    fs::write(&config, text).expect("a folder to write to");
+    let launch = Launch::new().arg("--upstream").arg(&upstream.url());
+    let sidecar = launch.arg("--config").arg(config.to_str().expect("text")).start();
+    for _ in 0..3 {
+        sidecar.call(call());
+    }
+    wait_until("the calls are in the file", || file.exists() && calls(&file, &[]).0 == 3);
+    let told = |path| {
+        let answer = sidecar.ask(path);
+        assert_eq!(answer.status(), 200, "{path}");
+        serde_json::from_slice::<Value>(&answer.body).expect("JSON")
+    };
+    let spend = told("/spend");
+    assert_eq!(spend["total"]["calls"], 3, "{spend:#}");
+    // 3 tokens at 1,000 dollars a million and one at 2,000, three times.
+    let used = spend["total"]["used_ratio"].as_f64().expect("a share");
+    assert!((used - 0.015).abs() < 1e-9, "{spend:#}");
+    assert_eq!(spend["total"]["forecast_usd"], Value::Null, "there is one day");
+    assert_eq!(told("/baseline")["by"], "same_time");
+    let config = config.to_str().expect("text");
+    let output = tidegate(["usage", "--config", config]).output().expect("the program is built");
+    assert_eq!(output.status.code(), Some(0), "the configuration names the file");
+    sidecar.finish();
+
+    let without = Sidecar::to(&upstream);
+    assert_eq!(without.ask("/spend").status(), 404);
+    without.finish();
+}

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::{json, text};
-use crate::export::history::History;
+use crate::export::history::{Error, History};
 use crate::usage::{By, Period, Usage, point};
 
 /// Questions at once: each reads what may be a large file.
@@ -27,7 +27,15 @@ pub(super) struct Asked {
 /// What somebody wants to know of it.
 pub(super) struct Question {
     asked: Asked,
-    query: String,
+    about: About,
+}
+
+/// What that is about.
+enum About {
+    /// What calls came to, as this query says.
+    Usage(String),
+    /// Money.
+    Spend,
 }
 
 /// Why there is no answer.
@@ -47,7 +55,18 @@ impl Asked {
 
     /// What calls came to, by a query like `by=model,caller&since=24h&until=now`.
     pub(super) fn usage(&self, query: Option<&str>) -> Question {
-        Question { asked: self.clone(), query: query.unwrap_or_default().to_owned() }
+        let about = About::Usage(query.unwrap_or_default().to_owned());
+        Question { asked: self.clone(), about }
+    }
+
+    /// What was spent.
+    pub(super) fn spend(&self) -> Question {
+        Question { asked: self.clone(), about: About::Spend }
+    }
+
+    /// What is out of the ordinary: known without reading.
+    pub(super) fn baseline(&self) -> Response<Full<Bytes>> {
+        json(&self.history.baseline())
     }
 }
 
@@ -55,11 +74,14 @@ impl Asked {
 
 impl Question {
     pub(super) async fn answer(self) -> Response<Full<Bytes>> {
-        let Self { asked, query } = self;
+        let Self { asked, about } = self;
         let permit = asked.permits.clone().acquire_owned().await.expect("nobody closes it");
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            usage(&asked.history, &query)
+            match about {
+                About::Usage(query) => usage(&asked.history, &query),
+                About::Spend => asked.history.spend(Timestamp::now()).map_err(unreadable),
+            }
         });
         match read.await.unwrap_or_else(|_| Err(Refused::Unreadable("it failed".to_owned()))) {
             Ok(value) => json(&value),
@@ -89,7 +111,11 @@ fn usage(history: &History, query: &str) -> Result<serde_json::Value, Refused> {
     let (since, until) = (point(&since, now), point(&until, now));
     let period = Period::new(since.map_err(unclear)?, until.map_err(unclear)?).map_err(unclear)?;
     let usage = Usage::read(history.path(), &by, period);
-    usage.map(|usage| usage.json()).map_err(|error| Refused::Unreadable(error.to_string()))
+    usage.map(|usage| usage.json()).map_err(unreadable)
+}
+
+fn unreadable(error: Error) -> Refused {
+    Refused::Unreadable(error.to_string())
 }
 
 fn pair(text: &str) -> (&str, String) {

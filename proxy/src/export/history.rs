@@ -20,10 +20,14 @@ use tidegate_wire::Record;
 use tracing::{error, info, warn};
 
 use super::Exporter;
-use super::catalog::{Family, HISTORY_SIZE, HISTORY_UP};
+use super::catalog::{
+    BASELINE_LIMIT, BASELINE_UNUSUAL, BASELINE_VALUE, Family, HISTORY_SIZE, HISTORY_UP,
+};
 use super::metrics::{Source, Value, lock};
 use super::rollup::{Key, Keys, Rollup, Sums, minute};
+use crate::baseline::{Baseline, BaselineConfig};
 use crate::config::Size;
+use crate::spend::{BudgetConfig, Spend};
 use file::File;
 
 pub(crate) mod columns;
@@ -31,6 +35,8 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use file::written;
 pub use file::{Error, Reason};
 pub(crate) use file::{failed, open_to_read};
 
@@ -55,6 +61,10 @@ pub struct HistoryConfig {
     pub days: NonZeroU32,
     /// What it may take on the disk: the oldest minutes make room.
     pub size: Size,
+    /// What may be spent in a month: shown beside what is, and nothing is refused by it.
+    pub budget: BudgetConfig,
+    /// What is told of models that are out of the ordinary.
+    pub baseline: BaselineConfig,
 }
 
 /// What is known of the file from outside.
@@ -62,6 +72,7 @@ pub struct HistoryConfig {
 pub struct History {
     path: Arc<Path>,
     shared: Arc<Shared>,
+    budget: Arc<BudgetConfig>,
 }
 
 /// Minutes that are written: what each key came to in them.
@@ -77,13 +88,15 @@ pub(crate) struct Keeper {
 }
 
 /// What the recorder's thread and the file's own share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     pending: Mutex<Pending>,
     woken: Condvar,
     /// Whether the file is written.
     is_well: AtomicBool,
     bytes: AtomicU64,
+    baseline: Mutex<Baseline>,
+    spend: Mutex<Spend>,
 }
 
 /// What was counted and not written.
@@ -104,6 +117,8 @@ impl Default for HistoryConfig {
             path: None,
             days: NonZeroU32::new(62).expect("it is not zero"),
             size: Size::mib(1024),
+            budget: BudgetConfig::default(),
+            baseline: BaselineConfig::default(),
         }
     }
 }
@@ -127,7 +142,14 @@ impl History {
     /// Opens the file and starts to keep it. Where it cannot be used, that is said, and all records
     /// count as lost.
     pub(crate) fn start(path: &Path, config: &HistoryConfig, keys: Keys) -> (Self, Keeper) {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            pending: Mutex::default(),
+            woken: Condvar::new(),
+            is_well: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            baseline: Mutex::new(Baseline::new(config.baseline.clone())),
+            spend: Mutex::default(),
+        });
         let thread = match open(path, config, shared.clone()) {
             Ok(thread) => Some(thread),
             Err(error) => {
@@ -136,7 +158,8 @@ impl History {
                 None
             }
         };
-        let history = Self { path: path.into(), shared: shared.clone() };
+        let budget = Arc::new(config.budget.clone());
+        let history = Self { path: path.into(), shared: shared.clone(), budget };
         (history, Keeper { keys, shared, thread })
     }
 
@@ -150,6 +173,18 @@ impl History {
         self.shared.is_well.load(Ordering::Relaxed)
     }
 
+    /// What was spent since the month began, and what it will come to.
+    pub(crate) fn spend(&self, now: Timestamp) -> Result<serde_json::Value, Error> {
+        let connection = open_to_read(&self.path)?;
+        let spend = lock(&self.shared.spend).read(&connection, &self.budget, now);
+        spend.map_err(failed(&self.path))
+    }
+
+    /// Which models are out of the ordinary, and by what.
+    pub(crate) fn baseline(&self) -> serde_json::Value {
+        lock(&self.shared.baseline).json()
+    }
+
     /// What it takes on the disk, without its log of at most 4 MiB.
     pub(crate) fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
@@ -161,6 +196,16 @@ impl Source for History {
         show(&HISTORY_UP, Vec::new(), Value::Gauge(i64::from(self.is_well())));
         let bytes = i64::try_from(self.bytes()).unwrap_or(i64::MAX);
         show(&HISTORY_SIZE, Vec::new(), Value::Gauge(bytes));
+        for (model, signal, finding) in lock(&self.shared.baseline).findings() {
+            let labels = || vec![model.to_string(), signal.as_str().to_owned()];
+            let Some(limit) = finding.limit else { continue };
+            show(&BASELINE_LIMIT, labels(), Value::Measure(limit));
+            if let Some(value) = finding.value {
+                show(&BASELINE_VALUE, labels(), Value::Measure(value));
+            }
+            let is_unusual = finding.unusual_since.is_some();
+            show(&BASELINE_UNUSUAL, labels(), Value::Gauge(is_unusual.into()));
+        }
     }
 }
 
@@ -315,6 +360,10 @@ impl Writing {
         self.looked_through = Some(now);
         let extent = self.file.prune(now - self.days * DAY, self.bytes)?;
         self.shared.bytes.store(extent.bytes, Ordering::Relaxed);
+        // Whoever reads it does not wait until the file has been.
+        let mut baseline = lock(&self.shared.baseline).clone();
+        baseline.judge(now, &self.file)?;
+        *lock(&self.shared.baseline) = baseline;
         Ok(())
     }
 

@@ -13,7 +13,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use rustc_hash::FxHashMap;
 
 use super::super::rollup::Key;
+#[cfg(test)]
+use super::super::rollup::Sums;
 use super::{Minutes, columns};
+use crate::baseline::{Models, Past};
+use crate::usage::{By, Period, groups};
 
 /// Says in its header whose file it is: `Tdgt`.
 const APPLICATION: u32 = 0x5464_6774;
@@ -232,6 +236,17 @@ impl File {
     }
 }
 
+impl Past for File {
+    type Error = Error;
+
+    fn between(&self, from: i64, until: i64) -> Result<Models, Error> {
+        let period = Period::between(from, until);
+        let groups = groups(&self.connection, &[By::Model], period, true);
+        let models = groups.map_err(failed(&self.path))?.into_iter();
+        Ok(models.map(|(names, sums)| (names.concat().into(), sums)).collect())
+    }
+}
+
 impl fmt::Debug for File {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("File").field("path", &self.path).finish_non_exhaustive()
@@ -323,4 +338,26 @@ pub(crate) fn failed(path: &Path) -> impl Fn(rusqlite::Error) -> Error {
         };
         Error { path: path.to_owned(), reason }
     }
+}
+
+/// A file in memory that holds calls of these models and callers, with what they cost, by minute.
+#[cfg(test)]
+pub(crate) fn written(calls: &[(i64, String, String, f64)]) -> Connection {
+    let mut connection = Connection::open_in_memory().expect("memory");
+    create(&mut connection).expect("tables");
+    columns::add_functions(&connection).expect("functions");
+    let mut file = File {
+        connection,
+        path: PathBuf::new(),
+        upsert: columns::upsert(),
+        series: FxHashMap::default(),
+    };
+    let mut minutes = Minutes::new();
+    for (minute, model, caller, cost_usd) in calls {
+        let key = Key { model: (&**model).into(), caller: (&**caller).into(), ..Key::default() };
+        let sums = Sums { calls: 1, cost_usd: *cost_usd, ..Sums::default() };
+        minutes.entry(*minute).or_default().merge(key, &sums, usize::MAX);
+    }
+    file.add(&minutes).expect("it is written");
+    file.connection
 }

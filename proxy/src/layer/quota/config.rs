@@ -282,6 +282,13 @@ impl JsonSchema for WindowConfig {
 
 // === impl Dollars ===
 
+impl Dollars {
+    /// So many.
+    pub(crate) fn amount(self) -> f64 {
+        self.0
+    }
+}
+
 impl<'de> Deserialize<'de> for Dollars {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let dollars = f64::deserialize(deserializer)?;
