@@ -116,6 +116,8 @@ impl Client {
             .request(request.method, self.target.url_of(&request.path))
             .headers(request.headers)
             .header("traceparent", call.traceparent())
+            // A sidecar tells by this that the call is of a load test.
+            .header("tracestate", "tidegate=load")
             .body(request.body)
             .build();
         let mut request = match built {

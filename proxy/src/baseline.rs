@@ -25,6 +25,8 @@ use crate::export::rollup::Sums;
 /// Minutes of a day and of an hour.
 const DAY: i64 = 1_440;
 const HOUR: i64 = 60;
+/// Minutes after which what was ordinary is read anew: to read it costs more than to judge by it.
+const REREAD: i64 = 5;
 /// Days, of those that are looked back upon, of which something must be known.
 const DAYS_NEEDED: usize = 3;
 /// Hours, of the last 24.
@@ -107,7 +109,18 @@ pub(crate) type Models = BTreeMap<Arc<str>, Sums>;
 pub(crate) struct Baseline {
     config: BaselineConfig,
     judged: Option<i64>,
+    history: Option<Arc<History>>,
     findings: BTreeMap<(Arc<str>, Signal), Finding>,
+}
+
+/// What was, as it was read last.
+#[derive(Debug)]
+struct History {
+    read: i64,
+    /// Around this time of day, for what happens within minutes.
+    around: Vec<Models>,
+    /// Before it, for what adds up over an hour.
+    before: Vec<Models>,
 }
 
 /// How one signal of a model is.
@@ -235,7 +248,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 
 impl Baseline {
     pub(crate) fn new(config: BaselineConfig) -> Self {
-        Self { config, judged: None, findings: BTreeMap::new() }
+        Self { config, judged: None, history: None, findings: BTreeMap::new() }
     }
 
     /// Judges the minutes that have ended before this one.
@@ -246,8 +259,7 @@ impl Baseline {
         let recent = [5, HOUR].map(|window| past.between(now - window, now));
         let [minutes, hour] = recent;
         let (minutes, hour) = (minutes?, hour?);
-        // Around this time for what happens now, and before it for what adds up over an hour.
-        let (around, before) = (self.samples(now, HOUR / 2, past)?, self.samples(now, 0, past)?);
+        let history = self.history(now, past)?;
         let none = Sums::default();
         let mut findings = std::mem::take(&mut self.findings);
         let known = findings.keys().map(|(model, _)| model.clone());
@@ -255,12 +267,15 @@ impl Baseline {
         for model in models {
             for signal in Signal::ALL {
                 let measure = signal.measure();
-                let (recent, samples) =
-                    if measure.window == HOUR { (&hour, &before) } else { (&minutes, &around) };
+                let (recent, samples) = match measure.window {
+                    HOUR => (&hour, &history.before),
+                    _ => (&minutes, &history.around),
+                };
                 let of = |models: &Models| {
                     signal.value(models.get(&model).unwrap_or(&none), self.config.calls.get())
                 };
-                let mut ordinary: Vec<_> = samples.iter().filter_map(of).collect();
+                let mut ordinary: Vec<_> =
+                    since_known(samples, &model).iter().filter_map(of).collect();
                 let value = of(recent);
                 let limit = (ordinary.len() >= self.needed()).then(|| measure.limit(&mut ordinary));
                 let entry = findings.entry((model.clone(), signal));
@@ -279,6 +294,17 @@ impl Baseline {
         self.findings = findings;
         self.judged = Some(now);
         Ok(())
+    }
+
+    fn history<P: Past>(&mut self, now: i64, past: &P) -> Result<Arc<History>, P::Error> {
+        let is_fresh = |history: &&Arc<History>| (0..REREAD).contains(&(now - history.read));
+        if let Some(history) = self.history.as_ref().filter(is_fresh) {
+            return Ok(history.clone());
+        }
+        let (around, before) = (self.samples(now, HOUR / 2, past)?, self.samples(now, 0, past)?);
+        let history = Arc::new(History { read: now, around, before });
+        self.history = Some(history.clone());
+        Ok(history)
     }
 
     /// What each sample holds: the hour that reaches so far beyond this time of day on each of the days,
@@ -345,6 +371,13 @@ impl Baseline {
             "findings": findings.collect::<Vec<_>>(),
         })
     }
+}
+
+/// The samples, the latest first, without those before the model was heard of for the first time:
+/// what is new has no history, and was not nought.
+fn since_known<'a>(samples: &'a [Models], model: &str) -> &'a [Models] {
+    let first = samples.iter().rposition(|models| models.contains_key(model));
+    &samples[..first.map_or(0, |first| first + 1)]
 }
 
 // === impl Finding ===

@@ -135,11 +135,13 @@ impl Exchange {
         recorder: Recorder,
         activity: Arc<Activity>,
     ) -> Self {
-        let trace::Context { trace_id, parent_span_id, is_sampled } = trace::context(&head.fields);
+        let trace::Context { trace_id, parent_span_id, is_sampled, is_load_test } =
+            trace::context(&head.fields);
         let record = Record {
             trace_id,
             parent_span_id,
             is_sampled,
+            load_test: is_load_test.then_some(true),
             method: Some(method(&head.method)),
             path: Some(recorded(head.target.path()).to_owned()),
             ..Record::default()

@@ -11,17 +11,34 @@ pub(crate) struct Context {
     pub(crate) parent_span_id: Option<SpanId>,
     /// Whether the caller's trace is sampled.
     pub(crate) is_sampled: Option<bool>,
+    /// Whether it is the trace of a load test.
+    pub(crate) is_load_test: bool,
 }
+
+/// What our load generator says in `tracestate`.
+const LOAD_TEST: &[u8] = b"tidegate=load";
 
 /// The caller's trace and span, else a trace of our own.
 pub(crate) fn context(fields: &Fields) -> Context {
     let parent = fields.get("traceparent").and_then(parse_traceparent);
     match parent {
         Some((trace_id, span, is_sampled)) => {
-            Context { trace_id, parent_span_id: Some(span), is_sampled: Some(is_sampled) }
+            let is_load_test = fields.get("tracestate").is_some_and(has_load_test);
+            let (parent_span_id, is_sampled) = (Some(span), Some(is_sampled));
+            Context { trace_id, parent_span_id, is_sampled, is_load_test }
         }
-        None => Context { trace_id: Id(rand::random()), parent_span_id: None, is_sampled: None },
+        None => Context {
+            trace_id: Id(rand::random()),
+            parent_span_id: None,
+            is_sampled: None,
+            is_load_test: false,
+        },
     }
+}
+
+/// Whether one of the members of a `tracestate` is that of a load test.
+fn has_load_test(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|member| member.trim_ascii() == LOAD_TEST)
 }
 
 /// Trace, span, and whether the trace is sampled.
@@ -42,6 +59,12 @@ fn parse_traceparent(value: &[u8]) -> Option<(TraceId, SpanId, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_load_test_is_known_among_other_members() {
+        assert!(has_load_test(b"tidegate=load") && has_load_test(b"a=b, tidegate=load ,c=d"));
+        assert!(!has_load_test(b"") && !has_load_test(b"xtidegate=load"));
+    }
 
     #[test]
     fn only_a_real_traceparent_is_taken() {

@@ -177,6 +177,9 @@ pub struct Record {
     /// True where Tidegate made it itself, to know what a question means: likewise.
     #[serde(rename = "tidegate.embedding", skip_serializing_if = "Option::is_none")]
     pub embedding: Option<bool>,
+    /// True where it is a call of Tidegate's load generator, as its `tracestate` says.
+    #[serde(rename = "tidegate.load_test", skip_serializing_if = "Option::is_none")]
+    pub load_test: Option<bool>,
     /// The upstream that served it.
     #[serde(rename = "tidegate.upstream", skip_serializing_if = "Option::is_none")]
     pub upstream: Option<Arc<str>>,

@@ -125,6 +125,13 @@ fn live(
     shown["alerts"] = serde_json::to_value(Alert::all(recent, now)).unwrap_or_default();
     shown["calls"] = calls(recent);
     shown["bypass"] = generation.switch().is_on().into();
+    // Of the minute that goes on and the one before it.
+    let now_on = recent.window(1, now);
+    let load_test = now_on.total().load_test;
+    if load_test > 0 {
+        let rate = load_test as f64 / now_on.seconds();
+        shown["load_test"] = json!({ "calls": load_test, "calls_per_second": rate });
+    }
     shown["version"] = env!("CARGO_PKG_VERSION").into();
     Ok(shown)
 }

@@ -193,3 +193,28 @@ fn it_begins_and_ends_after_it_has_held_for_a_while() {
     assert_eq!(settle(false, 20), Some(16));
     assert_eq!(settle(false, 30), None);
 }
+
+#[test]
+fn what_is_new_has_no_history_though_others_have() {
+    struct Newcomer;
+    impl Past for Newcomer {
+        type Error = Infallible;
+
+        fn between(&self, from: i64, _: i64) -> Result<Models, Infallible> {
+            let sums = ordinary(MONDAY + 12 * HOUR, None);
+            let models = ["gemma", "new"].into_iter();
+            let models = models.filter(|model| *model == "gemma" || from >= MONDAY + 14 * DAY);
+            Ok(models
+                .map(|model| (model.into(), Sums { cost_usd: 50.0, ..sums.clone() }))
+                .collect())
+        }
+    }
+    let mut baseline = Baseline::new(BaselineConfig::default());
+    let Ok(()) = baseline.judge(MONDAY + 14 * DAY + 12 * HOUR, &Newcomer);
+    let limits = |wanted: &str| {
+        let found = baseline.findings().filter(|(model, ..)| &***model == wanted);
+        found.filter(|(.., finding)| finding.limit.is_some()).count()
+    };
+    assert!(limits("gemma") > 0);
+    assert_eq!(limits("new"), 0);
+}

@@ -362,8 +362,11 @@ impl Writing {
         self.shared.bytes.store(extent.bytes, Ordering::Relaxed);
         // Whoever reads it does not wait until the file has been.
         let mut baseline = lock(&self.shared.baseline).clone();
-        baseline.judge(now, &self.file)?;
-        *lock(&self.shared.baseline) = baseline;
+        match baseline.judge(now, &self.file) {
+            Ok(()) => *lock(&self.shared.baseline) = baseline,
+            // Whether the file is well shows when it is written.
+            Err(error) => warn!(%error, "what was ordinary cannot be read; next minute again"),
+        }
         Ok(())
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Sums {
     pub(crate) errors: u64,
     /// The lower side: all but those abandoned, failed by their caller, or refused for a malformed head.
     pub(crate) judged: u64,
+    /// Calls of a load test.
+    pub(crate) load_test: u64,
     /// Calls that asked for a stream.
     pub(crate) streams: u64,
     pub(crate) tokens: Tokens,
@@ -186,6 +188,7 @@ impl Sums {
         self.outcomes[outcome as usize] += 1;
         self.add_status(record.status.unwrap_or(0), 1);
         self.judge(record, outcome);
+        self.load_test += u64::from(record.load_test == Some(true));
         self.streams += u64::from(record.stream == Some(true));
         self.tokens.add(&Tokens {
             input: record.input_tokens.unwrap_or(0),
@@ -222,6 +225,7 @@ impl Sums {
         other.statuses.iter().for_each(|(status, count)| self.add_status(*status, *count));
         self.errors += other.errors;
         self.judged += other.judged;
+        self.load_test += other.load_test;
         self.streams += other.streams;
         self.tokens.add(&other.tokens);
         self.cost_usd += other.cost_usd;

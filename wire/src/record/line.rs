@@ -56,6 +56,7 @@ impl Record {
         line.plain("tidegate.shadow", self.shadow);
         line.plain("tidegate.warm_up", self.warm_up);
         line.plain("tidegate.embedding", self.embedding);
+        line.plain("tidegate.load_test", self.load_test);
         line.text("tidegate.upstream", self.upstream.as_deref());
         line.text("tidegate.caller", self.caller.as_deref());
         line.plain("tidegate.fallback", self.fallback);
@@ -266,6 +267,7 @@ mod tests {
             shadow: Some(true),
             warm_up: Some(true),
             embedding: Some(true),
+            load_test: Some(true),
             fallback: Some(12),
             called_model: Some("a".into()),
             cached: Some(Box::new(Cached {

@@ -46,6 +46,9 @@ function show() {
 }
 
 function showState(live) {
+  const loadTest = by("load-test");
+  loadTest.hidden = !live.load_test;
+  if (live.load_test) loadTest.textContent = `◆ Load test: ${rate(live.load_test.calls_per_second)}`;
   const pill = by("state");
   const [text, mark] = live.bypass ? ["▲ Policies bypassed", "warn"] : live.alerts.length ? [`▲ ${live.alerts.length} would alert`, "bad"] : ["● Nothing would alert", "good"];
   pill.textContent = text;

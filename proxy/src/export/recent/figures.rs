@@ -32,6 +32,9 @@ pub(crate) struct Figures {
     statuses: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_ratio: Option<f64>,
+    /// Calls of Tidegate's load generator.
+    #[serde(skip_serializing_if = "is_none")]
+    load_test: u64,
     streams: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tokens: BTreeMap<&'static str, u64>,
@@ -82,6 +85,11 @@ pub(crate) struct Quantiles {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_zero(number: &f64) -> bool {
     *number == 0.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 // === impl By ===
@@ -165,6 +173,7 @@ impl Figures {
             outcomes: outcomes.map(|(outcome, count)| (outcome.as_str(), count)).collect(),
             statuses: sums.statuses.iter().map(|(code, count)| (status(*code), *count)).collect(),
             error_ratio: sums.error_ratio(),
+            load_test: sums.load_test,
             streams: sums.streams,
             tokens: tokens.into_iter().filter(|(_, count)| *count > 0).collect(),
             cost_usd: sums.cost_usd,
