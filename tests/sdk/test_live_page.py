@@ -30,6 +30,7 @@ upstreams:
 routes:
   - {{ name: lost, match: {{ path: '/gone/*' }}, upstream: gone }}
   - {{ name: chat, upstream: sim, cache: {{}} }}
+history: {{ path: '{history}', budget: {{ total: 50 }} }}
 quotas: {{ all: {{ window: 1m, requests: 100000 }} }}
 """
 
@@ -43,7 +44,7 @@ needs_a_browser = pytest.mark.skipif(
 def admin(simulator, tmp_path_factory):
     """The admin address of a sidecar that has had calls for many models, some of which failed."""
     folder = tmp_path_factory.mktemp("live")
-    (folder / "tidegate.yaml").write_text(CONFIG.format(simulator=simulator))
+    (folder / "tidegate.yaml").write_text(CONFIG.format(simulator=simulator, history=folder / "history.db"))
     command = [TIDEGATE, "proxy", "--config", folder / "tidegate.yaml", "--workers", "1"]
     command += ["--records", folder / "records.jsonl"]
     command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
@@ -143,6 +144,9 @@ def test_the_page_shows_what_the_api_says_and_all_can_use_it(admin, tmp_path, wi
     assert len(seen["alerts"]) == len(said["alerts"])
     assert (seen["calls"], seen["slow"]) == (LOST, 100)
     assert {"breakers: sim", "limits: sim", "quotas: all"} <= set(seen["policies"])
+
+    assert "in all" in seen["spend"] and "of $50.00" in seen["spend"]
+    assert "by what was before" in seen["baseline"]
 
     assert "No model has this in its name" in seen["filtered"]
     assert seen["sorted"] == sorted(MODELS), "by name"

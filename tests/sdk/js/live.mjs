@@ -63,6 +63,8 @@ const seen = await page.evaluate(() => {
             says: chart.getAttribute("aria-label"),
             drawn: [...chart.querySelectorAll("canvas")].some(drawn),
         })),
+        spend: document.querySelector("#spend").innerText,
+        baseline: document.querySelector("#baseline-section").innerText,
         usage: document.querySelector("#usage-section").innerText,
         images: document.images.length,
         scrolls: document.documentElement.scrollWidth,

@@ -42,6 +42,12 @@ function marks(values) {
   };
 }
 
+// From when to when a chart reaches.
+function span(times) {
+  const last = times.at(-1) ?? 0;
+  return [Math.min(times[0] ?? last, last - LEAST_S), last];
+}
+
 // Draws data, or draws it anew; `says` tells it to those who do not see it.
 function draw(id, lines, data, value, says, thresholds = []) {
   const place = by(id);
@@ -56,7 +62,7 @@ function draw(id, lines, data, value, says, thresholds = []) {
   if (known) known.chart.destroy();
   const options = {
     width: place.clientWidth, height: 220,
-    scales: { x: { time: true, range: (_, low, high) => [Math.min(low ?? 0, high - LEAST_S), high] }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
+    scales: { x: { time: true, range: (chart) => span(chart.data[0]) }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
     axes: [axis((_, ticks) => ticks.map((tick) => new Date(tick * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false }))),
       axis((_, ticks) => ticks.map(value), { size: 62 })],
     series: [{ value: (_, raw) => (raw ? new Date(raw * 1000).toLocaleTimeString([], { hour12: false }) : NONE) }, ...lines],

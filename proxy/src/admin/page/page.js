@@ -2,8 +2,11 @@
 "use strict";
 
 const EVERY_MS = 3000;
+// What is read from the history changes once a minute.
+const HISTORY_MS = 60000;
 const state = { live: null, policies: {}, spend: null, baseline: null, paused: false, calls: "failed", open: new Set(), said: "" };
 const absent = new Set();
+let askedHistory = -HISTORY_MS;
 
 const showModels = table("models", "Model", (row) => row.model);
 const showRoutes = table("routes", "Route", (row) => `${name(row.route, "no route")} → ${name(row.upstream, "nobody")}`);
@@ -60,8 +63,13 @@ function showState(live) {
 
 async function look() {
   try {
-    const [live, policies, spend, baseline] = await Promise.all([ask(`/live?window=${by("window").value}`), ask("/policies"), askIfThere("/spend"), askIfThere("/baseline")]);
-    Object.assign(state, { live, policies, spend, baseline });
+    const [live, policies] = await Promise.all([ask(`/live?window=${by("window").value}`), ask("/policies")]);
+    Object.assign(state, { live, policies });
+    if (performance.now() - askedHistory >= HISTORY_MS) {
+      askedHistory = performance.now();
+      const [spend, baseline] = await Promise.all([askIfThere("/spend"), askIfThere("/baseline")]);
+      Object.assign(state, { spend, baseline });
+    }
     show();
   } catch (error) {
     by("updated").textContent = `The sidecar does not answer: ${error.message}`;

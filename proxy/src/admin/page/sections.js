@@ -130,10 +130,10 @@ function showCalls(calls, open) {
     const status = call["http.response.status_code"];
     const what = [status, call["tidegate.outcome"], call["error.type"]].filter((part) => part !== undefined).join(" · ");
     const facts = Object.entries(call).flatMap(([key, value]) => [el("dt", {}, key), el("dd", {}, Array.isArray(value) ? value.join(", ") : String(value))]);
-    const is_bad = call["tidegate.outcome"] !== "completed";
+    const isBad = call["tidegate.outcome"] !== "completed";
     const details = el("details", { open: open.has(call.trace_id + call.time) },
       el("summary", {}, el("time", { datetime: call.time }, clock(call.time)), el("span", {}, name(call["gen_ai.request.model"], "no model")),
-        el("span", { class: `what ${is_bad ? "bad" : ""}`, title: what }, is_bad ? `▲ ${what}` : what), el("span", { class: "took" }, seconds(call["tidegate.duration_s"])), bar),
+        el("span", { class: `what ${isBad ? "bad" : ""}`, title: what }, isBad ? `▲ ${what}` : what), el("span", { class: "took" }, seconds(call["tidegate.duration_s"])), bar),
       el("dl", { class: "facts" }, ...facts));
     details.addEventListener("toggle", () => (details.open ? open.add(call.trace_id + call.time) : open.delete(call.trace_id + call.time)));
     return el("li", {}, details);
@@ -214,17 +214,44 @@ function bars(rows, text) {
   }));
 }
 
+// What was spent this month, against its budget where there is one.
+function monthPanel(spend) {
+  const { total, models, callers } = spend;
+  const budget = (part) => (isKnown(part.used_ratio) ? part.used_ratio : 0);
+  const line = (label, part) => isKnown(part.budget_usd)
+    ? meter(label, budget(part), `${dollars(part.cost_usd)} of ${dollars(part.budget_usd)} (${percent(part.used_ratio)})`)
+    : [el("dt", {}, label), el("dd", {}, dollars(part.cost_usd))];
+  const forecast = isKnown(total.forecast_usd) ? `about ${dollars(total.forecast_usd)}` : `${NONE} (too few days so far)`;
+  const costly = (parts) => parts.filter((part) => part.cost_usd > 0 || isKnown(part.budget_usd)).slice(0, 8);
+  return el("div", { class: "panel" }, el("h3", {}, `${spend.month}, ${spend.time_zone}`),
+    el("dl", { class: "facts" }, ...line("in all", total), el("dt", {}, "by its end"), el("dd", {}, forecast),
+      ...costly(models).flatMap((part) => line(part.model, part)),
+      ...costly(callers).filter((part) => part.caller !== "").flatMap((part) => line(`caller ${part.caller}`, part))));
+}
+
 function showSpend(live, spend) {
   const rows = live.rows.filter((row) => row.cost_usd > 0).sort((one, other) => other.cost_usd - one.cost_usd).slice(0, 12).map((row) => [row.model, row.cost_usd]);
-  const parts = [];
-  if (spend) parts.push(el("div", { class: "panel" }, el("h3", {}, "This month"), ...facts(spend)));
-  parts.push(rows.length ? el("div", { class: "panel" }, el("h3", {}, "By model, in the window above"), bars(rows, dollars)) : el("p", { class: "quiet" }, "No call in this window has a price."));
-  by("spend").replaceChildren(...parts);
+  const now = rows.length ? el("div", { class: "panel" }, el("h3", {}, "In the window above"), bars(rows, dollars)) : el("p", { class: "quiet" }, "No call in this window has a price.");
+  by("spend").replaceChildren(...(spend ? [monthPanel(spend), now] : [now]));
 }
+
+const SIGNALS = {
+  duration_p99_s: ["P99", seconds], first_token_p99_s: ["First token P99", seconds], error_ratio: ["Error ratio", percent],
+  success_ratio: ["Success ratio", percent], job_success_ratio: ["Success ratio of jobs", percent], tokens_1h: ["Tokens of an hour", count], cost_usd_1h: ["Cost of an hour", dollars],
+};
 
 function showBaseline(baseline) {
   by("baseline-section").hidden = !baseline;
-  if (baseline) by("baseline").replaceChildren(el("div", { class: "panel" }, ...facts(baseline)));
+  if (!baseline) return;
+  const inState = (state) => baseline.findings.filter((finding) => finding.state === state);
+  const unusual = inState("unusual").map((finding) => {
+    const [signal, text] = SIGNALS[finding.signal] ?? [finding.signal, count];
+    return el("p", { class: "panel alert" }, el("span", { class: "bad", "aria-hidden": "true" }, "▲"),
+      el("span", {}, el("strong", {}, finding.model), ` ${signal} ${text(finding.value)}, ${finding.side === "high" ? "over" : "under"} ${text(finding.limit)}; since ${clock(finding.unusual_since)}`));
+  });
+  const lacking = inState("too_little_history").length;
+  const rest = `${baseline.findings.length - lacking} signals can be judged by what was before${lacking ? `; ${lacking} have too little history` : ""}.`;
+  by("baseline").replaceChildren(...unusual, el("p", { class: "quiet" }, unusual.length ? rest : `Nothing is out of the ordinary. ${rest}`));
 }
 
 function showUsage(live) {
