@@ -69,6 +69,11 @@ def ask(url, model):
         error.read()
 
 
+def named(models):
+    """Without the one of calls whose upstream was gone before their body had been read."""
+    return set(models) - {"unknown"}
+
+
 def recent(admin, query="window=60m&by=model"):
     return json.loads(get(f"{admin}/recent?{query}"))
 
@@ -77,7 +82,7 @@ def test_recent_says_what_calls_came_to(admin):
     said = recent(admin)
     assert said["total"]["statuses"] == {"200": len(MODELS), "502": LOST}
     assert said["total"]["error_ratio"] == pytest.approx(LOST / (len(MODELS) + LOST))
-    assert {row["model"] for row in said["rows"]} == set(MODELS)
+    assert named(row["model"] for row in said["rows"]) == set(MODELS)
     first = said["total"]["time_to_first_token_s"]
     assert 0.02 <= first["p50"] <= first["p90"] <= first["p99"] and first["count"] == len(MODELS)
     by_route = recent(admin, "window=60m&by=route,upstream")["rows"]
@@ -129,7 +134,7 @@ def test_the_page_shows_what_the_api_says_and_all_can_use_it(admin, tmp_path, wi
 
     said = seen["answer"]
     shown = {row[0]: row for row in seen["models"]}
-    assert set(shown) == set(MODELS), "a name is a text"
+    assert named(shown) == set(MODELS), "a name is a text"
     for row in said["rows"]:
         latency, first = row.get("latency_s", {}), row.get("time_to_first_token_s", {})
         model, calls, _, _, p50, p90, p99, first_p99, *_, codes = shown[row["model"]]
@@ -149,6 +154,6 @@ def test_the_page_shows_what_the_api_says_and_all_can_use_it(admin, tmp_path, wi
     assert "by what was before" in seen["baseline"]
 
     assert "No model has this in its name" in seen["filtered"]
-    assert seen["sorted"] == sorted(MODELS), "by name"
+    assert seen["sorted"] == sorted(shown), "by name"
     for control in ["window", "pause", "theme", "filter", "Model", "Calls"]:
         assert control in seen["reached"], f"the tabulator leads to {control}"

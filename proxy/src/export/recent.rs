@@ -1,7 +1,7 @@
 //! The last hour, in memory: for the live page, and for the minute in which nothing else is at hand.
 //!
 //! It has what calls came to in each minute, and the calls that one would look at first. It is fed by the
-//! exporters' thread and takes 8 MiB at most: where an hour does not fit, it covers less, and says so.
+//! exporters' thread and takes about 8 MiB: where an hour does not fit, it covers less, and says so.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

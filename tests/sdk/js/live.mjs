@@ -34,6 +34,16 @@ page.on("console", (message) => {
 });
 page.on("pageerror", (error) => errors.push(String(error)));
 
+// As its own policy lets it, too.
+const strict = await browser.newPage({ colorScheme });
+strict.on("console", (message) => {
+    if (!/404/.test(message.text())) errors.push(message.text());
+});
+strict.on("pageerror", (error) => errors.push(String(error)));
+await strict.goto(url);
+await strict.waitForSelector("#models tbody td", { timeout: 60_000 });
+await strict.close();
+
 await page.goto(url);
 await page.waitForSelector("#models tbody td", { timeout: 60_000 });
 const paint = await page.evaluate(

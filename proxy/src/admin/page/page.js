@@ -2,6 +2,8 @@
 "use strict";
 
 const EVERY_MS = 3000;
+// Who has not answered by then hangs.
+const PATIENCE_MS = 10000;
 // What is read from the history changes once a minute.
 const HISTORY_MS = 60000;
 const state = { live: null, policies: {}, spend: null, baseline: null, paused: false, calls: "failed", open: new Set(), said: "" };
@@ -12,7 +14,7 @@ const showModels = table("models", "Model", (row) => row.model);
 const showRoutes = table("routes", "Route", (row) => `${name(row.route, "no route")} → ${name(row.upstream, "nobody")}`);
 
 async function ask(path) {
-  const answer = await fetch(path, { headers: { accept: "application/json" } });
+  const answer = await fetch(path, { headers: { accept: "application/json" }, signal: AbortSignal.timeout(PATIENCE_MS) });
   if (!answer.ok) throw Object.assign(new Error(`${path} answers ${answer.status}`), { status: answer.status });
   return answer.json();
 }
@@ -73,7 +75,7 @@ async function look() {
     show();
   } catch (error) {
     by("updated").textContent = `The sidecar does not answer: ${error.message}`;
-    by("state").textContent = "▲ No answer";
+    by("state").textContent = by("said").textContent = state.said = "▲ No answer";
     by("state").className = "pill bad";
   }
 }

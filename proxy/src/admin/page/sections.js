@@ -13,9 +13,11 @@ function showCards(live) {
   const latency = total.latency_s;
   const first = total.time_to_first_token_s;
   const perSecond = (tokens) => (isKnown(tokens) ? `${count(tokens / live.covers_s)}/s` : NONE);
+  const refused = total.outcomes.refused ?? 0;
+  const ofErrors = refused ? `▲ and ${count(refused)} refused by policies` : "not by the caller’s fault";
   const cards = [
     ["Calls", rate(total.calls_per_second), `${count(total.calls)} in all`],
-    ["Errors", percent(total.error_ratio), total.error_ratio > 0.05 ? "▲ too many" : "not by the caller’s fault", total.error_ratio > 0.05 ? "bad" : ""],
+    ["Errors", percent(total.error_ratio), total.error_ratio > 0.05 ? "▲ too many" : ofErrors, total.error_ratio > 0.05 ? "bad" : ""],
     ["Latency P50", seconds(latency?.p50), `P90 ${seconds(latency?.p90)}`],
     ["Latency P99", seconds(latency?.p99), latency?.p99 > 3 ? "▲ over 3 s" : "first token of streams, end of others", latency?.p99 > 3 ? "bad" : ""],
     ["First token P99", seconds(first?.p99), `P50 ${seconds(first?.p50)}`],
@@ -118,6 +120,8 @@ function stretches(call) {
 }
 
 function showCalls(calls, open) {
+  // Who is reading one is left at it.
+  if (by("calls").contains(document.activeElement)) return;
   const longest = Math.max(...calls.map((call) => call["tidegate.duration_s"] ?? 0), 0.001);
   const item = (call) => {
     const parts = stretches(call);
