@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod content;
+pub mod exposition;
 pub mod frame;
 pub mod json;
 pub mod proto;
