@@ -14,12 +14,13 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -59,6 +60,7 @@ tidegate
 /quotas    what of the quotas is used, as a table
 /recent    what calls came to, and P50, P90, P99; ?window=5m&by=model,route
 /calls     calls of the last hour that failed, and the slowest
+/tail      calls as they end, one line of JSON each; ?load_test=true&model=gemini-*
 /live      what the page for browsers shows, which is at / for them
 /usage     what calls came to, out of the history: ?by=model,caller&since=24h
 /spend     what was spent since the month began, its forecast, its budget
@@ -87,6 +89,9 @@ pub(crate) struct Inside {
     pub(crate) registry: Arc<Registry>,
 }
 
+/// What is shown, whole or for as long as somebody reads.
+type Shown = UnsyncBoxBody<Bytes, Infallible>;
+
 /// What a path shows.
 enum Page {
     Ready(Response<Full<Bytes>>),
@@ -96,6 +101,8 @@ enum Page {
     Switch(Arc<Inside>, Request<Incoming>),
     /// The history, which takes a while to read.
     History(history::Question),
+    /// Calls as they end.
+    Tail(Response<Shown>),
 }
 
 /// Whether calls are welcome; shared by all who know or ask.
@@ -171,6 +178,9 @@ impl Admin {
             ("/", Surface::Admin, _) => Page::Ready(text(StatusCode::OK, INDEX)),
             ("/recent" | "/calls" | "/live", Surface::Admin, Some(inside)) => {
                 Page::Ready(live::answer(inside, request.uri()))
+            }
+            ("/tail", Surface::Admin, Some(inside)) if request.method() == Method::GET => {
+                Page::Tail(live::tail(inside, request.uri()))
             }
             ("/config", Surface::Admin, Some(inside)) => Page::Ready(json(&inside.configuration())),
             ("/quotas", Surface::Admin, Some(inside)) => {
@@ -297,8 +307,9 @@ impl Inside {
 // === impl Page ===
 
 impl Page {
-    async fn answer(self) -> Response<Full<Bytes>> {
-        match self {
+    async fn answer(self) -> Response<Shown> {
+        let answer = match self {
+            Self::Tail(answer) => return answer,
             Self::Ready(answer) => answer,
             Self::Policies(inside) => {
                 let generation = inside.generations.borrow().clone();
@@ -306,7 +317,8 @@ impl Page {
             }
             Self::Switch(inside, request) => switch::turn(&inside, request).await,
             Self::History(question) => question.answer().await,
-        }
+        };
+        answer.map(BodyExt::boxed_unsync)
     }
 }
 
@@ -360,26 +372,38 @@ async fn serve(listener: TcpListener, admin: Admin, surface: Surface) -> io::Res
         };
         let admin = admin.clone();
         tokio::spawn(async move {
-            if tokio::time::timeout(CONNECTION, connection(stream, admin, surface)).await.is_err() {
-                debug!("connection to administration was cut");
-            }
+            connection(stream, admin, surface).await;
             drop(permit);
         });
     }
 }
 
 async fn connection(stream: TcpStream, admin: Admin, surface: Surface) {
+    let is_followed = AtomicBool::new(false);
     let service = service_fn(|request| {
         let page = admin.page(request, surface);
+        is_followed.store(matches!(page, Page::Tail(_)), Ordering::Relaxed);
         async { Ok::<_, Infallible>(page.answer().await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        debug!(%error, "connection to administration ended");
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                debug!(%error, "connection to administration ended");
+            }
+        }
+        () = over(&is_followed) => debug!("connection to administration was cut"),
+    }
+}
+
+/// When a connection has lasted long enough; one on which calls are followed may last.
+async fn over(is_followed: &AtomicBool) {
+    tokio::time::sleep(CONNECTION).await;
+    while is_followed.load(Ordering::Relaxed) {
+        tokio::time::sleep(CONNECTION).await;
     }
 }
 

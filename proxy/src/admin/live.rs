@@ -1,27 +1,26 @@
 //! What came to pass in the last hour, as JSON: `/recent` for programs, `/calls` for whoever looks for
 //! one that went wrong, and `/live` for the page.
 
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode, Uri};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Inside, json as answer_json, text};
+use super::{Inside, Shown, json as answer_json, text};
 use crate::export::recent::{
     Alert, By, Figures, MINUTES, Notable, QUANTILE_ERROR, Quantiles, Recent, total,
 };
 use crate::export::rollup::{Key, Rollup, Sums};
+use crate::export::tail::Wanted;
 
 /// Models that have a line of their own in each minute.
 const LINES: usize = 6;
 
 /// Answers one of the three.
 pub(super) fn answer(inside: &Inside, uri: &Uri) -> Response<Full<Bytes>> {
-    let Some(recent) = &inside.recent else {
-        let advice = "the last hour is not kept: `recent: false` is in the configuration\n";
-        return text(StatusCode::NOT_FOUND, advice);
-    };
+    let Some(recent) = &inside.recent else { return none() };
     let query = Query(uri.query().unwrap_or_default());
     let now = Timestamp::now();
     let shown = match uri.path() {
@@ -33,6 +32,30 @@ pub(super) fn answer(inside: &Inside, uri: &Uri) -> Response<Full<Bytes>> {
         Ok(shown) => answer_json(&shown),
         Err(advice) => text(StatusCode::BAD_REQUEST, format!("{advice}\n")),
     }
+}
+
+/// Answers `/tail`: calls as they end, as JSON lines, until the caller leaves.
+pub(super) fn tail(inside: &Inside, uri: &Uri) -> Response<Shown> {
+    let refused = |status, advice: String| text(status, advice).map(BodyExt::boxed_unsync);
+    let Some(recent) = &inside.recent else { return none().map(BodyExt::boxed_unsync) };
+    let wanted = match Wanted::parse(uri.query().unwrap_or_default()) {
+        Ok(wanted) => wanted,
+        Err(advice) => return refused(StatusCode::BAD_REQUEST, format!("{advice}\n")),
+    };
+    let Some(followed) = recent.tail().follow(wanted) else {
+        let advice = "too many follow already: four may at a time\n";
+        return refused(StatusCode::SERVICE_UNAVAILABLE, advice.to_owned());
+    };
+    let mut answer = Response::new(followed.boxed_unsync());
+    let content_type = HeaderValue::from_static("application/x-ndjson");
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn none() -> Response<Full<Bytes>> {
+    let advice = "the last hour is not kept: `recent: false` is in the configuration\n";
+    text(StatusCode::NOT_FOUND, advice)
 }
 
 /// What is asked for, as `window=5m&by=model,route`.

@@ -15,6 +15,7 @@ pub(crate) mod recent;
 #[allow(dead_code, reason = "history and the page use it")]
 pub(crate) mod rollup;
 pub mod spans;
+pub(crate) mod tail;
 
 mod rotating;
 

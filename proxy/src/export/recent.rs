@@ -12,6 +12,7 @@ use tidegate_wire::Record;
 use super::Exporter;
 use super::metrics::{Registry, lock};
 use super::rollup::{Key, Keys, Rollup, Sums, minute};
+use super::tail::Tail;
 
 mod alerts;
 mod figures;
@@ -33,6 +34,7 @@ const KEYS: usize = 1_000;
 pub(crate) struct Recent {
     started: Timestamp,
     state: Mutex<State>,
+    tail: Tail,
 }
 
 #[derive(Debug, Default)]
@@ -68,12 +70,17 @@ struct Feed {
 
 impl Recent {
     pub(crate) fn new(now: Timestamp) -> Arc<Self> {
-        Arc::new(Self { started: now, state: Mutex::default() })
+        Arc::new(Self { started: now, state: Mutex::default(), tail: Tail::default() })
     }
 
     /// What feeds it, by the words that metrics have.
     pub(crate) fn exporter(self: &Arc<Self>, registry: Arc<Registry>) -> Box<dyn Exporter> {
         Box::new(Feed { recent: self.clone(), keys: Keys::new(registry) })
+    }
+
+    /// Where calls are told as they end.
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     /// What calls came to in the last so many minutes, and in the one that is not over yet.
@@ -214,6 +221,7 @@ impl Exporter for Feed {
     }
 
     fn export(&mut self, records: &[Record]) -> u64 {
+        self.recent.tail.tell(records);
         let mut state = lock(&self.recent.state);
         records.iter().for_each(|record| state.add(record, &self.keys));
         0
