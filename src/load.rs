@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
+use tidegate_loadgen::Url;
 use tidegate_loadgen::schedule::{Schedule, Shard, Stages};
 use tidegate_loadgen::workload::{Format, Mix, Recording, Workload};
-use tidegate_loadgen::{Caps, Forecast, Plan, Target};
+use tidegate_loadgen::{Caps, Forecast, Plan, Target, Watch};
 use tidegate_settings::Objectives;
 
 use crate::outputs::Outputs;
@@ -92,10 +93,6 @@ pub(crate) struct Args {
     /// Print the JSON Schema of such files, for editors, and do nothing else.
     #[arg(long)]
     slo_schema: bool,
-    #[command(flatten)]
-    search: search::SearchArgs,
-    #[command(flatten)]
-    outputs: Outputs,
     /// Also write one record for each call, as the sidecar does: JSON lines.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_RECORDS")]
     records: Option<PathBuf>,
@@ -127,8 +124,27 @@ pub(crate) struct Args {
     /// When the calls begin, such as 2026-11-21T10:00:00Z: the same for all shards.
     #[arg(long, value_name = "TIME", env = "TIDEGATE_LOAD_START_AT")]
     start_at: Option<Timestamp>,
+    /// Read the metrics of the other side every second while the run goes on, and lay them under the
+    /// latency: queues, caches and batches of vLLM, SGLang and TGI, GPUs by DCGM's exporter. Text of
+    /// Prometheus, as at http://127.0.0.1:8000/metrics; may be given again and again.
+    #[arg(long, help_heading = OTHER_SIDE, value_name = "URL", value_delimiter = ',', env = "TIDEGATE_LOAD_SCRAPE")]
+    scrape: Vec<String>,
+    /// Keep these metrics too, by pattern: 'myserver_*'.
+    #[arg(long, help_heading = OTHER_SIDE, value_name = "PATTERN", value_delimiter = ',', env = "TIDEGATE_LOAD_SCRAPE_ALSO")]
+    scrape_also: Vec<String>,
+    /// The administration of the sidecar through which the calls go, such as http://127.0.0.1:4101: each
+    /// call is joined with the sidecar's record of it, so that the report tells network, sidecar and
+    /// model apart. Its metrics are read too; may be given again and again.
+    #[arg(long, help_heading = OTHER_SIDE, value_name = "URL", value_delimiter = ',', env = "TIDEGATE_LOAD_SIDECAR")]
+    sidecar: Vec<String>,
+    #[command(flatten)]
+    search: search::SearchArgs,
+    #[command(flatten)]
+    outputs: Outputs,
 }
 
+/// A heading of the help.
+const OTHER_SIDE: &str = "The other side";
 /// Users, where nobody says how many.
 const USERS: usize = 200;
 
@@ -165,6 +181,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
         plan.credential = Some(tidegate_loadgen::read_credential(path, &plan.target)?);
     }
     plan.objectives = args.slo.as_deref().map(Objectives::read).transpose()?;
+    plan.watch = Watch {
+        metrics: watched(&args.scrape).context("--scrape")?,
+        also: args.scrape_also,
+        sidecars: watched(&args.sidecar).context("--sidecar")?,
+    };
     plan.caps = Caps { tokens: args.max_tokens, usd: args.max_cost };
     if args.dry_run {
         println!("{}", Forecast::of(&plan)?);
@@ -269,6 +290,19 @@ fn speed(text: &str) -> Result<f64, String> {
         Ok(speed) if (1e-6..=1e6).contains(&speed) => Ok(speed),
         _ => Err(format!("`{text}` is no speed; write how many times as fast, such as 2 or 0.5")),
     }
+}
+
+/// Addresses to ask. Not by clap, which would show what it cannot read.
+fn watched(urls: &[String]) -> anyhow::Result<Vec<Url>> {
+    let parse = |url: &String| {
+        let url: Option<Url> = url.parse().ok();
+        let url = url.filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = url.context("this is no URL such as http://127.0.0.1:8000/metrics")?;
+        let is_open = url.username().is_empty() && url.password().is_none();
+        ensure!(is_open, "a URL must hold neither user nor password: reports show it");
+        Ok(url)
+    };
+    urls.iter().map(parse).collect()
 }
 
 fn usd(text: &str) -> Result<f64, String> {

@@ -11,6 +11,7 @@ use crate::Exit;
 
 /// The flags by which a report is written.
 #[derive(clap::Args)]
+#[command(next_help_heading = "What becomes of the figures")]
 pub(crate) struct Outputs {
     /// Also write the report as JSON; `-` writes it to standard output, and the table to standard
     /// error.

@@ -15,14 +15,15 @@ use goose::GooseError;
 use jiff::Timestamp;
 use tidegate_credential::CredentialConfig;
 use tidegate_settings::{Abort, Objective, Objectives};
-use tidegate_wire::Prices;
+use tidegate_wire::{Prices, TraceId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use crate::budget::{Amount, Budget, Caps, Pricing, Refusal};
 use crate::client::{Client, Target};
 use crate::feed::Feed;
-use crate::figures::{Call, Key, Kind};
+use crate::figures::{Call, Key, Kind, Seen, Sent};
+use crate::other_side::{Join, OtherSide, Unwatchable, Watch};
 use crate::recorder::Recorder;
 use crate::report::{Ended, Report, progress};
 use crate::schedule::{STAGE, Schedule, Shard, Stages, entrance};
@@ -39,6 +40,8 @@ const HATCH: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(60);
 /// The same once somebody asked to stop.
 const HASTY_DRAIN: Duration = Duration::from_secs(5);
+/// No lock is held where anything can panic.
+const UNPOISONED: &str = "who holds it does not panic";
 /// How often it is looked whether objectives can still be met.
 const HOPE_LOOKED_FOR: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,8 @@ pub struct Plan {
     pub caps: Caps,
     /// What ends it as soon as it is surely lost, in place of the objectives.
     pub lost_by: Option<Objectives>,
+    /// Who else says what the run does to it.
+    pub watch: Watch,
 }
 
 /// What a run came to, and what only who leads several must know.
@@ -103,6 +108,9 @@ pub enum Error {
     /// There is no capacity to be found by these objectives.
     #[error("--search")]
     Search(#[from] Unsearchable),
+    /// The other side does not say what it was to say.
+    #[error("--scrape and --sidecar")]
+    OtherSide(#[from] Unwatchable),
     /// There is no thread to read the file of calls.
     #[error("cannot start to read the calls")]
     Feed(#[source] std::io::Error),
@@ -149,6 +157,7 @@ impl Plan {
             objectives: None,
             caps: Caps::default(),
             lost_by: None,
+            watch: Watch::default(),
         }
     }
 
@@ -226,11 +235,13 @@ pub(crate) async fn carry_out(plan: Plan, budget: Arc<Budget>) -> Result<Outcome
     if let Due::ByFile(feed) = &run.due {
         feed.ready().await;
     }
+    let other_side = OtherSide::open(&run.plan.watch).await?;
     let began = Timestamp::now();
     let id = format!("{:032x}", rand::random::<u128>());
     let progress = tokio::spawn(progress::show(run.clone()));
     let conductor = tokio::spawn(conduct(run.clone()));
     let looks = tokio::spawn(look(run.clone()));
+    let mut watches = other_side.start(&run);
     let longest = HATCH + run.until_start() + run.plan.whole() + DRAIN + HASTY_DRAIN;
     let carried = user::attack(&run, longest).await;
     conductor.abort();
@@ -239,6 +250,8 @@ pub(crate) async fn carry_out(plan: Plan, budget: Arc<Budget>) -> Result<Outcome
     let _ = progress.await;
     carried.map_err(Box::new)?;
     run.settle().await;
+    run.settle_pairs().await;
+    watches.abort_all();
     run.recorder().finish();
     // It ends with the phases of the run, and cannot panic.
     let (in_flight, was_stalled) = looks.await.unwrap_or_default();
@@ -345,6 +358,8 @@ pub(crate) struct Run {
     pricing: Pricing,
     /// Told when a call might have gone beyond a cap.
     capped: Notify,
+    /// Calls and a sidecar's records of them, where it is asked.
+    pairs: Option<Mutex<Join>>,
 }
 
 /// Where users learn what is due.
@@ -389,6 +404,7 @@ impl Run {
             budget,
             pricing: Pricing::of(&plan),
             capped: Notify::new(),
+            pairs: (!plan.watch.sidecars.is_empty()).then(Mutex::default),
             plan,
         })
     }
@@ -506,7 +522,33 @@ impl Run {
         if counts {
             self.recorder().record(&call);
         }
+        if let Some(pairs) = &self.pairs {
+            let mut pairs = pairs.lock().expect(UNPOISONED);
+            let joined = &mut self.recorder().figures.joined;
+            pairs.ours(call.record.trace_id, Sent::of(&call), counts, joined);
+        }
         Some(call)
+    }
+
+    /// Takes in a sidecar's record of a call.
+    pub(crate) fn told(&self, trace: TraceId, seen: Seen) {
+        if let Some(pairs) = &self.pairs {
+            let mut pairs = pairs.lock().expect(UNPOISONED);
+            pairs.theirs(trace, seen, &mut self.recorder().figures.joined);
+        }
+    }
+
+    /// Waits a little for the sidecar's records of the last calls, and counts those that did not come.
+    async fn settle_pairs(&self) {
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let Some(pairs) = &self.pairs else { return };
+        let missing = || pairs.lock().expect(UNPOISONED).missing();
+        let until = Instant::now() + PATIENCE;
+        while missing() > 0 && Instant::now() < until {
+            sleep(Duration::from_millis(20)).await;
+        }
+        let missing = missing();
+        self.recorder().figures.joined.missing = missing;
     }
 
     /// Sets aside what a call takes at most, where anything is capped; nothing where it may not be made.

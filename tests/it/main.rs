@@ -35,6 +35,8 @@ mod limit;
 mod load;
 mod messages;
 mod mutual_tls;
+#[cfg(feature = "loadgen")]
+mod other_side;
 mod outage;
 mod policies;
 mod pressure;

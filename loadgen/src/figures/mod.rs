@@ -2,11 +2,13 @@
 //! calls. All of it adds up exactly: the figures of several runs are as those of one.
 
 mod fault;
+mod joined;
 mod kind;
 mod points;
 mod tally;
 mod timeline;
 mod times;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,10 +26,12 @@ pub use tally::{Outcomes, Tokens};
 pub use times::Quantiles;
 
 pub(crate) use fault::Faults;
+pub(crate) use joined::{Joined, Parts, Seen, Sent};
 pub(crate) use points::{Point, Points};
 pub(crate) use tally::Tally;
 pub(crate) use timeline::{OVER_TIME, Slice, Timeline};
 pub(crate) use times::Times;
+pub(crate) use watched::{Series, SeriesId, Shows, Watched};
 
 /// All that is kept of the calls of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,12 @@ pub(crate) struct Figures {
     pub(crate) faults: Faults,
     pub(crate) timeline: Timeline,
     pub(crate) points: Points,
+    /// Calls that a sidecar saw too.
+    #[serde(default)]
+    pub(crate) joined: Joined,
+    /// What the other side said of itself.
+    #[serde(default)]
+    pub(crate) watched: Watched,
 }
 
 /// By what calls are told apart.
@@ -89,6 +99,14 @@ impl Figures {
         self.faults.add(other.faults);
         self.timeline.add(other.timeline);
         self.points.add(other.points);
+        self.joined.add(other.joined);
+        self.watched.add(other.watched);
+    }
+
+    /// Whether what goes over time is what this program writes.
+    pub(crate) fn is_sound(&self) -> bool {
+        let joined = &self.joined.over_time;
+        self.timeline.is_sound() && joined.is_sound() && self.watched.is_sound()
     }
 
     /// The calls of all series that this holds of, as one.

@@ -1,4 +1,4 @@
-//! How a run went over time: the same counts and the main distributions, slice by slice.
+//! How a run went over time: slices of it, each with the sum of what belongs there.
 //!
 //! A call belongs to the slice in which it was due: what the target did to it is what it did to
 //! those who came then. There are never more than 120 slices; when time goes on, two become one.
@@ -14,10 +14,16 @@ use super::{Call, Kind, Times};
 
 /// The slices of a run, from its start on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Timeline {
+pub(crate) struct Timeline<S = Slice> {
     /// How long one is, in milliseconds: 250, doubled as often as need be.
     slice_ms: u64,
-    slices: Vec<Slice>,
+    slices: Vec<S>,
+}
+
+/// What adds up.
+pub(crate) trait Sum: Clone + Default {
+    /// Takes in another one.
+    fn add(&mut self, other: &Self);
 }
 
 /// The calls that were due in one slice.
@@ -38,36 +44,48 @@ const MOST: usize = 120;
 
 // === impl Timeline ===
 
-impl Default for Timeline {
+impl<S> Default for Timeline<S> {
     fn default() -> Self {
         Self { slice_ms: SHORTEST_MS, slices: Vec::new() }
     }
 }
 
 impl Timeline {
+    /// Takes one call in.
+    pub(crate) fn record(&mut self, call: &Call) {
+        self.at(call.due).record(call);
+    }
+}
+
+impl<S: Sum> Timeline<S> {
     /// How long one slice is.
     pub(crate) fn slice(&self) -> Duration {
         Duration::from_millis(self.slice_ms)
     }
 
     /// When each begins, and what was due in it.
-    pub(crate) fn slices(&self) -> impl Iterator<Item = (Duration, &Slice)> {
+    pub(crate) fn slices(&self) -> impl Iterator<Item = (Duration, &S)> {
         (0..).zip(&self.slices).map(move |(number, slice)| (self.slice() * number, slice))
     }
 
-    /// Takes one call in.
-    pub(crate) fn record(&mut self, call: &Call) {
+    /// When the last of them ends.
+    pub(crate) fn end(&self) -> Duration {
+        self.slice() * self.slices.len() as u32
+    }
+
+    /// The slice of a moment, counted from the start.
+    pub(crate) fn at(&mut self, moment: Duration) -> &mut S {
         let place = loop {
-            let place = call.due.as_millis() as u64 / self.slice_ms;
+            let place = moment.as_millis() as u64 / self.slice_ms;
             if place < MOST as u64 {
                 break place as usize;
             }
             self.halve();
         };
         if self.slices.len() <= place {
-            self.slices.resize_with(place + 1, Slice::default);
+            self.slices.resize_with(place + 1, S::default);
         }
-        self.slices[place].record(call);
+        &mut self.slices[place]
     }
 
     /// Takes in another run, as if both had begun at once.
@@ -79,7 +97,7 @@ impl Timeline {
             other.halve();
         }
         let count = self.slices.len().max(other.slices.len());
-        self.slices.resize_with(count, Slice::default);
+        self.slices.resize_with(count, S::default);
         for (own, other) in std::iter::zip(&mut self.slices, &other.slices) {
             own.add(other);
         }
@@ -128,7 +146,9 @@ impl Slice {
             }
         }
     }
+}
 
+impl Sum for Slice {
     fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.completed += other.completed;

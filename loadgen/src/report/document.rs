@@ -80,7 +80,7 @@ impl Report {
         if read.format != FORMAT {
             return Err(format!("its format is {}, and {FORMAT} is expected", read.format));
         }
-        if !read.figures.timeline.is_sound() {
+        if !read.figures.is_sound() {
             return Err("its timeline is not sound".to_owned());
         }
         let report = Self::new(read.run, read.ended, read.generator, read.slo, read.figures);

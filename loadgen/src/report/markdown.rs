@@ -1,11 +1,15 @@
 //! The report as Markdown, for the note of a merge request or the summary of a job.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use tidegate_settings::Metric;
 
+use super::other_side::number;
 use super::{Ended, FaultCount, Kind, Quantiles, Report, Summary, time};
 
+/// Series of the other side in the table; the HTML and the JSON have all.
+const MOST_SERIES: usize = 20;
 /// Kinds of errors in the table; the HTML and the JSON have all.
 const MOST_ERRORS: usize = 10;
 
@@ -38,6 +42,7 @@ impl Report {
         text += &models(self);
         text += &stages(self);
         text += &errors(self);
+        text += &other_side(self);
         _ = write!(text, "\n<details><summary>How it was measured</summary>\n\n");
         if let Some(from) = &self.run.from {
             _ = writeln!(text, "- {}", plain(&from.sentence()));
@@ -127,6 +132,29 @@ fn errors(report: &Report) -> String {
         Some(more @ 1..) => text + &format!("\n{more} more kinds of errors are in the report.\n"),
         _ => text,
     }
+}
+
+/// Where the time went, and what the other side said.
+fn other_side(report: &Report) -> String {
+    let mut text = String::new();
+    if let Some(places) = &report.places {
+        text += "\n| where the time went | TTFT p50 | p99 | duration p50 | p99 |\n|---|--:|--:|--:|--:|\n";
+        for part in ["network", "sidecar", "upstream"] {
+            let two: [fn(&Quantiles) -> f64; 2] = [|q| q.p50, |q| q.p99];
+            let of = |times: &BTreeMap<_, Quantiles>| two.map(|at| time(times.get(part).map(at)));
+            let cells = [of(&places.first_token_s), of(&places.duration_s)].concat().join(" | ");
+            _ = writeln!(text, "| {part} | {cells} |");
+        }
+        _ = writeln!(text, "\n{}", places.sentence());
+    }
+    if !report.other_side.is_empty() {
+        text += "\n| the other side | mean | most |\n|---|--:|--:|\n";
+        for one in report.other_side.iter().take(MOST_SERIES) {
+            let (name, mean, most) = (one.title(), number(one.mean), number(one.most));
+            _ = writeln!(text, "| {} | {mean} | {most} |", Code(&name));
+        }
+    }
+    text
 }
 
 /// A sentence of ours, in which a text of others may be quoted.

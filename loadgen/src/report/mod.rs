@@ -7,6 +7,7 @@ mod junit;
 mod k6;
 mod markdown;
 mod merge;
+mod other_side;
 mod search;
 mod source;
 mod summary;
@@ -35,6 +36,7 @@ pub use crate::figures::{Fault, FaultCount, Kind, Outcomes, Quantiles, Tokens};
 pub use crate::verdict::{Finding, Judged, Verdict};
 pub use document::Unreadable;
 pub use merge::Unmergeable;
+pub use other_side::{Places, Watching};
 pub use search::{Capacity, Found, Held, Knee, SearchReport, Step};
 pub use source::Source;
 pub use summary::{Part, Summary};
@@ -86,6 +88,12 @@ pub struct Report {
     pub stages: Vec<Part>,
     /// Calls in trouble, most frequent first.
     pub errors: Vec<FaultCount>,
+    /// Where the time of calls went, where a sidecar was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub places: Option<Places>,
+    /// What metrics of the other side said, where they were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_side: Vec<Watching>,
     /// The objectives by which goodput was counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     slo: Option<Objectives>,
@@ -229,6 +237,8 @@ impl Report {
             routes: parts(figures.by(|key| key.route.clone())),
             stages: stages(&run, figures.by(|key| key.stage.clone()), &good),
             errors: figures.faults.counts(),
+            places: Places::of(&figures.joined),
+            other_side: Watching::of(&figures.watched),
             run,
             slo,
             figures,

@@ -4,7 +4,13 @@ use std::fmt::{self, Write};
 
 use tidegate_settings::Metric;
 
-use super::{DEFINITIONS, Ended, FaultCount, Kind, Part, Quantiles, Report, Summary};
+use super::other_side::number;
+use super::{
+    DEFINITIONS, Ended, FaultCount, Kind, Part, Places, Quantiles, Report, Summary, Watching,
+};
+
+/// Series of the other side that are printed.
+const MOST_SERIES: usize = 20;
 
 /// The report as a table, to be printed.
 pub struct Table<'a>(pub(super) &'a Report);
@@ -33,6 +39,12 @@ impl fmt::Display for Table<'_> {
         }
         if !report.errors.is_empty() {
             writeln!(f, "{}", errors(report))?;
+        }
+        if let Some(places) = &report.places {
+            writeln!(f, "{}{}\n", self::places(places), places.sentence())?;
+        }
+        if !report.other_side.is_empty() {
+            writeln!(f, "{}", other_side(&report.other_side))?;
         }
         totals(f, report)?;
         if report.ended != Ended::Complete {
@@ -119,6 +131,34 @@ fn errors(report: &Report) -> Grid {
         let kind = fault.kind.map_or("-", Kind::as_str).to_owned();
         let outcome = fault.outcome.as_str().to_owned();
         grid.row([fault.error_type.clone(), kind, status, outcome, calls.to_string()]);
+    }
+    grid
+}
+
+/// Where the time went.
+fn places(places: &Places) -> Grid {
+    let mut grid = Grid::default();
+    grid.row(["where the time went", "TTFT p50", "p90", "p99", "duration p50", "p90", "p99"]);
+    let three: [fn(&Quantiles) -> f64; 3] = [|q| q.p50, |q| q.p90, |q| q.p99];
+    for part in ["network", "sidecar", "upstream"] {
+        let mut row = vec![part.to_owned()];
+        for times in [&places.first_token_s, &places.duration_s] {
+            row.extend(three.map(|at| time(times.get(part).map(at))));
+        }
+        grid.row(row);
+    }
+    grid
+}
+
+/// What the other side said; the page shows it over time.
+fn other_side(watching: &[Watching]) -> Grid {
+    let mut grid = Grid::default();
+    grid.row(["the other side", "mean", "most"]);
+    for one in watching.iter().take(MOST_SERIES) {
+        grid.row([one.title(), number(one.mean), number(one.most)]);
+    }
+    if let Some(more @ 1..) = watching.len().checked_sub(MOST_SERIES) {
+        grid.row([format!("{more} more in the report")]);
     }
     grid
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tidegate_settings::Objectives;
-use tidegate_wire::{ErrorOrigin, Id, Outcome};
+use tidegate_wire::{ErrorOrigin, Id, Outcome, Record};
 
 use super::*;
 use crate::figures::tests::call;
+use crate::figures::{Seen, Sent, SeriesId, Shows};
 use crate::workload::Mix;
 
 /// A run of two hundred calls in ten seconds, of which each twentieth failed.
@@ -36,6 +37,21 @@ fn judged(model: &str, objectives: Option<&str>) -> Report {
             call.kind = Some(Kind::Capacity);
         }
         figures.record(&call, outcome == Outcome::Completed);
+        let seen = Record {
+            duration_s: call.record.duration_s.map(|time| time / 2.0),
+            time_to_first_token_s: Some(0.05),
+            overhead_s: Some(0.001),
+            ..call.record.clone()
+        };
+        figures.joined.record(&Sent::of(&call), &Seen::of(&seen));
+        let waiting = SeriesId {
+            name: "vllm:num_requests_waiting".into(),
+            shows: Shows::Value,
+            source: "http://127.0.0.1:8000/metrics".into(),
+            labels: format!("model_name=\"{model}\"").into(),
+        };
+        figures.watched.record(&waiting, call.due, f64::from(number % 7));
+        figures.watched.reads += 1;
     }
     let run = Setup {
         ids: vec!["a".to_owned()],

@@ -5,6 +5,7 @@
 //! forbids the page to load or run anything.
 
 mod chart;
+mod other_side;
 mod scale;
 mod search;
 mod sections;
@@ -86,6 +87,8 @@ mod tests {
             "First token by length of the prompt",
             "Lateness of the generator",
             "Output tokens, over time",
+            "First token by its parts, on average",
+            "vllm:num_requests_waiting",
         ] {
             assert!(html.contains(title), "{title}");
         }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use tidegate_settings::{Bound, Metric, Unit};
 
 use super::chart::Chart;
+use super::other_side;
 use super::scale::{self, Scale};
 use super::text::Escaped;
 use crate::compare::{Compared, percent};
@@ -23,6 +24,8 @@ pub(super) fn all(report: &Report) -> Vec<String> {
         comparison(report),
         tiles(report),
         over_time(report),
+        other_side::metrics(report),
+        other_side::places(report),
         distributions(report),
         errors(report),
         table(report),
@@ -303,18 +306,21 @@ fn lateness(report: &Report) -> Option<Chart> {
 }
 
 /// The time of the run.
-fn moments(report: &Report) -> Scale {
-    let timeline = &report.figures.timeline;
-    let end = timeline.slices().last().map(|(start, _)| start + timeline.slice());
-    Scale::up_to(end.unwrap_or_default().as_secs_f64(), scale::seconds)
+pub(super) fn moments(report: &Report) -> Scale {
+    Scale::up_to(report.figures.timeline.end().as_secs_f64(), scale::seconds)
 }
 
 fn slice_length(report: &Report) -> String {
     scale::exactly(report.figures.timeline.slice().as_secs_f64())
 }
 
-fn section<const N: usize>(title: &str, charts: [Option<Chart>; N], note: &str) -> String {
-    let figures: String = charts.iter().flatten().map(Chart::html).collect();
+/// A heading, and the charts for which there is something to draw.
+pub(super) fn section(
+    title: &str,
+    charts: impl IntoIterator<Item = Option<Chart>>,
+    note: &str,
+) -> String {
+    let figures: String = charts.into_iter().flatten().map(|chart| chart.html()).collect();
     format!(
         "<h2>{title}</h2>\n<p class=\"faint\">{note}</p>\n<div class=\"charts\">\n{figures}</div>\n"
     )
