@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 
 use serde::{Deserialize, Serialize};
 use tidegate_settings::Objectives;
-use tidegate_wire::Record;
+use tidegate_wire::{Outcome, Record};
 use tokio::time::Instant;
 
 use crate::figures::{Call, Figures};
@@ -15,7 +15,7 @@ use crate::verdict::is_good;
 /// Every call of a run, counted once.
 pub(crate) struct Recorder {
     pub(crate) figures: Figures,
-    /// When the last call ended.
+    /// When the last call ended; what was cut off did not end by itself.
     pub(crate) last_end: Option<Instant>,
     /// Whether some call could not be written.
     pub(crate) records_lost: bool,
@@ -42,7 +42,9 @@ impl Recorder {
     pub(crate) fn record(&mut self, call: &Call) {
         let is_good = self.objectives.as_ref().is_some_and(|objectives| is_good(call, objectives));
         self.figures.record(call, is_good);
-        self.last_end = Some(Instant::now());
+        if call.record.outcome != Some(Outcome::Abandoned) {
+            self.last_end = Some(Instant::now());
+        }
         self.write(|records| {
             serde_json::to_writer(&mut *records, &CallRecord::of(call))?;
             records.write_all(b"\n")

@@ -37,7 +37,7 @@ use crate::{interrupts, user};
 /// How long users may take to come in.
 const HATCH: Duration = Duration::from_secs(30);
 /// How long calls under way may take to end, after the last one was made.
-const DRAIN: Duration = Duration::from_secs(60);
+pub(crate) const DRAIN: Duration = Duration::from_secs(60);
 /// The same once somebody asked to stop.
 const HASTY_DRAIN: Duration = Duration::from_secs(5);
 /// No lock is held where anything can panic.

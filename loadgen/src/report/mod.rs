@@ -255,6 +255,7 @@ impl Report {
             figures: &self.figures,
             unsent: self.generator.unsent,
             lasted_s: self.run.lasted_s,
+            stages: self.run.stages.as_ref(),
             ended: self.ended,
             counted_good: self
                 .slo

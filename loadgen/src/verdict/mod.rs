@@ -8,9 +8,11 @@ mod objective;
 
 use serde::Serialize;
 use tidegate_settings::{Objective, Objectives};
+use tidegate_wire::glob;
 
 use crate::figures::Figures;
 use crate::report::Ended;
+use crate::schedule::Stages;
 
 pub(crate) use early::hopeless;
 pub(crate) use good::is_good;
@@ -71,9 +73,24 @@ pub(crate) struct Evidence<'a> {
     /// Calls that were due and never sent.
     pub(crate) unsent: u64,
     pub(crate) lasted_s: f64,
+    /// The stages in which the load rose and fell, where it did.
+    pub(crate) stages: Option<&'a Stages>,
     pub(crate) ended: Ended,
     /// Whether goodput was counted by the very objectives that are judged.
     pub(crate) counted_good: bool,
+}
+
+// === impl Evidence ===
+
+impl Evidence<'_> {
+    /// How long the part of the run took that an objective is about.
+    fn lasted_of(&self, objective: &Objective) -> f64 {
+        let (Some(stages), Some(pattern)) = (self.stages, &objective.stage) else {
+            return self.lasted_s;
+        };
+        let of = stages.all().iter().filter(|stage| glob(pattern, &stage.name));
+        of.map(|stage| stage.duration_s).sum()
+    }
 }
 
 // === impl Verdict ===

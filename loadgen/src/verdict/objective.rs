@@ -5,7 +5,8 @@ use tidegate_settings::{Bound, Metric, Objective, Unit};
 use super::interval::{self, Interval};
 use super::{Evidence, Finding, Judged};
 use crate::figures::{Tally, Times};
-use crate::report::time;
+use crate::report::{Ended, time};
+use crate::run::DRAIN;
 
 /// With too few calls to bound a quantile from above, the slowest must stay below this share of the
 /// limit.
@@ -17,7 +18,9 @@ impl Judged {
     pub(super) fn of(objective: &Objective, evidence: &Evidence<'_>, confidence: f64) -> Self {
         let tally = evidence.figures.sum(|key| key.is_of(objective));
         let (metric, bound) = (objective.metric, objective.bound());
-        let judge = Judge { objective, confidence };
+        let ran_out = matches!(evidence.ended, Ended::Complete | Ended::Capped);
+        let judge = Judge { objective, confidence, ran_out };
+        let lasted_s = evidence.lasted_of(objective);
         match (metric, bound) {
             (Metric::ErrorRatio, Bound::Below(limit)) => judge.error_ratio(&tally, limit),
             (Metric::Goodput, Bound::Above(_)) if !evidence.counted_good => {
@@ -30,10 +33,10 @@ impl Judged {
             }
             (Metric::CallsPerSecond, Bound::Above(limit)) => {
                 let calls = Some(tally.calls()).filter(|calls| *calls > 0);
-                judge.rate(&tally, calls, evidence.lasted_s, limit)
+                judge.rate(&tally, calls, lasted_s, limit)
             }
             (Metric::OutputTokensPerSecond, Bound::Above(limit)) => {
-                judge.rate(&tally, tally.tokens.output, evidence.lasted_s, limit)
+                judge.rate(&tally, tally.tokens.output, lasted_s, limit)
             }
             (_, Bound::Below(limit)) => judge.quantile(&tally, limit),
             (_, Bound::Above(_)) => unreachable!("an objective is checked when it is read"),
@@ -45,15 +48,60 @@ impl Judged {
 struct Judge<'a> {
     objective: &'a Objective,
     confidence: f64,
+    /// Whether the last calls had their whole time to end.
+    ran_out: bool,
+}
+
+/// Times of calls, of which some took longer than all that were measured.
+struct Longest<'a> {
+    times: &'a Times,
+    /// Those that were measured and say something of their own.
+    calls: u64,
+    /// Those that were cut off.
+    cut: u64,
+    /// How long these took at least, in seconds.
+    cut_s: f64,
 }
 
 impl Judge<'_> {
+    /// Calls that were cut off at the end have no times. Those of whole calls are known to be long; of
+    /// others it is known only that they might be.
     fn quantile(&self, tally: &Tally, limit: f64) -> Judged {
         let metric = self.objective.metric;
-        let quantile = self.objective.quantile.expect("a time has one: it is checked");
         let times = tally.times(metric).filter(|times| times.count() > 0);
         let Some(times) = times else { return self.unmeasured(tally) };
         let calls = independent(metric, tally, times);
+        let cut = tally.outcomes.abandoned;
+        let of = |cut, cut_s| self.quantile_of(tally, &Longest { times, calls, cut, cut_s }, limit);
+        let judged = of(0, 0.0);
+        let is_whole = matches!(metric, Metric::Duration | Metric::ServiceDuration);
+        let are_longer = is_whole && limit <= DRAIN.as_secs_f64() && self.ran_out;
+        match (judged.finding, cut) {
+            (_, 0) => judged,
+            _ if are_longer => {
+                let judged = of(cut, DRAIN.as_secs_f64());
+                let why = format!(
+                    "{}; {cut} of them were cut off {} after the last was due",
+                    judged.why,
+                    time(Some(DRAIN.as_secs_f64()))
+                );
+                Judged { why, ..judged }
+            }
+            (Finding::Pass, _) if of(cut, f64::INFINITY).finding != Finding::Pass => {
+                let why = format!(
+                    "{}; but {cut} calls that were cut off at the end have no times, and would be too many",
+                    judged.why
+                );
+                Judged { finding: Finding::Inconclusive, why, ..judged }
+            }
+            _ => judged,
+        }
+    }
+
+    fn quantile_of(&self, tally: &Tally, times: &Longest<'_>, limit: f64) -> Judged {
+        let metric = self.objective.metric;
+        let quantile = self.objective.quantile.expect("a time has one: it is checked");
+        let calls = times.calls + times.cut;
         let shares = interval::of_quantile(quantile, calls, self.confidence);
         let bounds = Interval {
             low: shares.low.and_then(|share| times.at(share)),
@@ -82,8 +130,9 @@ impl Judge<'_> {
             }
             _ => (Finding::Inconclusive, ": too few to tell it from the limit".to_owned()),
         };
-        let why =
-            self.told(measured, bounds, calls, finding) + &why + &coverage(tally, metric, times);
+        let why = self.told(measured, bounds, calls, finding)
+            + &why
+            + &coverage(tally, metric, times.times);
         self.judged(finding, Some(measured), bounds, calls, why)
     }
 
@@ -96,11 +145,15 @@ impl Judge<'_> {
         let (finding, why) = below(bounds, limit);
         let told = self.told(bad as f64 / all as f64, bounds, all, finding) + why;
         // Whole answers to something else are no errors by the definition; but no proof of none, either.
-        let wrong = tally.wrong_content();
-        let with_wrong = interval::of_ratio(bad + wrong, all, self.confidence);
-        if finding == Finding::Pass && wrong > 0 && below(with_wrong, limit).0 != Finding::Pass {
-            let why =
-                format!("{told}; but {wrong} answers had wrong content, and would be too many");
+        // Nor are calls without an end.
+        let (wrong, cut) = (tally.wrong_content(), tally.outcomes.abandoned);
+        let with_them = interval::of_ratio(bad + wrong + cut, all + cut, self.confidence);
+        if finding == Finding::Pass && below(with_them, limit).0 != Finding::Pass {
+            let doubts =
+                [(wrong, "answers had wrong content"), (cut, "calls were cut off at the end")];
+            let doubts = doubts.into_iter().filter(|(count, _)| *count > 0);
+            let doubts: Vec<_> = doubts.map(|(count, what)| format!("{count} {what}")).collect();
+            let why = format!("{told}; but {}, and would be too many", doubts.join(" and "));
             let measured = Some(bad as f64 / all as f64);
             return self.judged(Finding::Inconclusive, measured, bounds, all, why);
         }
@@ -135,7 +188,11 @@ impl Judge<'_> {
             }
             false => (Finding::Fail, String::new()),
         };
-        let why = format!("{} {measured:.1}, over the whole run{why}", self.objective.metric);
+        let over = match &self.objective.stage {
+            Some(stage) => format!("the {lasted_s:.0} s of stage {stage}"),
+            None => "the whole run".to_owned(),
+        };
+        let why = format!("{} {measured:.1}, over {over}{why}", self.objective.metric);
         self.judged(finding, Some(measured), Interval::default(), tally.calls(), why)
     }
 
@@ -190,6 +247,19 @@ impl Judge<'_> {
             at_most: bounds.high,
             calls,
             why,
+        }
+    }
+}
+
+// === impl Longest ===
+
+impl Longest<'_> {
+    /// In seconds: this share of all, the cut ones among them, is no longer.
+    fn at(&self, share: f64) -> Option<f64> {
+        let place = share * (self.calls + self.cut) as f64 / self.calls as f64;
+        match place > 1.0 {
+            true => self.times.at(1.0).map(|slowest| slowest.max(self.cut_s)),
+            false => self.times.at(place),
         }
     }
 }

@@ -36,8 +36,14 @@ fn figures(list: &Objectives, calls: &[Vec<Call>]) -> Figures {
 fn judge_as(list: &str, calls: &[Vec<Call>], ended: Ended) -> Judged {
     let objectives = objectives(list);
     let figures = figures(&objectives, calls);
-    let evidence =
-        Evidence { figures: &figures, unsent: 0, lasted_s: 10.0, ended, counted_good: true };
+    let evidence = Evidence {
+        figures: &figures,
+        unsent: 0,
+        lasted_s: 10.0,
+        stages: None,
+        ended,
+        counted_good: true,
+    };
     let mut verdict = Verdict::of(&objectives, &evidence);
     assert_eq!(verdict.finding, verdict.objectives[0].finding);
     verdict.objectives.remove(0)
@@ -138,6 +144,61 @@ fn wrong_content_is_no_proof_of_no_errors() {
     assert_eq!(times.finding, Finding::Inconclusive, "{}", times.why);
 }
 
+/// So many calls that were cut off at the end of the run.
+fn cut(count: usize) -> Vec<Call> {
+    let mut cut = call(60.0, Outcome::Abandoned);
+    cut.record.output_tokens = None;
+    vec![cut; count]
+}
+
+#[test]
+fn a_target_that_never_answers_some_calls_does_not_pass() {
+    use Finding::{Fail, Inconclusive, Pass};
+    let first = "{ metric: time_to_first_token, quantile: 0.99, below: 3s }";
+    let patient = "{ metric: duration, quantile: 0.99, below: 90s }";
+    let errors = "{ metric: error_ratio, below: 1% }";
+    for (list, hung, finding, part) in [
+        (P99, 0, Pass, "at most 1.00s"),
+        (P99, 1, Pass, "of 1001 calls; 1 of them were cut off 60.0s after the last was due"),
+        (P99, 10, Inconclusive, "between 1.00s and 60.0s"),
+        (P99, 30, Fail, "p99 60.0s, at least 60.0s"),
+        (patient, 30, Inconclusive, "but 30 calls that were cut off at the end have no times"),
+        (first, 30, Inconclusive, "but 30 calls that were cut off at the end have no times"),
+        (first, 1, Pass, "at most 400ms"),
+        (errors, 1, Pass, "at most"),
+        (errors, 30, Inconclusive, "but 30 calls were cut off at the end, and would be too many"),
+    ] {
+        let mut fast = calls(1000, 1.0);
+        fast.iter_mut().for_each(|call| call.record.time_to_first_token_s = Some(0.4));
+        let judged = judge(list, &[fast, cut(hung)]);
+        assert_eq!(judged.finding, finding, "{list}, {hung}: {}", judged.why);
+        assert!(judged.why.contains(part), "{list}, {hung}: {}", judged.why);
+    }
+    let judged = judge_as(P99, &[calls(1000, 1.0), cut(30)], Ended::Interrupted);
+    assert_eq!(judged.finding, Inconclusive, "they had no time to end: {}", judged.why);
+}
+
+#[test]
+fn a_rate_of_a_stage_is_by_the_time_of_that_stage() {
+    let stages: Stages = Stages::parse("10s:10,20s:10,10s:0").expect("good stages");
+    let list = "{ metric: calls_per_second, above: 9, stage: 'stage 2' }";
+    let mut at_its_peak = calls(200, 1.0);
+    at_its_peak.iter_mut().for_each(|call| call.key.stage = "stage 2".into());
+    let objectives = objectives(list);
+    let figures = figures(&objectives, &[at_its_peak, calls(100, 1.0)]);
+    let evidence = Evidence {
+        figures: &figures,
+        unsent: 0,
+        lasted_s: 40.0,
+        stages: Some(&stages),
+        ended: Ended::Complete,
+        counted_good: true,
+    };
+    let judged = &Verdict::of(&objectives, &evidence).objectives[0];
+    assert_eq!((judged.finding, judged.measured), (Finding::Pass, Some(10.0)), "{}", judged.why);
+    assert!(judged.why.contains("over the 20 s of stage stage 2"), "{}", judged.why);
+}
+
 #[test]
 fn goodput_is_of_all_calls_that_were_due() {
     let list = "{ metric: goodput, above: 95% }, { metric: duration, quantile: 0.5, below: 2s }";
@@ -145,7 +206,9 @@ fn goodput_is_of_all_calls_that_were_due() {
     let figures = figures(&objectives, &[calls(960, 1.0), calls(20, 3.0)]);
     let judged = |unsent, counted_good| {
         let ended = Ended::Complete;
-        let evidence = Evidence { figures: &figures, unsent, lasted_s: 10.0, ended, counted_good };
+        let (lasted_s, stages) = (10.0, None);
+        let evidence =
+            Evidence { figures: &figures, unsent, lasted_s, stages, ended, counted_good };
         Verdict::of(&objectives, &evidence).objectives.remove(0)
     };
     let all = judged(0, true);
