@@ -7,16 +7,20 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use jiff::Timestamp;
+use tidegate_wire::content::{self, Content, Part};
 use tidegate_wire::{Ending, ErrorOrigin, HeadView, Id, Observer, Prices, Record, Shape};
 use tokio::time::Instant;
 
 use crate::signing::Signer;
-use crate::workload::Request;
+use crate::workload::{Answer, Request};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may be silent. There is no limit on the whole: long answers are the point.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Bytes of answers that are kept at a time, of all calls that are part of a conversation.
+const ANSWERS: usize = 256 << 20;
 
 /// Where the calls go: scheme, host, port and perhaps a prefix of the path.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub(crate) struct Sample {
     pub(crate) send_lag: Duration,
     /// The times between tokens.
     pub(crate) gaps: Vec<Duration>,
+    /// What was answered, where somebody goes on from it.
+    pub(crate) answer: Option<Answer>,
 }
 
 /// Sends calls to one target.
@@ -55,6 +61,8 @@ pub(crate) struct Client {
     host: Option<Arc<str>>,
     signer: Option<Signer>,
     prices: Arc<Prices>,
+    /// What answers may take that are kept, to go on from them.
+    answers: content::Budget,
 }
 
 impl Client {
@@ -83,7 +91,8 @@ impl Client {
             .no_proxy()
             .build()?;
         let host = target.url.host_str().map(Arc::from);
-        Ok(Self { http, target, host, signer, prices })
+        let answers = content::Budget::new(ANSWERS);
+        Ok(Self { http, target, host, signer, prices, answers })
     }
 
     /// Waits until calls can be signed, where they are to be.
@@ -156,6 +165,7 @@ struct Call {
     observer: Observer,
     record: Record,
     received: u64,
+    content: Option<Content>,
 }
 
 /// What kind of call a request is, as its head says.
@@ -166,6 +176,22 @@ pub(crate) fn shape(request: &Request, host: Option<&str>) -> Shape {
     };
     let method = request.method.as_str();
     Shape::read(&HeadView { method, host, path, query, headers: &request.headers })
+}
+
+/// What a model said, without what it thought.
+fn answer(content: &Content, record: &Record) -> Answer {
+    let messages = content.messages();
+    let parts = messages.output.first().into_iter().flat_map(|message| &message.parts);
+    let texts = parts.filter_map(|part| match part {
+        Part::Text(text) => Some(&**text),
+        _ => None,
+    });
+    let thought = record.reasoning_tokens.unwrap_or(0);
+    Answer {
+        text: texts.collect(),
+        tokens: record.output_tokens.map(|tokens| tokens.saturating_sub(thought)),
+        is_whole: !messages.is_truncated,
+    }
 }
 
 // === impl Target ===
@@ -215,6 +241,9 @@ impl Call {
         observer.keep_token_times();
         observer.request(&request.body);
         let path = request.path.split('?').next().unwrap_or_default();
+        let is_kept = request.then.is_some();
+        let content =
+            is_kept.then(|| Content::of(path, &request.headers, &client.answers)).flatten();
         let record = Record {
             time: Timestamp::now() - (sent - due),
             trace_id: Id(rand::random()),
@@ -226,7 +255,7 @@ impl Call {
             request_bytes: Some(request.body.len() as u64),
             ..Record::default()
         };
-        Self { due, sent, observer, record, received: 0 }
+        Self { due, sent, observer, record, received: 0, content }
     }
 
     /// A trace of its own for each call: by it, a record of the sidecar finds ours.
@@ -239,11 +268,17 @@ impl Call {
     fn head(&mut self, response: &reqwest::Response) {
         self.observer.head(response.status().as_u16(), response.headers(), self.due.elapsed());
         self.record.status = Some(response.status().as_u16());
+        if let Some(content) = &mut self.content {
+            content.head(response.headers());
+        }
     }
 
     fn chunk(&mut self, bytes: &[u8]) {
         self.observer.chunk(bytes, self.due.elapsed());
         self.received += bytes.len() as u64;
+        if let Some(content) = &mut self.content {
+            content.response(bytes);
+        }
     }
 
     fn unsigned(&mut self, error: &tidegate_credential::Error) -> Ending {
@@ -270,12 +305,13 @@ impl Call {
     }
 
     fn close(self, ending: Ending, prices: &Prices) -> Sample {
-        let Self { due, sent, observer, mut record, received } = self;
+        let Self { due, sent, observer, mut record, received, content } = self;
         let ended = due.elapsed();
         let gaps = observer.token_gaps().collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);
         prices.apply(&mut record);
-        Sample { record, send_lag: sent - due, gaps }
+        let answer = content.map(|content| answer(&content, &record));
+        Sample { record, send_lag: sent - due, gaps, answer }
     }
 }

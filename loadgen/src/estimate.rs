@@ -12,7 +12,7 @@ use crate::report::Grid;
 use crate::run::Plan;
 use crate::schedule::Schedule;
 use crate::tickets::tickets;
-use crate::workload::{RecordingError, Request};
+use crate::workload::{Answer, RecordingError, Request};
 
 /// Calls that are drawn where nobody knows how many there will be.
 const DRAWN: usize = 1_000;
@@ -59,7 +59,7 @@ impl Forecast {
         for ticket in tickets(plan).take(most) {
             let ticket = ticket?;
             if calls < MOST_DRAWN {
-                forecast.add(&ticket.outline(plan), &pricing);
+                forecast.add_conversation(ticket.outline(plan), &pricing);
             }
             calls += 1;
         }
@@ -67,6 +67,15 @@ impl Forecast {
             forecast.scale(calls as f64 / MOST_DRAWN as f64);
         }
         Ok(forecast)
+    }
+
+    /// A call, and those that follow it: answers are as long as they may be.
+    fn add_conversation(&mut self, mut request: Request, pricing: &Pricing) {
+        loop {
+            self.add(&request, pricing);
+            let Some(then) = request.then.take() else { return };
+            request = Arc::unwrap_or_clone(then).after(Answer::default());
+        }
     }
 
     fn add(&mut self, request: &Request, pricing: &Pricing) {

@@ -515,6 +515,7 @@ impl Run {
             record: sample.record,
             send_lag: sample.send_lag,
             gaps: sample.gaps,
+            answer: sample.answer,
         };
         if let Some(reserved) = reserved {
             self.budget.settle(reserved, &call.record);

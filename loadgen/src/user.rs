@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use crate::figures::Call;
 use crate::run::Run;
 use crate::schedule::Schedule;
-use crate::workload::{Entry, Synthetic};
+use crate::workload::{Entry, Request, Synthetic};
 
 /// Users that come in each second, at least: all within a second or two.
 const FEWEST_ARRIVING: usize = 500;
@@ -127,8 +127,8 @@ async fn call_again_and_again(
     let Some(enters) = run.plan.enters(number) else { return };
     let mut due = start + enters;
     while run.comes_due(due).await {
-        let Some(call) = run.call(requests.request(entry), due).await else { return };
-        tell_goose(user, &call).await;
+        let request = requests.request(entry);
+        let Some(call) = converse(run, user, request, due).await else { return };
         let rested = Instant::now() + rest(&call, entry.think);
         let Some(next) = is_there(run, number, start, rested) else { return };
         due = next;
@@ -143,9 +143,9 @@ async fn take_what_is_next(run: &Run, user: &mut GooseUser, number: usize, start
         let Some(ticket) = run.next_ticket().await else { return };
         let request = ticket.request(&run.plan);
         // What it takes to make up a long prompt is none of the target's time.
-        let call = run.call(request, due.max(Instant::now())).await;
-        let Some(call) = call else { return };
-        tell_goose(user, &call).await;
+        let Some(call) = converse(run, user, request, due.max(Instant::now())).await else {
+            return;
+        };
         let rested = Instant::now() + rest(&call, Duration::ZERO);
         let Some(next) = is_there(run, number, start, rested) else { return };
         due = next;
@@ -184,8 +184,31 @@ async fn take_what_is_due(run: &Run, user: &mut GooseUser, start: Instant) {
         if !run.comes_due(due).await {
             return;
         }
-        let Some(call) = run.call(request, due).await else { return };
+        if converse(run, user, request, due).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Makes a call; where it is the first of a conversation, those that follow too, each after a rest. The
+/// last one that was made; nothing where the run is over. Who gets no whole answer does not go on.
+async fn converse(
+    run: &Run,
+    user: &mut GooseUser,
+    mut request: Request,
+    mut due: Instant,
+) -> Option<Call> {
+    loop {
+        let then = request.then.clone();
+        let mut call = run.call(request, due).await?;
         tell_goose(user, &call).await;
+        let Some(then) = then.filter(|_| call.is_whole()) else { return Some(call) };
+        due = Instant::now() + then.rest();
+        let answer = call.answer.take().unwrap_or_default();
+        request = Arc::unwrap_or_clone(then).after(answer);
+        if !run.comes_due(due).await {
+            return None;
+        }
     }
 }
 

@@ -9,6 +9,8 @@ mod bypass;
 mod cache;
 mod callers;
 mod capture;
+#[cfg(feature = "loadgen")]
+mod conversations;
 mod corpus;
 mod credential_faults;
 mod credential_refused;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_settings::{Metric, Objective};
 use tidegate_wire::{ErrorOrigin, Outcome, Record, glob};
 
-use crate::workload::{Entry, Mix, Request};
+use crate::workload::{Answer, Entry, Mix, Request};
 
 pub use fault::{Fault, FaultCount};
 pub use kind::Kind;
@@ -76,6 +76,8 @@ pub(crate) struct Call {
     pub(crate) gaps: Vec<Duration>,
     /// The trouble that it was in.
     pub(crate) kind: Option<Kind>,
+    /// What was answered, where somebody goes on from it.
+    pub(crate) answer: Option<Answer>,
 }
 
 // === impl Figures ===
@@ -308,6 +310,7 @@ pub(crate) mod tests {
             send_lag: Duration::from_millis(100),
             gaps: vec![Duration::from_millis(20); 3],
             kind: None,
+            answer: None,
         }
     }
 

@@ -260,7 +260,11 @@ impl KindOfCall {
         let gaps = if entry.stream && tokens > 1 { vec![options.tpot] } else { Vec::new() };
         let applies = objectives.iter().map(|objective| key.is_of(objective)).collect();
         let (due, send_lag) = (Duration::ZERO, Duration::ZERO);
-        Self { model: Call { key, due, record, send_lag, gaps, kind: None }, service, applies }
+        Self {
+            model: Call { key, due, record, send_lag, gaps, kind: None, answer: None },
+            service,
+            applies,
+        }
     }
 
     /// How long one that comes at this time waits for its sequence; nothing where it fails.

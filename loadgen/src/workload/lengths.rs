@@ -1,5 +1,6 @@
 //! Prompts of which only the length is known, and what they share with others.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
 use super::Synthetic;
@@ -38,6 +39,8 @@ impl Lengths {
             input_tokens: Some(self.input.into()),
             output_tokens,
             states_usage: true,
+            later: VecDeque::new(),
+            seed: call,
         }
     }
 }

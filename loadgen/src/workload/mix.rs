@@ -45,7 +45,22 @@ pub struct Entry {
     /// The most tokens that an answer may have.
     #[serde(default = "typical_output")]
     pub output_tokens: NonZeroU32,
-    /// In a closed loop, how long a user rests between an answer and the next call: `500ms`.
+    /// Questions of one conversation: each goes with all that was said before it, the model's own answers
+    /// among it, once the last is answered and after a rest.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub turns: NonZeroU32,
+    /// The length of what stands before every question of this entry, and is the same for all: the
+    /// instructions of an application, which servers keep in their caches.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub shared_tokens: u32,
+    /// Pictures that go with the first question.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub images: u32,
+    /// Their width and height, in points.
+    #[serde(default = "typical_image", skip_serializing_if = "is_typical_image")]
+    pub image_size: NonZeroU32,
+    /// Between an answer and the next call of the same conversation, and in a closed loop of the same
+    /// user, how long he rests between an answer and the next call: `500ms`.
     #[serde(default, deserialize_with = "duration", serialize_with = "friendly")]
     pub think: Duration,
 }
@@ -209,6 +224,10 @@ impl Entry {
             input_tokens: typical_input(),
             output_tokens: typical_output(),
             think: Duration::ZERO,
+            turns: one(),
+            shared_tokens: 0,
+            images: 0,
+            image_size: typical_image(),
         }
     }
 
@@ -238,7 +257,22 @@ impl Entry {
                 format!("{call} of {model}: `array` goes with a streamed generate-content only");
             return Err(("array", message));
         }
-        Ok(())
+        if self.turns.get() > 1 && !call.generates() {
+            return Err(("turns", format!("{call} of {model} answers nothing to go on from")));
+        }
+        if self.images > 0 && !call.takes_images(model) {
+            return Err(("images", format!("{call} of {model} takes no pictures")));
+        }
+        let bounds = [
+            ("turns", self.turns.get(), 1_000),
+            ("shared_tokens", self.shared_tokens, 2_000_000),
+            ("images", self.images, 100),
+            ("image_size", self.image_size.get(), 8_192),
+        ];
+        match bounds.into_iter().find(|(_, value, most)| value > most) {
+            Some((key, value, most)) => Err((key, format!("{value} is more than {most}"))),
+            None => Ok(()),
+        }
     }
 
     /// Its weight, as a number.
@@ -343,6 +377,24 @@ impl Operation {
         )
     }
 
+    /// Whether a question may have pictures.
+    fn takes_images(self, model: &str) -> bool {
+        match self {
+            Self::OpenAiChat
+            | Self::OpenAiResponses
+            | Self::AnthropicMessages
+            | Self::GeminiGenerateContent
+            | Self::GeminiCountTokens
+            | Self::VertexGenerateContent
+            | Self::VertexCountTokens
+            | Self::VertexClaude
+            | Self::VertexOpenAiChat
+            | Self::BedrockConverse => true,
+            Self::BedrockInvoke => model.contains("anthropic.") || model.contains("amazon.nova"),
+            _ => false,
+        }
+    }
+
     fn streams_arrays(self) -> bool {
         matches!(self, Self::GeminiGenerateContent | Self::VertexGenerateContent)
     }
@@ -356,6 +408,22 @@ impl fmt::Display for Operation {
 
 fn one() -> NonZeroU32 {
     NonZeroU32::MIN
+}
+
+fn is_one(number: &NonZeroU32) -> bool {
+    *number == one()
+}
+
+fn is_nothing(number: &u32) -> bool {
+    *number == 0
+}
+
+fn typical_image() -> NonZeroU32 {
+    NonZeroU32::new(512).expect("512 is not zero")
+}
+
+fn is_typical_image(size: &NonZeroU32) -> bool {
+    *size == typical_image()
 }
 
 fn typical_input() -> NonZeroU32 {

@@ -1,7 +1,9 @@
 //! What to ask: requests, ready to be sent.
 
+mod conversation;
 mod lengths;
 mod mix;
+mod picture;
 mod recording;
 mod synthetic;
 mod written;
@@ -18,6 +20,7 @@ pub use mix::{Entry, Mix, Operation};
 pub use recording::{Error as RecordingError, Format, Recording};
 pub use synthetic::Synthetic;
 
+pub(crate) use conversation::{Answer, Conversation};
 pub(crate) use recording::{Asked, Row};
 
 /// Where calls come from.
@@ -55,6 +58,8 @@ pub struct Request {
     pub stream: bool,
     /// What it comes to if all is as it was, or as is asked for at most.
     pub(crate) expected: Expected,
+    /// What is said next, where this is part of a conversation.
+    pub(crate) then: Option<Arc<Conversation>>,
 }
 
 /// What a call comes to; absent where that is not known.
@@ -84,6 +89,7 @@ impl Request {
             route: "".into(),
             stream: false,
             expected: Expected::default(),
+            then: None,
         }
     }
 

@@ -8,11 +8,17 @@ use std::f64::consts::TAU;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use super::conversation::Later;
+use super::picture::picture;
 use super::written::{Ask, Role, Turn};
 use super::{Entry, Operation, Request};
 
 /// Of a thousand streams in the OpenAI dialect, those that ask for usage.
 const USAGE_ASKED_PER_MILLE: u32 = 750;
+
+/// From what the words are drawn that calls share: the same in every run, as the prompts of an
+/// application are.
+const SHARED: u64 = 0x7469_6465;
 
 /// A seeded source of requests. Each user, or each call of an open loop, has its own.
 pub struct Synthetic {
@@ -34,15 +40,19 @@ impl Synthetic {
 
     /// The next request of this kind.
     pub fn request(&mut self, entry: &Entry) -> Request {
-        let prompt = self.prompt(f64::from(entry.input_tokens.get()));
-        let mut turns = vec![Turn::user(prompt)];
-        if matches!(entry.call, Operation::OpenAiChat | Operation::VertexOpenAiChat) {
-            let text = "You answer briefly.".to_owned();
-            turns.insert(0, Turn { role: Role::System, text });
+        let median = f64::from(entry.input_tokens.get());
+        let mut question = Turn::user(self.prompt(median));
+        for _ in 0..entry.images {
+            question.pictures.push(picture(entry.image_size.get(), self.random.random()));
         }
+        let turns = system(entry).into_iter().chain([question]).collect();
         let states_usage = self.random.random_ratio(USAGE_ASKED_PER_MILLE, 1000);
-        Ask { turns, input_tokens: None, output_tokens: entry.output_tokens, states_usage }
-            .request(entry)
+        let output_tokens = entry.output_tokens;
+        let later = (1..entry.turns.get())
+            .map(|_| Later { text: self.prompt(median), output_tokens })
+            .collect();
+        let seed = if entry.turns.get() > 1 { self.random.random() } else { 0 };
+        Ask { turns, input_tokens: None, output_tokens, states_usage, later, seed }.request(entry)
     }
 
     /// Words worth about as many tokens as a draw around the median says.
@@ -69,6 +79,17 @@ impl Synthetic {
         let radius = (-2.0 * (1.0 - self.random.random::<f64>()).ln()).sqrt();
         radius * (TAU * self.random.random::<f64>()).cos()
     }
+}
+
+/// What stands before every question of an entry.
+fn system(entry: &Entry) -> Option<Turn> {
+    let is_chat = matches!(entry.call, Operation::OpenAiChat | Operation::VertexOpenAiChat);
+    if entry.shared_tokens == 0 {
+        return is_chat.then(|| Turn::new(Role::System, "You answer briefly."));
+    }
+    let mut text = String::with_capacity(entry.shared_tokens as usize * 6);
+    Synthetic::new(SHARED, 0).words(entry.shared_tokens as usize, &mut text);
+    Some(Turn::new(Role::System, text))
 }
 
 /// Common words of about one token each, plain enough to need no escape in JSON.

@@ -1,12 +1,15 @@
 //! What is asked, written as each interface has it.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
-use super::{Entry, Expected, Operation, Request};
+use super::conversation::Later;
+use super::{Conversation, Entry, Expected, Operation, Request};
 
 /// What is asked of a model, whatever its interface.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +22,10 @@ pub(crate) struct Ask {
     pub(crate) output_tokens: NonZeroU32,
     /// Whether a stream that need not state its usage is to do so.
     pub(crate) states_usage: bool,
+    /// What is asked once this is answered.
+    pub(crate) later: VecDeque<Later>,
+    /// From what words are made up for answers that are not known.
+    pub(crate) seed: u64,
 }
 
 /// One thing that was said.
@@ -26,6 +33,8 @@ pub(crate) struct Ask {
 pub(crate) struct Turn {
     pub(crate) role: Role,
     pub(crate) text: String,
+    /// Pictures that go with it: PNG in base64.
+    pub(crate) pictures: Vec<Arc<str>>,
 }
 
 /// Who said it.
@@ -38,7 +47,7 @@ pub(crate) enum Role {
 
 impl Ask {
     /// The request that asks it, as this entry has it.
-    pub(crate) fn request(&self, entry: &Entry) -> Request {
+    pub(crate) fn request(self, entry: &Entry) -> Request {
         let output = if entry.call.generates() { self.output_tokens.get().into() } else { 0 };
         Request {
             method: Method::POST,
@@ -50,6 +59,8 @@ impl Ask {
             route: entry.route(),
             stream: entry.stream,
             expected: Expected { input_tokens: self.input_tokens, output_tokens: Some(output) },
+            then: (!self.later.is_empty())
+                .then(|| Arc::new(Conversation { ask: self, entry: entry.clone() })),
         }
     }
 
@@ -60,7 +71,7 @@ impl Ask {
                 entry,
                 json!({
                     "model": entry.model,
-                    "messages": self.messages(|text| json!(text)),
+                    "messages": self.messages(Turn::of_chat),
                     "max_tokens": most,
                 }),
             ),
@@ -131,9 +142,8 @@ impl Ask {
     }
 
     /// Turns as messages, the system's among them.
-    fn messages(&self, content: impl Fn(&str) -> Value) -> Vec<Value> {
-        let message =
-            |turn: &Turn| json!({ "role": turn.role.as_str(), "content": content(&turn.text) });
+    fn messages(&self, content: impl Fn(&Turn) -> Value) -> Vec<Value> {
+        let message = |turn: &Turn| json!({ "role": turn.role.as_str(), "content": content(turn) });
         self.turns.iter().map(message).collect()
     }
 
@@ -152,14 +162,15 @@ impl Ask {
     /// Of the Responses API: a text where there is only one.
     fn input(&self) -> Value {
         match &self.turns[..] {
-            [only] => json!(only.text),
-            _ => json!(self.messages(|text| json!(text))),
+            [only] if only.pictures.is_empty() => json!(only.text),
+            _ => json!(self.messages(Turn::of_responses)),
         }
     }
 
     /// Anthropic's body without what differs by the way to the model.
     fn to_claude(&self) -> Value {
-        let message = |turn: &Turn| json!({ "role": turn.role.as_str(), "content": turn.text });
+        let message =
+            |turn: &Turn| json!({ "role": turn.role.as_str(), "content": turn.of_claude() });
         let messages: Vec<_> = self.dialogue().map(message).collect();
         let mut body = json!({ "max_tokens": self.output_tokens, "messages": messages });
         if let Some(system) = self.system() {
@@ -171,7 +182,8 @@ impl Ask {
     fn contents(&self) -> Value {
         let content = |turn: &Turn| {
             let role = if turn.role == Role::Assistant { "model" } else { "user" };
-            json!({ "role": role, "parts": [{ "text": turn.text }] })
+            let image = |data: &Arc<str>| json!({ "inlineData": { "mimeType": "image/png", "data": data } });
+            json!({ "role": role, "parts": turn.parts(json!({ "text": turn.text }), image) })
         };
         let contents: Vec<_> = self.dialogue().map(content).collect();
         let mut body = json!({ "contents": contents });
@@ -182,8 +194,12 @@ impl Ask {
     }
 
     fn converse(&self) -> Value {
-        let message =
-            |turn: &Turn| json!({ "role": turn.role.as_str(), "content": [{ "text": turn.text }] });
+        let image =
+            |data: &Arc<str>| json!({ "image": { "format": "png", "source": { "bytes": data } } });
+        let message = |turn: &Turn| {
+            let content = turn.parts(json!({ "text": turn.text }), image);
+            json!({ "role": turn.role.as_str(), "content": content })
+        };
         let messages: Vec<_> = self.dialogue().map(message).collect();
         let mut body = json!({
             "messages": messages,
@@ -224,7 +240,47 @@ impl Ask {
 impl Turn {
     /// What a user says.
     pub(crate) fn user(text: impl Into<String>) -> Self {
-        Self { role: Role::User, text: text.into() }
+        Self::new(Role::User, text)
+    }
+
+    /// What somebody says.
+    pub(crate) fn new(role: Role, text: impl Into<String>) -> Self {
+        Self { role, text: text.into(), pictures: Vec::new() }
+    }
+
+    /// Its text and its pictures, as parts.
+    fn parts(&self, text: Value, picture: impl Fn(&Arc<str>) -> Value) -> Vec<Value> {
+        self.pictures.iter().map(picture).chain([text]).collect()
+    }
+
+    /// The content of a message, which is its text alone where there is no picture.
+    fn content(&self, text: &str, picture: impl Fn(&Arc<str>) -> Value) -> Value {
+        match self.pictures.is_empty() {
+            true => json!(self.text),
+            false => json!(self.parts(json!({ "type": text, "text": self.text }), picture)),
+        }
+    }
+
+    /// As chat completions have it.
+    fn of_chat(&self) -> Value {
+        let picture =
+            |data: &Arc<str>| json!({ "type": "image_url", "image_url": { "url": url(data) } });
+        self.content("text", picture)
+    }
+
+    /// As the Responses API has it.
+    fn of_responses(&self) -> Value {
+        let picture = |data: &Arc<str>| json!({ "type": "input_image", "image_url": url(data) });
+        self.content("input_text", picture)
+    }
+
+    /// As Anthropic has it.
+    fn of_claude(&self) -> Value {
+        let picture = |data: &Arc<str>| {
+            let source = json!({ "type": "base64", "media_type": "image/png", "data": data });
+            json!({ "type": "image", "source": source })
+        };
+        self.content("text", picture)
     }
 }
 
@@ -238,6 +294,10 @@ impl Role {
             Self::Assistant => "assistant",
         }
     }
+}
+
+fn url(data: &str) -> String {
+    format!("data:image/png;base64,{data}")
 }
 
 /// A project and a location, as every path of Vertex AI names them.

@@ -1,6 +1,7 @@
 //! Calls that a sidecar captured: made again as they were, or, where only their shape was kept, with
 //! words in place of what was said.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -78,6 +79,7 @@ fn request(entry: &capture::Entry) -> Option<Request> {
             input_tokens: record.input_tokens,
             output_tokens: record.output_tokens,
         },
+        then: None,
     };
     request.dialect = shape(&request, None).dialect;
     if let Some(sketch) = &entry.request.shape {
@@ -114,6 +116,8 @@ fn sketched(sketch: &Sketch, request: &Request, record: &Record) -> Option<Reque
         turns: vec![Turn::user(text(&sketch.blocks, usize::try_from(bytes).ok()?))],
         output_tokens: output.unwrap_or(TYPICAL_OUTPUT),
         states_usage: record.usage_source.is_some(),
+        later: VecDeque::new(),
+        seed: 0,
     };
     Some(ask.request(&entry))
 }

@@ -20,6 +20,7 @@ mod sharegpt;
 mod survey;
 mod time;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ use serde::Deserialize;
 use tidegate_wire::capture::{Entry as CapturedCall, Mode};
 
 use super::Request;
+use super::conversation::Later;
 use super::lengths::Lengths;
 use super::written::{Ask, Turn};
 use cut::{Cut, Fault, Layout, Place};
@@ -82,7 +84,12 @@ pub(crate) enum Asked {
     /// So many tokens.
     Lengths(Lengths),
     /// A text, or several.
-    Turns { turns: Vec<Turn>, output: Option<NonZeroU32> },
+    Turns {
+        turns: Vec<Turn>,
+        output: Option<NonZeroU32>,
+        /// What was asked then.
+        later: VecDeque<Later>,
+    },
 }
 
 /// Why a file of calls cannot be used.
@@ -311,9 +318,17 @@ impl Asked {
         match self {
             Self::Captured { request, .. } => *request,
             Self::Lengths(lengths) => lengths.ask(seed, call).request(entry),
-            Self::Turns { turns, output } => {
-                let output_tokens = output.unwrap_or(entry.output_tokens);
-                Ask { turns, input_tokens: None, output_tokens, states_usage: true }.request(entry)
+            Self::Turns { turns, output, mut later } => {
+                later.truncate(entry.turns.get() as usize - 1);
+                let ask = Ask {
+                    turns,
+                    input_tokens: None,
+                    output_tokens: output.unwrap_or(entry.output_tokens),
+                    states_usage: true,
+                    later,
+                    seed: call,
+                };
+                ask.request(entry)
             }
         }
     }
@@ -323,7 +338,10 @@ impl Asked {
         match self {
             Self::Captured { request, .. } => request.body.len() + request.path.len(),
             Self::Lengths(lengths) => lengths.blocks.len() * size_of::<u64>(),
-            Self::Turns { turns, .. } => turns.iter().map(|turn| turn.text.len()).sum(),
+            Self::Turns { turns, later, .. } => {
+                let asked = turns.iter().map(|turn| turn.text.len());
+                asked.chain(later.iter().map(|later| later.text.len())).sum()
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Prompts as people keep them: one on each line, or JSON lines with `prompt` or with `messages`.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
 use serde::Deserialize;
@@ -49,7 +50,8 @@ fn plain(line: &[u8]) -> Result<Said, String> {
     if text.trim().is_empty() {
         return Ok(Said::Nothing);
     }
-    let asked = Asked::Turns { turns: vec![Turn::user(text)], output: None };
+    let asked =
+        Asked::Turns { turns: vec![Turn::user(text)], output: None, later: VecDeque::new() };
     Ok(Said::Call(Box::new(Row { at: None, asked })))
 }
 
@@ -70,7 +72,7 @@ fn json(line: &[u8]) -> Result<Said, String> {
             Err("the last of `messages` is not of the role `user`".to_owned())
         }
         Some(_) => {
-            let asked = Asked::Turns { turns, output: max_tokens };
+            let asked = Asked::Turns { turns, output: max_tokens, later: VecDeque::new() };
             Ok(Said::Call(Box::new(Row { at: None, asked })))
         }
     }
@@ -88,7 +90,7 @@ impl Message {
         };
         let text = text_of(&self.content);
         let text = text.ok_or("`content` is neither a text nor a list of texts")?;
-        Ok(Turn { role, text })
+        Ok(Turn::new(role, text))
     }
 }
 

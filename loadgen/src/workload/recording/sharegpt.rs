@@ -1,4 +1,5 @@
-//! ShareGPT: conversations of people with a model, each with its first question asked again.
+//! ShareGPT: conversations of people with a model, of which as many questions are asked again as the mix
+//! says: the first alone where it says nothing.
 //!
 //! `{"id": ..., "conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}`; as
 //! other load tests have it, what was answered then is no more than a limit to what is answered now.
@@ -9,6 +10,7 @@ use serde::Deserialize;
 
 use super::format::Said;
 use super::{Asked, Row, json_line};
+use crate::workload::conversation::later_of;
 use crate::workload::written::{Role, Turn};
 
 /// Bytes of English that one token has, about.
@@ -40,9 +42,10 @@ pub(super) fn read(text: &[u8]) -> Result<Said, String> {
     };
     let output = NonZeroU32::new((answer.text.len() / BYTES_OF_TOKEN) as u32);
     let is_asked = |turn: &Turn| turn.role != Role::Assistant;
+    let later = later_of(&parts[question + 2..]);
     let turns = parts.into_iter().take(question + 1).filter(is_asked).collect();
     let output = Some(output.unwrap_or(NonZeroU32::MIN));
-    Ok(Said::Call(Box::new(Row { at: None, asked: Asked::Turns { turns, output } })))
+    Ok(Said::Call(Box::new(Row { at: None, asked: Asked::Turns { turns, output, later } })))
 }
 
 // === impl Part ===
@@ -56,6 +59,6 @@ impl Part {
             "system" => Role::System,
             _ => return None,
         };
-        (!self.value.trim().is_empty()).then_some(Turn { role, text: self.value })
+        (!self.value.trim().is_empty()).then(|| Turn::new(role, self.value))
     }
 }

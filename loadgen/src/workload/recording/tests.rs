@@ -50,7 +50,7 @@ fn lengths(row: &Row) -> (u32, u32) {
 
 fn turns(row: &Row) -> (Vec<&str>, Option<u32>) {
     match &row.asked {
-        Asked::Turns { turns, output } => {
+        Asked::Turns { turns, output, .. } => {
             (turns.iter().map(|turn| &*turn.text).collect(), output.map(NonZeroU32::get))
         }
         other => panic!("{other:?}"),
