@@ -93,7 +93,8 @@ impl Spend {
                 }
             }
         }
-        self.days.retain(|day, _| *day >= first - DAYS);
+        // One that was not over may have been added to since.
+        self.days.retain(|day, _| *day >= first - DAYS && is_over(*day, minute));
         let days = (recent.end - recent.start).max(0);
         let left = (end * DAY - minute) as f64 / DAY as f64;
         let forecast = |spent: &Spent| {
@@ -125,8 +126,7 @@ impl Spend {
 
     /// What a day came to; read once where it is over.
     fn day(&mut self, connection: &Connection, day: i64, now: i64) -> rusqlite::Result<&Day> {
-        let is_over = now >= (day + 1) * DAY + LATE;
-        if !is_over || !self.days.contains_key(&day) {
+        if !is_over(day, now) || !self.days.contains_key(&day) {
             let period = Period::between(day * DAY, (day + 1) * DAY);
             let groups = groups(connection, &[By::Model, By::Caller], period, false)?;
             let entries = groups.into_iter().map(|(names, sums)| {
@@ -139,6 +139,11 @@ impl Spend {
         }
         Ok(&self.days[&day])
     }
+}
+
+/// Whether nothing is added to a day any more.
+fn is_over(day: i64, now: i64) -> bool {
+    now >= (day + 1) * DAY + LATE
 }
 
 /// In days since 1970.

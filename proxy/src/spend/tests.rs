@@ -48,3 +48,21 @@ fn there_is_no_forecast_of_two_days() {
     let spend = read(&calls, "total: 1", "2026-11-04T00:00:00Z");
     assert_eq!(spend["total"]["forecast_usd"], 1.0 + 27.0 / 3.0);
 }
+
+#[test]
+fn a_day_that_was_not_over_when_it_was_read_is_read_again() {
+    let mut spend = Spend::default();
+    let mut total = |calls: &[_], now: &str| {
+        let now = now.parse().expect("a time");
+        let read = spend.read(&written(calls), &BudgetConfig::default(), now);
+        read.expect("it is read")["total"]["cost_usd"].clone()
+    };
+    let mut calls = vec![dollar("gemma", "a", "2026-11-09T08:00:00Z")];
+    assert_eq!(total(&calls, "2026-11-09T09:00:00Z"), 1.0);
+    calls.push(dollar("gemma", "a", "2026-11-09T20:00:00Z"));
+    assert_eq!(total(&calls, "2026-11-10T00:30:00Z"), 2.0, "the day is over");
+    calls.push(dollar("gemma", "a", "2026-11-09T23:59:00Z"));
+    assert_eq!(total(&calls, "2026-11-11T00:00:00Z"), 3.0, "some of it came late");
+    calls.clear();
+    assert_eq!(total(&calls, "2026-11-11T00:01:00Z"), 3.0, "what is over is read once");
+}
