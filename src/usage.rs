@@ -67,7 +67,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let text = match args.format {
         Format::Table => usage.to_string(),
         Format::Csv => usage.csv(),
-        Format::Json => format!("{:#}\n", usage.json()),
+        Format::Json => serde_json::to_string_pretty(&usage)? + "\n",
     };
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -24,6 +24,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
@@ -339,8 +340,10 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
         .expect("these headers are valid")
 }
 
-fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut answer = text(StatusCode::OK, format!("{value:#}\n"));
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    let mut written = serde_json::to_string_pretty(value).expect("it has names for keys");
+    written.push('\n');
+    let mut answer = text(StatusCode::OK, written);
     let content_type = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer

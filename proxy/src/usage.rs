@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use rusqlite::Connection;
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde_json::Value;
 
 use crate::export::history::{self, Error, columns};
 use crate::export::rollup::Sums;
@@ -231,15 +232,28 @@ impl Usage {
     /// Reads it from a file, while sidecars may write to that.
     pub fn read(path: &Path, by: &[By], period: Period) -> Result<Self, Error> {
         let connection = history::open_to_read(path)?;
-        Self::of(&connection, by, period).map_err(history::failed(path))
+        let groups = groups(&connection, by, period, true).map_err(history::failed(path))?;
+        Ok(Self::of(groups, by, period))
     }
 
-    fn of(connection: &Connection, by: &[By], period: Period) -> rusqlite::Result<Self> {
-        let groups = groups(connection, by, period, true)?;
+    /// The same, in no more rows than so many; absent where there would be more.
+    pub(crate) fn read_some(
+        path: &Path,
+        by: &[By],
+        period: Period,
+        most: usize,
+    ) -> Result<Option<Self>, Error> {
+        let connection = history::open_to_read(path)?;
+        let groups = some_groups(&connection, by, period, true, Some(most + 1));
+        let groups = groups.map_err(history::failed(path))?;
+        Ok((groups.len() <= most).then(|| Self::of(groups, by, period)))
+    }
+
+    fn of(groups: Vec<(Vec<String>, Sums)>, by: &[By], period: Period) -> Self {
         let mut total = Sums::default();
         groups.iter().for_each(|(_, sums)| total.merge(sums));
         let rows = groups.into_iter().map(|(names, sums)| Row { names, figures: Figures(sums) });
-        Ok(Self { by: by.to_vec(), period, rows: rows.collect(), total: Figures(total) })
+        Self { by: by.to_vec(), period, rows: rows.collect(), total: Figures(total) }
     }
 
     /// Whether no call fell into the period.
@@ -261,22 +275,35 @@ impl Usage {
         text
     }
 
-    /// As JSON: the period, a row for each, and all together.
-    pub fn json(&self) -> Value {
-        let rows = self.rows.iter().map(|row| {
-            let mut value = row.figures.json();
-            for (by, name) in self.by.iter().zip(&row.names) {
-                value[by.as_str()] = name.as_str().into();
+    fn row(&self, row: &Row) -> Value {
+        let mut value = row.figures.json();
+        for (by, name) in self.by.iter().zip(&row.names) {
+            value[by.as_str()] = name.as_str().into();
+        }
+        value
+    }
+}
+
+/// As JSON: the period, a row for each, and all together. Row by row: as one value many would take much
+/// room.
+impl Serialize for Usage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Rows<'a>(&'a Usage);
+
+        impl Serialize for Rows<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.rows.iter().map(|row| self.0.row(row)))
             }
-            value
-        });
-        json!({
-            "since": Period::shown(self.period.since).to_string(),
-            "until": Period::shown(self.period.until).to_string(),
-            "by": self.by.iter().map(|by| by.as_str()).collect::<Vec<_>>(),
-            "rows": rows.collect::<Vec<_>>(),
-            "total": self.total.json(),
-        })
+        }
+
+        let Self { by, period, total, .. } = self;
+        let mut all = serializer.serialize_struct("usage", 5)?;
+        all.serialize_field("since", &Period::shown(period.since).to_string())?;
+        all.serialize_field("until", &Period::shown(period.until).to_string())?;
+        all.serialize_field("by", &by.iter().map(|by| by.as_str()).collect::<Vec<_>>())?;
+        all.serialize_field("rows", &Rows(self))?;
+        all.serialize_field("total", &total.json())?;
+        all.end()
     }
 }
 
@@ -325,6 +352,17 @@ pub(crate) fn groups(
     period: Period,
     with_times: bool,
 ) -> rusqlite::Result<Vec<(Vec<String>, Sums)>> {
+    some_groups(connection, by, period, with_times, None)
+}
+
+/// The same, of the first so many.
+fn some_groups(
+    connection: &Connection,
+    by: &[By],
+    period: Period,
+    with_times: bool,
+    most: Option<usize>,
+) -> rusqlite::Result<Vec<(Vec<String>, Sums)>> {
     let names: Vec<_> = by.iter().map(|by| by.column()).collect();
     let select = names.iter().map(|name| format!("{name}, ")).collect::<String>();
     let group = match names.is_empty() {
@@ -335,11 +373,14 @@ pub(crate) fn groups(
     let order = times.chain(["sum(cost_usd) DESC", "sum(calls) DESC"]);
     let order = order.chain(names.iter().copied()).collect::<Vec<_>>().join(", ");
     let sql = format!(
-        "SELECT {select}{} FROM usage WHERE minute >= ?1 AND minute < ?2 {group} ORDER BY {order}",
+        "SELECT {select}{} FROM usage WHERE minute >= ?1 AND minute < ?2 {group} ORDER BY {order}
+         LIMIT ?3",
         columns::totals(with_times)
     );
+    // Below nought there is no limit.
+    let most = most.and_then(|most| i64::try_from(most).ok()).unwrap_or(-1);
     let mut statement = connection.prepare(&sql)?;
-    let rows = statement.query_map([period.since, period.until], |row| {
+    let rows = statement.query_map([period.since, period.until, most], |row| {
         let names = (0..by.len()).map(|at| row.get(at)).collect::<Result<_, _>>()?;
         Ok((names, columns::read(row, by.len(), with_times)?))
     })?;

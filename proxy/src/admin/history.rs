@@ -16,6 +16,8 @@ use crate::usage::{By, Period, Usage, point};
 
 /// Questions at once: each reads what may be a large file.
 const AT_ONCE: usize = 2;
+/// Rows of an answer: a small pod has little room.
+const ROWS: usize = 10_000;
 
 /// The history, as far as it is asked here.
 #[derive(Clone, Debug)]
@@ -79,12 +81,12 @@ impl Question {
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             match about {
-                About::Usage(query) => usage(&asked.history, &query),
-                About::Spend => asked.history.spend(Timestamp::now()).map_err(unreadable),
+                About::Usage(query) => usage(&asked.history, &query).map(|usage| json(&usage)),
+                About::Spend => spend(&asked.history).map(|spend| json(&spend)),
             }
         });
         match read.await.unwrap_or_else(|_| Err(Refused::Unreadable("it failed".to_owned()))) {
-            Ok(value) => json(&value),
+            Ok(answer) => answer,
             Err(Refused::Unclear(reason)) => text(StatusCode::BAD_REQUEST, reason + "\n"),
             Err(Refused::Unreadable(reason)) => {
                 warn!(%reason, "the history cannot be read");
@@ -94,7 +96,11 @@ impl Question {
     }
 }
 
-fn usage(history: &History, query: &str) -> Result<serde_json::Value, Refused> {
+fn spend(history: &History) -> Result<serde_json::Value, Refused> {
+    history.spend(Timestamp::now()).map_err(unreadable)
+}
+
+fn usage(history: &History, query: &str) -> Result<Usage, Refused> {
     let now = Timestamp::now();
     let (mut by, mut since, mut until) = ("model".to_owned(), "24h".to_owned(), "now".to_owned());
     for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(pair) {
@@ -110,8 +116,11 @@ fn usage(history: &History, query: &str) -> Result<serde_json::Value, Refused> {
     let by: Vec<By> = words.collect::<Result<_, _>>().map_err(unclear)?;
     let (since, until) = (point(&since, now), point(&until, now));
     let period = Period::new(since.map_err(unclear)?, until.map_err(unclear)?).map_err(unclear)?;
-    let usage = Usage::read(history.path(), &by, period);
-    usage.map(|usage| usage.json()).map_err(unreadable)
+    let usage = Usage::read_some(history.path(), &by, period, ROWS).map_err(unreadable)?;
+    usage.ok_or_else(|| {
+        let message = format!("that is over {ROWS} rows: ask for a shorter time or fewer parts");
+        Refused::Unclear(message)
+    })
 }
 
 fn unreadable(error: Error) -> Refused {

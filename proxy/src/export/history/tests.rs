@@ -263,7 +263,8 @@ fn usage_adds_up_by_what_is_asked() {
     let at = |second| Timestamp::from_second(second).expect("a time");
     let read = |by: &[By], since, until| {
         let period = Period::new(at(since), at(until)).expect("a period");
-        Usage::read(&folder.file(), by, period).expect("it is read").json()
+        let usage = Usage::read(&folder.file(), by, period).expect("it is read");
+        serde_json::to_value(usage).expect("JSON")
     };
     let all = read(&[By::Model], 0, 7_200);
     assert_eq!(all["rows"][0]["model"], "gemma", "the dearest first: {all:#}");
@@ -292,4 +293,22 @@ fn it_is_read_where_only_reading_is_allowed() {
     #[allow(clippy::permissions_set_readonly_false)]
     mode.set_readonly(false);
     std::fs::set_permissions(&folder.0, mode).expect("it is ours");
+}
+
+#[test]
+fn usage_of_many_rows_is_read_by_who_has_room_for_them() {
+    use crate::usage::{By, Period, Usage};
+
+    let folder = Folder::new();
+    let mut file = File::open(&folder.file()).expect("a file");
+    let records: Vec<_> = (0..30).map(|minute| call("gemma", minute * 60)).collect();
+    file.add(&minutes(&records)).expect("it is written");
+    let some = |by, most| {
+        let period = Period::between(0, 60);
+        let usage = Usage::read_some(&folder.file(), &[by], period, most).expect("it is read");
+        usage.map(|usage| serde_json::to_value(usage).expect("JSON")["total"]["calls"].clone())
+    };
+    assert_eq!(some(By::Minute, 29), None);
+    assert_eq!(some(By::Minute, 30), Some(30.into()));
+    assert_eq!(some(By::Hour, 1), Some(30.into()));
 }
