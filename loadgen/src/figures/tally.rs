@@ -1,6 +1,7 @@
 //! What some calls came to: counts and distributions that add up exactly.
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 
 use serde::{Deserialize, Serialize};
 use tidegate_settings::Metric;
@@ -109,7 +110,7 @@ impl Tally {
             *self.kinds.entry(kind).or_default() += 1;
         }
         self.tokens.record(record);
-        self.cost = sum(self.cost, record.cost_usd);
+        self.cost = sum(self.cost, record.cost_usd, f64::add);
         self.unpriced += u64::from(record.unpriced == Some(true));
         self.send_lag.record(call.send_lag);
         // A refusal that takes a millisecond is no fast answer: only whole answers have a latency.
@@ -141,7 +142,7 @@ impl Tally {
             *self.kinds.entry(*kind).or_default() += calls;
         }
         self.tokens.add(&other.tokens);
-        self.cost = sum(self.cost, other.cost);
+        self.cost = sum(self.cost, other.cost, f64::add);
         self.unpriced += other.unpriced;
         self.send_lag.add(&other.send_lag);
         for (metric, times) in &other.times {
@@ -150,9 +151,9 @@ impl Tally {
     }
 }
 
-fn sum<T: std::ops::Add<Output = T>>(total: Option<T>, more: Option<T>) -> Option<T> {
+fn sum<T>(total: Option<T>, more: Option<T>, add: fn(T, T) -> T) -> Option<T> {
     match (total, more) {
-        (Some(total), Some(more)) => Some(total + more),
+        (Some(total), Some(more)) => Some(add(total, more)),
         (total, more) => total.or(more),
     }
 }
@@ -199,6 +200,8 @@ impl Tokens {
     }
 
     fn add(&mut self, other: &Self) {
+        // A provider that states nonsense brings nothing down.
+        let sum = |total, more| sum(total, more, u64::saturating_add);
         self.input = sum(self.input, other.input);
         self.output = sum(self.output, other.output);
         self.cache_read = sum(self.cache_read, other.cache_read);
@@ -248,6 +251,15 @@ mod tests {
         let tally = tally([call(1.0, Outcome::Completed), wrong, bad]);
         assert_eq!((tally.calls(), tally.errors(), tally.wrong_content()), (3, 1, 1));
         assert_eq!(tally.times(Metric::Duration).expect("one was whole").count(), 1);
+    }
+
+    #[test]
+    fn counts_that_are_nonsense_bring_nothing_down() {
+        let mut nonsense = call(1.0, Outcome::Completed);
+        nonsense.record.output_tokens = Some(u64::MAX);
+        let mut tally = tally([nonsense.clone(), nonsense]);
+        tally.add(&tally.clone());
+        assert_eq!(tally.tokens.output, Some(u64::MAX));
     }
 
     #[test]

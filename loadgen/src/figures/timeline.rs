@@ -129,7 +129,8 @@ impl<S: Sum> Timeline<S> {
 impl Slice {
     fn record(&mut self, call: &Call) {
         self.calls += 1;
-        self.output_tokens += call.record.output_tokens.unwrap_or(0);
+        let tokens = call.record.output_tokens.unwrap_or(0);
+        self.output_tokens = self.output_tokens.saturating_add(tokens);
         if let Some(kind) = call.kind {
             *self.kinds.entry(kind).or_default() += 1;
         }
@@ -152,7 +153,7 @@ impl Sum for Slice {
     fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.completed += other.completed;
-        self.output_tokens += other.output_tokens;
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
         for (kind, calls) in &other.kinds {
             *self.kinds.entry(*kind).or_default() += calls;
         }
@@ -186,6 +187,17 @@ mod tests {
         }
         assert_eq!(timeline(0..29).slice(), Duration::from_millis(250));
         assert_eq!(timeline(0..31).slice(), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn counts_that_are_nonsense_bring_nothing_down() {
+        let mut nonsense = call(1.0, Outcome::Completed);
+        nonsense.record.output_tokens = Some(u64::MAX);
+        let mut timeline = Timeline::default();
+        (0..2).for_each(|_| timeline.record(&nonsense));
+        timeline.add(timeline.clone());
+        let most = timeline.slices.iter().map(|slice| slice.output_tokens).max();
+        assert_eq!(most, Some(u64::MAX));
     }
 
     #[test]

@@ -202,6 +202,10 @@ pub(crate) enum Count {
 
 const COUNTS: usize = Count::Images as usize + 1;
 
+/// The most that a call can count. What is more is nonsense, and would spoil every sum that it went
+/// into.
+const MOST_COUNTED: u64 = 1 << 40;
+
 /// The last value of each count that was seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
@@ -229,9 +233,12 @@ impl Asks {
 // === impl Counts ===
 
 impl Counts {
+    /// A value that is nonsense is as none.
     pub(crate) fn set(&mut self, count: Count, value: u64) {
-        self.values[count as usize] = value;
-        self.known |= 1 << count as u32;
+        if value <= MOST_COUNTED {
+            self.values[count as usize] = value;
+            self.known |= 1 << count as u32;
+        }
     }
 
     pub(crate) fn add(&mut self, count: Count, value: u64) {

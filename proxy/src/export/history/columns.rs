@@ -30,6 +30,8 @@ pub(crate) const COUNTS: [&str; 21] = [
     "jobs",
     "jobs_good",
 ];
+/// The most that one row holds: so many rows together stay far from where SQLite's own sums end.
+const MOST: u64 = 1 << 40;
 /// Sums of money.
 const MONEY: [&str; 2] = ["cost_usd", "saved_cost_usd"];
 /// What only a function of ours adds up, and that function.
@@ -72,7 +74,7 @@ pub(super) fn write(
     series: i64,
     sums: &Sums,
 ) -> rusqlite::Result<usize> {
-    let counts = counts(sums).map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+    let counts = counts(sums).map(|count| count.min(MOST) as i64);
     let money = [sums.cost_usd, sums.saved.cost_usd];
     let statuses = statuses_text(&sums.statuses);
     let times = [&sums.duration_of_streams, &sums.duration_of_others, &sums.first_token];

@@ -296,6 +296,27 @@ fn it_is_read_where_only_reading_is_allowed() {
 }
 
 #[test]
+fn counts_that_are_nonsense_spoil_no_sum() {
+    use crate::usage::{By, Period, Usage};
+
+    let folder = Folder::new();
+    let mut file = File::open(&folder.file()).expect("a file");
+    let nonsense = Record { input_tokens: Some(u64::MAX), ..call("gemma", 0) };
+    for _ in 0..3 {
+        file.add(&minutes(std::slice::from_ref(&nonsense))).expect("it is written");
+    }
+    file.add(&minutes(&[Record { input_tokens: Some(u64::MAX), ..call("gemma", 3_600) }]))
+        .expect("it is written");
+    let period = Period::between(0, 120);
+    let usage = Usage::read(&folder.file(), &[By::Model], period).expect("it is read");
+    let usage = serde_json::to_value(usage).expect("JSON");
+    assert_eq!(
+        (&usage["total"]["calls"], &usage["total"]["output_tokens"]),
+        (&4.into(), &0.into())
+    );
+}
+
+#[test]
 fn usage_of_many_rows_is_read_by_who_has_room_for_them() {
     use crate::usage::{By, Period, Usage};
 
