@@ -22,6 +22,8 @@ pub(in crate::layer::cache) struct Index {
     same: Cache<Id, Same, FxBuildHasher>,
     /// Questions by what stands around them.
     around: Cache<Id, Arc<Questions>, FxBuildHasher>,
+    /// The most that one group of them may take.
+    group: u64,
 }
 
 /// Where the answer to a question is kept.
@@ -57,10 +59,12 @@ impl Index {
         let of_same = bytes / 4;
         let same = Cache::builder().max_capacity(of_same).weigher(|_, _| SAME_BYTES);
         let weight = |_: &Id, questions: &Arc<Questions>| questions.weight();
-        let around = Cache::builder().max_capacity(bytes - of_same).weigher(weight);
+        let of_groups = bytes - of_same;
+        let around = Cache::builder().max_capacity(of_groups).weigher(weight);
         Self {
             same: same.build_with_hasher(FxBuildHasher),
             around: around.build_with_hasher(FxBuildHasher),
+            group: of_groups / 2,
         }
     }
 
@@ -98,7 +102,8 @@ impl Index {
         })
     }
 
-    /// Adds a question; of more than so many the oldest goes.
+    /// Adds a question; of more than so many the oldest goes. So it does where a group would take more
+    /// than half of all room: one that takes more than there is goes as a whole.
     pub(super) fn put(&self, around: Id, known: Known, most: usize) {
         let questions = self.around.get_with(around, Arc::default);
         {
@@ -107,6 +112,12 @@ impl Index {
             questions.push_back(known);
             let over = questions.len().saturating_sub(most);
             questions.drain(..over);
+            let mut weight = weight(&questions);
+            while weight > self.group
+                && let Some(oldest) = questions.pop_front()
+            {
+                weight -= oldest.weight();
+            }
         }
         // It is weighed when it is put.
         self.around.insert(around, questions);
@@ -121,12 +132,26 @@ impl Index {
     }
 }
 
+// === impl Known ===
+
+impl Known {
+    /// Bytes that it takes.
+    fn weight(&self) -> u64 {
+        (QUESTION_BYTES + self.numbers.len() + self.vector.bytes()) as u64
+    }
+}
+
+// === impl Questions ===
+
 impl Questions {
     fn weight(&self) -> u32 {
-        let of = |known: &Known| QUESTION_BYTES + known.numbers.len() + known.vector.bytes();
-        let bytes: usize = lock(&self.0).iter().map(of).sum();
-        u32::try_from(QUESTION_BYTES + bytes).unwrap_or(u32::MAX)
+        u32::try_from(weight(&lock(&self.0))).unwrap_or(u32::MAX)
     }
+}
+
+/// Bytes that a group of questions takes.
+fn weight(questions: &VecDeque<Known>) -> u64 {
+    QUESTION_BYTES as u64 + questions.iter().map(Known::weight).sum::<u64>()
 }
 
 #[cfg(test)]
@@ -183,6 +208,26 @@ mod tests {
         }
         assert_eq!(index.around.get(&[9; 32]).map(|questions| lock(&questions.0).len()), Some(2));
         assert_eq!(nearest(&index, [1.0, 0.0], "", Some(3)), Some(2), "the oldest has gone");
+    }
+
+    #[test]
+    fn a_group_that_takes_much_room_loses_its_oldest_questions_and_never_all() {
+        let index = Index::new(64 << 10);
+        let known = |number: u8| {
+            let vector = Vector::of(vec![1.0; 512]).expect("it has a length");
+            Known { numbers: "".into(), vector, key: key(number) }
+        };
+        let found = |number: u8| {
+            let get = |key: &Key| (key.id[0] == number).then(|| entry(key));
+            let vector = known(number).vector;
+            index.nearest(&[9; 32], &vector, "", 0.9, get).is_some()
+        };
+        for number in 0..100 {
+            index.put([9; 32], known(number), 500);
+            index.size();
+            assert!(found(number), "question {number}");
+        }
+        assert!(found(95) && !found(50), "the latest are kept");
     }
 
     #[test]
