@@ -269,6 +269,70 @@ fn nobody_gets_what_another_was_told() {
     }
 }
 
+/// What a caller that has proven its name by this key sends, with another credential beside.
+fn proven(credential: &str, body: &str) -> String {
+    let lines = format!("X-Api-Key: key-of-batch-9a8b7c\r\nAuthorization: Bearer {credential}");
+    with(&plain(body), &lines)
+}
+
+/// The only known caller; its key is that of [`proven`].
+const CALLERS: &str = "callers: { known: { batch: { keys: [\"sha256:a568eba02d6b66b4bfdd4133944f4118f89e9219c41b018c7b63af78aff5b62c\"] } } }\n";
+
+#[test]
+fn a_name_that_is_proven_opens_no_answer_to_a_credential_that_the_upstream_would_refuse() {
+    let upstream = Upstream::new(|mut peer| {
+        while let Some(request) = peer.request() {
+            let is_good = request.header("authorization") == Some("Bearer good");
+            let refused = answer_with(401, "{}");
+            peer.wire.send(if is_good { answer(COMPLETION) } else { refused });
+        }
+    });
+    let rest = format!("{CALLERS}cache: {{ memory: 1MiB }}\n");
+    let sidecar = Launch::new().config(&config(&upstream, "alike: {}", &rest)).start();
+    assert_eq!(sidecar.call(proven("good", SAME)).status(), 200);
+    hit(&sidecar, &proven("good", SAME));
+    let spaced = SAME.replace("\"hi\"", "\" hi \"");
+    for body in [SAME, &spaced] {
+        let reply = sidecar.call(proven("invented", body));
+        assert_eq!((reply.status(), said(&reply)), (401, None), "{body}");
+    }
+    assert_eq!(said(&sidecar.call(proven("good", &spaced))), Some("normalised"));
+    let records = sidecar.finish();
+    assert!(records.iter().all(|record| record["tidegate.caller"] == "batch"), "{records:#?}");
+}
+
+#[test]
+fn a_call_under_way_is_not_shared_with_another_credential_of_the_same_caller() {
+    let (upstream, gate) = gated(answer(COMPLETION));
+    let sidecar = Launch::new().config(&config(&upstream, "", CALLERS)).start();
+    let mut callers: Vec<_> = ["good", "invented", "good"]
+        .map(|credential| {
+            let mut caller = sidecar.connect();
+            caller.send(proven(credential, SAME));
+            caller
+        })
+        .into();
+    wait_until("two are asked", || upstream.requests().len() == 2);
+    let followers = || sidecar.ask("/policies").json()["cache"]["under_way"]["followers"].clone();
+    wait_until("and one waits", || followers() == 1);
+    (0..2).for_each(|_| gate.open());
+    for caller in &mut callers {
+        assert_eq!(caller.response().status(), 200);
+    }
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[test]
+fn where_callers_credentials_end_here_a_name_that_is_proven_is_all_that_counts() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let text = config(&upstream, "", CALLERS)
+        .replace("provider: openai", "provider: openai, credential: { bearer: { env: SOME_KEY } }");
+    let sidecar = Launch::new().config(&text).env("SOME_KEY", "ours").start();
+    sidecar.call(proven("one", SAME));
+    hit(&sidecar, &proven("another", SAME));
+    assert_eq!(upstream.requests().len(), 1);
+}
+
 #[test]
 fn what_a_caller_signed_is_only_for_the_upstream_to_answer() {
     let upstream = Upstream::answering(answer(COMPLETION));

@@ -90,7 +90,7 @@ pub(crate) struct Caching {
     shared: CacheOfRoute,
     /// The route and the upstreams behind it, with all that is configured of them.
     place: Box<[u8]>,
-    /// Whether callers' credentials end here.
+    /// Whether callers' credentials end here, wherever the call goes.
     is_signed_here: bool,
     keeping: Keeping,
     /// Absent where answers go to equal calls alone.
@@ -114,7 +114,7 @@ impl CacheLayer {
             Rc::new(Caching {
                 config: cache.clone(),
                 place: place(config, way),
-                is_signed_here: upstreams[route.upstream()].has_credential(),
+                is_signed_here: route.leads_to().all(|name| upstreams[name].has_credential()),
                 alike: Alike::new(way, upstreams, &shared).map(Rc::new),
                 shared,
                 keeping: Keeping::new(config, held),
@@ -283,6 +283,7 @@ impl Caching {
         let asked = Asked {
             place: &self.place,
             caller: caller.as_deref(),
+            is_signed_here: self.is_signed_here,
             head: &call.head,
             ignored: &self.config.ignore_headers,
             body: document.text(),

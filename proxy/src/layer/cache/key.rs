@@ -101,9 +101,12 @@ pub(crate) type Id = [u8; 32];
 pub(crate) struct Asked<'a> {
     /// The route and the upstreams behind it, with all that is configured of them.
     pub(crate) place: &'a [u8],
-    /// The caller's name, where a key of its own has proven it; a name alone proves nothing, and counts
-    /// as the header that it is.
+    /// The caller's name, where a key or a certificate of its own has proven it; a name alone proves
+    /// nothing, and counts as the header that it is.
     pub(crate) caller: Option<&'a str>,
+    /// Whether callers' credentials end here. Where they go on to an upstream, it is for that to say what
+    /// they are worth: they count beside the name.
+    pub(crate) is_signed_here: bool,
     pub(crate) head: &'a RequestHead,
     /// Fields that the user knows to make no difference.
     pub(crate) ignored: &'a [String],
@@ -166,7 +169,7 @@ impl fmt::Debug for Key {
 impl Asked<'_> {
     /// All but the body, which is the last part and whose length the form ends with.
     fn form(&self) -> Form {
-        let Self { place, caller, head, ignored, body } = self;
+        let Self { place, caller, is_signed_here, head, ignored, body } = self;
         // A new field of a head does not compile until it is decided here whether it counts.
         let RequestHead {
             method,
@@ -191,10 +194,12 @@ impl Asked<'_> {
             meant.as_ref().map(|meant| format!("{} {} {}", meant.tls, meant.host, meant.port));
         form.part(meant.unwrap_or_default().as_bytes());
         let target = String::from_utf8_lossy(target.as_bytes());
-        match caller {
-            Some(name) => form.lines(&[(b"caller"[..].into(), name.as_bytes())]),
-            None => form.lines(&credentials(fields, &target)),
-        }
+        let mut who = match caller.is_some() && *is_signed_here {
+            true => Vec::new(),
+            false => credentials(fields, &target),
+        };
+        who.extend(caller.map(|name| (b"caller"[..].into(), name.as_bytes())));
+        form.lines(&who);
         form.part(method.as_str().as_bytes());
         form.part(without_credentials(&target).as_bytes());
         form.lines(&counted(fields, ignored));

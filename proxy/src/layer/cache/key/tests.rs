@@ -13,6 +13,7 @@ use crate::layer::cache::canonical::Document;
 struct Case<'a> {
     place: &'a [u8],
     caller: Option<&'a str>,
+    is_signed_here: bool,
     method: http::Method,
     target: &'a str,
     fields: Vec<(&'a str, &'a str)>,
@@ -25,6 +26,7 @@ impl Default for Case<'_> {
         Self {
             place: b"route",
             caller: None,
+            is_signed_here: false,
             method: http::Method::POST,
             target: "/v1/chat/completions",
             fields: vec![("authorization", "Bearer a"), ("content-type", "application/json")],
@@ -52,6 +54,7 @@ impl Case<'_> {
         let asked = Asked {
             place: self.place,
             caller: self.caller,
+            is_signed_here: self.is_signed_here,
             head: &head,
             ignored: &self.ignored,
             body: body.text(),
@@ -143,11 +146,22 @@ fn whoever_asks_asks_for_himself() {
 }
 
 #[test]
-fn a_caller_with_a_name_is_the_same_with_each_of_its_keys() {
-    let case = Case { caller: Some("team"), ..Case::default() };
-    let other =
-        Case { fields: vec![("authorization", "Bearer b"), case.fields[1]], ..case.clone() };
-    assert!(case.key() == other.key());
+fn a_caller_with_a_name_is_the_same_with_each_of_its_keys_where_those_end_here() {
+    let case = |is_signed_here, credential| {
+        let fields = vec![("authorization", credential), ("accept", "*/*")];
+        Case { caller: Some("team"), is_signed_here, fields, ..Case::default() }.key()
+    };
+    assert!(case(true, "Bearer a") == case(true, "Bearer b"));
+    assert_different(&[
+        case(true, "Bearer a"),
+        case(false, "Bearer a"),
+        case(false, "Bearer b"),
+        Case { fields: vec![("authorization", "Bearer a"), ("accept", "*/*")], ..Case::default() }
+            .key(),
+    ]);
+    let without = Case { is_signed_here: true, ..Case::default() };
+    let other = Case { fields: vec![("authorization", "Bearer b")], ..without.clone() };
+    assert_different(&[without.key(), other.key()]);
 }
 
 #[test]
