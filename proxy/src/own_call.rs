@@ -16,11 +16,16 @@ pub(crate) async fn make<S: Below>(end: S, call: Call, limit: Duration) {
     carry(end, call, limit, u64::MAX, |_| ()).await;
 }
 
-/// The same; the answer, where it is a good one and no longer than so many bytes.
-pub(crate) async fn ask<S: Below>(end: S, call: Call, limit: Duration, most: u64) -> Option<Bytes> {
+/// The same; its status and its answer, where that came whole and is no longer than so many bytes.
+pub(crate) async fn ask<S: Below>(
+    end: S,
+    call: Call,
+    limit: Duration,
+    most: u64,
+) -> Option<(u16, Bytes)> {
     let mut answer = Vec::new();
     let status = carry(end, call, limit, most, |piece| answer.extend_from_slice(piece)).await?;
-    (status == 200).then(|| answer.into())
+    Some((status, answer.into()))
 }
 
 /// Its status, where its answer came whole.

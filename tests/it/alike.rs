@@ -173,6 +173,61 @@ fn a_server_of_embeddings_that_fails_is_left_alone_and_calls_are_made_all_the_sa
 }
 
 #[test]
+fn a_text_that_its_server_cannot_take_stops_no_others() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let embeddings = Upstream::new(|mut peer| {
+        while let Some(request) = peer.request() {
+            let asked: Value = serde_json::from_slice(&request.body).expect("JSON");
+            let text = asked["input"].as_str().expect("one text");
+            let refused = text.starts_with("too long").then(|| answer_with(413, "{}"));
+            let good = || answer_of(&json!({ "data": [{ "embedding": meaning(text) }] }));
+            peer.wire.send(refused.unwrap_or_else(good));
+        }
+    });
+    let sidecar = sidecar(&upstream, &embeddings);
+    ask_first(&sidecar, &body(HIGH));
+    for text in ["too long a text", "too long a text as well"] {
+        assert_eq!(said(&ask(&sidecar, &body(text))), None);
+    }
+    let state = sidecar.ask("/policies").json();
+    assert_eq!(state["cache"]["alike"]["embeddings_paused"], false, "{state:#}");
+    assert_eq!(said(&ask(&sidecar, &body(HIGH_TODAY))), Some("similar"));
+    assert_eq!((upstream.requests().len(), embeddings.requests().len()), (3, 4));
+}
+
+#[test]
+fn a_server_of_embeddings_that_fails_stops_no_other_one() {
+    let (upstream, good) = (Upstream::answering(answer(COMPLETION)), embeddings());
+    let broken = Upstream::answering(answer_with(500, "{}"));
+    let route = |name: &str, embeddings: &str| {
+        format!(
+            "  - name: {name}\n    match: {{ path: /{name}/* }}\n    strip_prefix: /{name}\n    \
+             upstream: a\n    cache:\n      alike: {{ embeddings: {{ upstream: {embeddings}, \
+             model: small, threshold: 0.9, time: 20s }} }}\n"
+        )
+    };
+    let config = format!(
+        "upstreams:\n  a: {{ url: '{}', provider: openai }}\n  good: {{ url: '{}' }}\n  \
+         broken: {{ url: '{}' }}\nroutes:\n{}{}",
+        upstream.url(),
+        good.url(),
+        broken.url(),
+        route("one", "broken"),
+        route("other", "good"),
+    );
+    let sidecar = Launch::new().config(&config).start();
+    let ask = |route: &str, text: &str| {
+        sidecar.call(post(&format!("/{route}{CHAT}"), &body(text).to_string()))
+    };
+    assert_eq!(said(&ask("one", HIGH)), None);
+    assert_eq!(said(&ask("other", HIGH)), None);
+    wait_until("both are kept", || sidecar.metric("tidegate_cache_entries") == 2.0);
+    assert_eq!(said(&ask("other", HIGH_TODAY)), Some("similar"));
+    assert_eq!(said(&ask("one", HIGH_TODAY)), None);
+    assert_eq!((broken.requests().len(), good.requests().len()), (1, 2));
+}
+
+#[test]
 fn a_caller_may_do_without() {
     let (upstream, embeddings) = (Upstream::answering(answer(COMPLETION)), embeddings());
     let sidecar = sidecar(&upstream, &embeddings);

@@ -27,7 +27,7 @@ mod index;
 mod normal;
 mod question;
 
-pub(super) use embed::Pause;
+pub(super) use embed::Pauses;
 pub(super) use index::Index;
 
 use embed::{Embedder, Vector};
@@ -136,7 +136,7 @@ impl Alike {
         let config = way.route.cache.as_ref()?.alike.as_ref()?;
         let embedder = config.embeddings.as_ref().map(|config| {
             let upstream: &Rc<_> = &upstreams[&config.upstream];
-            Embedder::new(config, upstream, way.route.name(), shared.pause())
+            Embedder::new(config, upstream, way.route.name(), shared.pauses())
         });
         Some(Self { embedder })
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use super::alike::{Index, Pause};
+use super::alike::{Index, Pauses};
 use super::config::SharedCacheConfig;
 use super::elsewhere::Elsewhere;
 use super::entry::Entry;
@@ -33,8 +33,8 @@ struct Shared {
     elsewhere: Option<Elsewhere>,
     /// Questions by which calls are known that ask the same.
     alike: Index,
-    /// Until when nobody is asked what they mean.
-    pause: Pause,
+    /// Until when servers are not asked what they mean.
+    pauses: Pauses,
     /// Calls that are on their way.
     flights: Arc<Flights>,
     tallies: Mutex<BTreeMap<Box<str>, Arc<Tally>>>,
@@ -87,7 +87,7 @@ impl Caches {
             memory: Memory::new(most),
             elsewhere,
             alike: Index::new(config.alike_memory.as_u64()),
-            pause: Pause::default(),
+            pauses: Pauses::default(),
             flights: Arc::new(Flights::new(most)),
             tallies: Mutex::default(),
         })))
@@ -115,7 +115,7 @@ impl Caches {
         let caches = self.clone();
         states.show("cache", "alike", move || {
             let (texts, groups, bytes) = caches.0.alike.size();
-            let paused = caches.0.pause.is_on();
+            let paused = caches.0.pauses.are_any();
             json!({ "texts": texts, "groups": groups, "bytes": bytes, "embeddings_paused": paused })
         });
         let caches = self.clone();
@@ -161,9 +161,9 @@ impl CacheOfRoute {
         &self.caches.0.alike
     }
 
-    /// Until when nobody is asked what questions mean.
-    pub(super) fn pause(&self) -> Pause {
-        self.caches.0.pause.clone()
+    /// Until when servers are not asked what questions mean.
+    pub(super) fn pauses(&self) -> Pauses {
+        self.caches.0.pauses.clone()
     }
 
     /// What keys are made with.

@@ -1,5 +1,6 @@
 //! What a text means, as an upstream of the user's choice says: a call of Tidegate's own.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,6 +23,8 @@ use crate::whole;
 const PAUSE: Duration = Duration::from_secs(10);
 /// The largest answer that is read: no embedding has more.
 const ANSWER: u64 = 1 << 20;
+/// Statuses of the caller's kind that are about no one text: whatever is asked next gets them too.
+const OF_ALL: [u16; 6] = [401, 403, 404, 405, 408, 429];
 /// The most numbers that an embedding may have.
 const DIMENSIONS: usize = 16_384;
 
@@ -29,9 +32,10 @@ const DIMENSIONS: usize = 16_384;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Vector(Box<[f32]>);
 
-/// Until when nothing is asked of the servers of embeddings, all routes and workers together.
+/// Until when nothing is asked of the servers of embeddings, by the names of those that failed; all
+/// routes and workers together.
 #[derive(Clone, Debug, Default)]
-pub(in crate::layer::cache) struct Pause(Arc<Mutex<Option<Instant>>>);
+pub(in crate::layer::cache) struct Pauses(Arc<Mutex<BTreeMap<Box<str>, Instant>>>);
 
 /// Asks for embeddings.
 #[derive(Debug)]
@@ -39,7 +43,7 @@ pub(super) struct Embedder {
     pub(super) config: EmbeddingsConfig,
     upstream: Rc<Upstream>,
     route: Arc<str>,
-    pause: Pause,
+    pauses: Pauses,
 }
 
 /// What is asked of the server.
@@ -67,31 +71,31 @@ impl Embedder {
         config: &EmbeddingsConfig,
         upstream: &Rc<Upstream>,
         route: &str,
-        pause: Pause,
+        pauses: Pauses,
     ) -> Self {
-        Self { config: config.clone(), upstream: upstream.clone(), route: route.into(), pause }
+        Self { config: config.clone(), upstream: upstream.clone(), route: route.into(), pauses }
     }
 
     /// What this text of a call means; nothing where that cannot be had now.
     pub(super) async fn vector(&self, call: &Call, text: &str) -> Option<Vector> {
-        if text.len() as u64 > self.config.text.as_u64() || self.pause.is_on() {
+        let upstream = &*self.config.upstream;
+        if text.len() as u64 > self.config.text.as_u64() || self.pauses.is_on(upstream) {
             return None;
         }
         let answer = self.ask(call, text).await;
-        let vector = answer.and_then(|answer| {
-            let Answer { data: [Embedding { embedding }] } =
-                serde_json::from_slice(&answer).ok()?;
-            Vector::of(embedding)
-        });
+        if answer.as_ref().is_some_and(|(status, _)| is_about_one_text(*status)) {
+            return None;
+        }
+        let vector = answer.and_then(|(status, answer)| vector_of(status, &answer));
         if vector.is_none() {
-            self.pause.begin();
-            let (upstream, pause_s) = (&self.config.upstream, PAUSE.as_secs());
+            self.pauses.begin(upstream);
+            let pause_s = PAUSE.as_secs();
             tracing::warn!(%upstream, pause_s, "no embedding: until then questions are compared as texts alone");
         }
         vector
     }
 
-    async fn ask(&self, call: &Call, text: &str) -> Option<Bytes> {
+    async fn ask(&self, call: &Call, text: &str) -> Option<(u16, Bytes)> {
         let asked = Asked { model: &self.config.model, input: text };
         let body: Bytes = serde_json::to_vec(&asked).expect("text can be written").into();
         let head = self.head();
@@ -135,16 +139,35 @@ impl Embedder {
     }
 }
 
-// === impl Pause ===
+/// Whether an answer says that this text is none for its server, too long as a rule: others may be.
+fn is_about_one_text(status: u16) -> bool {
+    (400..500).contains(&status) && !OF_ALL.contains(&status)
+}
 
-impl Pause {
-    fn begin(&self) {
-        *lock(&self.0) = Some(Instant::now() + PAUSE);
+fn vector_of(status: u16, answer: &[u8]) -> Option<Vector> {
+    let answer = (status == 200).then_some(answer)?;
+    let Answer { data: [Embedding { embedding }] } = serde_json::from_slice(answer).ok()?;
+    Vector::of(embedding)
+}
+
+// === impl Pauses ===
+
+impl Pauses {
+    fn begin(&self, upstream: &str) {
+        let now = Instant::now();
+        let mut pauses = lock(&self.0);
+        pauses.retain(|_, until| now < *until);
+        pauses.insert(upstream.into(), now + PAUSE);
     }
 
-    /// Whether nothing is asked now.
-    pub(in crate::layer::cache) fn is_on(&self) -> bool {
-        lock(&self.0).is_some_and(|until| Instant::now() < until)
+    /// Whether nothing is asked of this one now.
+    fn is_on(&self, upstream: &str) -> bool {
+        lock(&self.0).get(upstream).is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// Whether nothing is asked of some server now.
+    pub(in crate::layer::cache) fn are_any(&self) -> bool {
+        lock(&self.0).values().any(|until| Instant::now() < *until)
     }
 }
 
