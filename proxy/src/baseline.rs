@@ -149,6 +149,26 @@ impl Default for BaselineConfig {
     }
 }
 
+// === impl BaselineConfig ===
+
+impl BaselineConfig {
+    /// Refuses to look back upon fewer days than must be known.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.days_back() {
+            Some(days) if (days as usize) < DAYS_NEEDED => Err(format!(
+                "{DAYS_NEEDED} days at least must be known, so that of {days} nothing is ever told: \
+                 say {DAYS_NEEDED} or more, or `by: last_day`, which goes by the last 24 hours"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many days it looks back, where it goes by days.
+    pub(crate) fn days_back(&self) -> Option<u32> {
+        (self.by == Ordinary::SameTime).then(|| self.days.get())
+    }
+}
+
 // === impl Signal ===
 
 impl Signal {

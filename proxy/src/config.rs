@@ -595,7 +595,9 @@ impl Config {
         self.capture
             .check()
             .map_err(|message| ConfigError::at(&["capture", "headers"], message))?;
-        self.history.check().map_err(|message| ConfigError::at(&["history", "size"], message))?;
+        self.history.check().map_err(|(key, message)| {
+            ConfigError::at(&[&["history"], &key[..]].concat(), message)
+        })?;
         Otlp::settle(&self.otlp, |_| None).map_err(|error| {
             let key = match error {
                 otlp::Error::Endpoint { .. } => &["otlp", "endpoint"][..],

@@ -13,7 +13,7 @@ pub(super) fn of(config: &Config) -> Vec<ConfigError> {
     let in_vain = routes_in_vain(config).chain(unused_upstreams(config));
     let in_vain = in_vain.chain(quotas_in_vain(config)).chain(callers_in_vain(config));
     let in_vain = in_vain.chain(shadows_in_vain(config)).chain(store_in_vain(config));
-    in_vain.chain(open_doors(config)).collect()
+    in_vain.chain(open_doors(config)).chain(history_in_vain(config)).collect()
 }
 
 /// Addresses that others than this machine may reach, and at which nobody is asked who they are.
@@ -78,6 +78,12 @@ fn store_in_vain(config: &Config) -> Option<ConfigError> {
     let is_in_vain = config.store.is_some() && !is_shared;
     let message = "is of no use: neither `cache` nor a quota says `shared: true`";
     is_in_vain.then(|| ConfigError::at(&["store"], message))
+}
+
+/// Months and days that a history is too short for.
+fn history_in_vain(config: &Config) -> impl Iterator<Item = ConfigError> {
+    let told = config.history.in_vain().into_iter();
+    told.map(|(key, message)| ConfigError::at(&[&["history"], &key[..]].concat(), message))
 }
 
 /// Routes and quotas that are about callers that there cannot be.
@@ -191,6 +197,33 @@ mod tests {
                 "{{ match: {{ {first} }}, upstream: a }}, {{ match: {{ {second} }}, upstream: a }}"
             );
             assert_eq!(warnings(&routes), [""; 0], "{routes}");
+        }
+    }
+
+    #[test]
+    fn a_history_that_is_too_short_is_told() {
+        let told = |history: &str| {
+            let text = format!("history: {{ path: h.db, {history} }}");
+            let warnings = of(&Config::parse(&text).expect("a good configuration"));
+            warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let back = told("days: 5");
+        assert!(back.len() == 1 && back[0].starts_with("history.baseline.days: looks"), "{back:?}");
+        for history in ["days: 7", "days: 5, baseline: { by: last_day }"] {
+            assert_eq!(told(history), [""; 0], "{history}");
+        }
+    }
+
+    #[test]
+    fn a_baseline_of_fewer_days_than_must_be_known_is_refused() {
+        let refused = |baseline: &str| {
+            let text = format!("history: {{ baseline: {{ {baseline} }} }}");
+            Config::parse(&text).err().map(|error| error.to_string())
+        };
+        let error = refused("days: 2").expect("it would tell nothing");
+        assert!(error.contains("history.baseline.days") && error.contains("last_day"), "{error}");
+        for baseline in ["days: 3", "days: 1, by: last_day", "days: 1, by: off"] {
+            assert_eq!(refused(baseline), None, "{baseline}");
         }
     }
 

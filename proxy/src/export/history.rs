@@ -126,13 +126,30 @@ impl Default for HistoryConfig {
 // === impl HistoryConfig ===
 
 impl HistoryConfig {
-    /// Refuses what would leave no room for a day.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Refuses what would leave no room for a day, and a look back that finds nothing: the key, and what
+    /// is wrong with it.
+    pub(crate) fn check(&self) -> Result<(), (Vec<&'static str>, String)> {
         const LEAST: Size = Size::mib(16);
         if self.size.as_u64() < LEAST.as_u64() {
-            return Err("a history needs 16MiB at least".to_owned());
+            return Err((vec!["size"], "a history needs 16MiB at least".to_owned()));
         }
-        Ok(())
+        self.baseline.check().map_err(|message| (vec!["baseline", "days"], message))
+    }
+
+    /// What it says in vain: the key, and why.
+    pub(crate) fn in_vain(&self) -> Vec<(Vec<&'static str>, String)> {
+        let (days, mut told) = (self.days.get(), Vec::new());
+        if self.path.is_none() {
+            return told;
+        }
+        if self.baseline.days_back().is_some_and(|back| back > days) {
+            let message = format!(
+                "looks back further than `history.days` keeps: that is {days}, and of three days at \
+                 least something must be known"
+            );
+            told.push((vec!["baseline", "days"], message));
+        }
+        told
     }
 }
 
