@@ -2,7 +2,8 @@
 //! stands to the budget. Months are those of UTC.
 //!
 //! The forecast is what was spent so far, and for the rest of the month the mean of the last seven whole
-//! days: a week knows its weekend. There is none before three whole days are known.
+//! days: a week knows its weekend. There is none before three whole days are known. Of a month whose
+//! beginning the file does not know, `since` says what is covered.
 
 use std::collections::BTreeMap;
 
@@ -77,6 +78,7 @@ impl Spend {
         let (first, end) = (day_of(date.first_of_month()), day_of(date.last_of_month()) + 1);
         let oldest: Option<i64> =
             connection.query_row("SELECT min(minute) FROM minutes", [], |row| row.get(0))?;
+        let since = oldest.map(|oldest| time(oldest.max(first * DAY)).to_string());
         // The oldest day may have begun before its file.
         let oldest = oldest.map_or(today, |oldest| (oldest + DAY - 1).div_euclid(DAY));
         let recent = (today - DAYS).max(oldest)..today;
@@ -116,6 +118,7 @@ impl Spend {
         Ok(json!({
             "month": date.strftime("%Y-%m").to_string(),
             "time_zone": "UTC",
+            "since": since,
             "until": now.to_string(),
             "forecast_from_days": days,
             "total": total.json(forecast(&total), budget.total),
@@ -139,6 +142,11 @@ impl Spend {
         }
         Ok(&self.days[&day])
     }
+}
+
+/// When a minute begins.
+fn time(minute: i64) -> Timestamp {
+    Timestamp::from_second(minute * 60).unwrap_or_default()
 }
 
 /// Whether nothing is added to a day any more.

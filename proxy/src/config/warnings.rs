@@ -207,6 +207,9 @@ mod tests {
             let warnings = of(&Config::parse(&text).expect("a good configuration"));
             warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
+        let month = told("days: 14, budget: { callers: { a: 5 } }");
+        assert!(month.len() == 1 && month[0].starts_with("history.days: no month"), "{month:?}");
+        assert_eq!(told("days: 31, budget: { total: 1 }"), [""; 0]);
         let back = told("days: 5");
         assert!(back.len() == 1 && back[0].starts_with("history.baseline.days: looks"), "{back:?}");
         for history in ["days: 7", "days: 5, baseline: { by: last_day }"] {

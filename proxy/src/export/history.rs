@@ -138,9 +138,18 @@ impl HistoryConfig {
 
     /// What it says in vain: the key, and why.
     pub(crate) fn in_vain(&self) -> Vec<(Vec<&'static str>, String)> {
+        /// Of the longest month.
+        const MONTH: u32 = 31;
         let (days, mut told) = (self.days.get(), Vec::new());
         if self.path.is_none() {
             return told;
+        }
+        if self.budget != BudgetConfig::default() && days < MONTH {
+            let message = format!(
+                "no month is known from its beginning: `/spend` holds the last {days} days against \
+                 the budget of a month; say {MONTH} or more"
+            );
+            told.push((vec!["days"], message));
         }
         if self.baseline.days_back().is_some_and(|back| back > days) {
             let message = format!(

@@ -66,3 +66,12 @@ fn a_day_that_was_not_over_when_it_was_read_is_read_again() {
     calls.clear();
     assert_eq!(total(&calls, "2026-11-11T00:01:00Z"), 3.0, "what is over is read once");
 }
+
+#[test]
+fn a_month_that_is_not_known_from_its_beginning_says_so() {
+    let calls = [dollar("gemma", "a", "2026-11-14T12:30:00Z")];
+    let since = |calls: &[_], now| read(calls, "total: 1", now)["since"].clone();
+    assert_eq!(since(&calls, "2026-11-30T00:00:00Z"), "2026-11-14T12:30:00Z");
+    assert_eq!(since(&calls, "2026-12-02T00:00:00Z"), "2026-12-01T00:00:00Z");
+    assert_eq!(since(&[], "2026-12-02T00:00:00Z"), Value::Null, "nothing is known");
+}

@@ -227,7 +227,9 @@ function monthPanel(spend) {
     : [el("dt", {}, label), el("dd", {}, dollars(part.cost_usd))];
   const forecast = isKnown(total.forecast_usd) ? `about ${dollars(total.forecast_usd)}` : `${NONE} (too few days so far)`;
   const costly = (parts) => parts.filter((part) => part.cost_usd > 0 || isKnown(part.budget_usd)).slice(0, 8);
-  return el("div", { class: "panel" }, el("h3", {}, `${spend.month}, ${spend.time_zone}`),
+  const isWhole = !spend.since || spend.since.startsWith(`${spend.month}-01T00:00`);
+  const known = isWhole ? "" : `, known since ${spend.since.slice(0, 16).replace("T", " ")}`;
+  return el("div", { class: "panel" }, el("h3", {}, `${spend.month}, ${spend.time_zone}${known}`),
     el("dl", { class: "facts" }, ...line("in all", total), el("dt", {}, "by its end"), el("dd", {}, forecast),
       ...costly(models).flatMap((part) => line(part.model, part)),
       ...costly(callers).filter((part) => part.caller !== "").flatMap((part) => line(`caller ${part.caller}`, part))));
