@@ -72,8 +72,8 @@ impl Elsewhere {
         let Shelf { store, seal, .. } = &*self.0;
         let Some(sealed) = seal.seal(key, entry) else { return };
         let name = self.name(key);
-        let left = entry.keep().saturating_sub(entry.age());
-        let expiry = SetExpiry::PX(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1));
+        let expiry =
+            SetExpiry::PX(u64::try_from(entry.left().as_millis()).unwrap_or(u64::MAX).max(1));
         let set = store.ask(Operation::CachePut, |mut connection| async move {
             let mut set = redis::cmd("SET");
             set.arg(&name).arg(&sealed).arg(expiry).query_async::<()>(&mut connection).await

@@ -104,9 +104,14 @@ impl Entry {
         self.stored.elapsed()
     }
 
-    /// How long it is kept.
+    /// How long it is kept, all in all.
     pub(crate) fn keep(&self) -> Duration {
         self.keep
+    }
+
+    /// How long it is still kept.
+    pub(crate) fn left(&self) -> Duration {
+        self.keep.saturating_sub(self.age())
     }
 
     /// Bytes that it takes.

@@ -28,7 +28,8 @@ pub(crate) struct Evictions {
     expired: AtomicU64,
 }
 
-/// Each answer is kept as long as its route says.
+/// Each answer is kept as long as its route says, from when it was given for the first time: one that
+/// comes from elsewhere is no younger for that.
 struct Keep;
 
 impl Memory {
@@ -82,7 +83,7 @@ impl Evictions {
 
 impl Expiry<Id, Arc<Entry>> for Keep {
     fn expire_after_create(&self, _: &Id, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.keep())
+        Some(entry.left())
     }
 
     fn expire_after_update(
@@ -92,6 +93,29 @@ impl Expiry<Id, Arc<Entry>> for Keep {
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.keep())
+        Some(entry.left())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::ResponseHead;
+
+    #[test]
+    fn what_was_kept_elsewhere_is_kept_for_what_is_left_of_its_time() {
+        let key = Key { id: [1; 32], check: [1; 32] };
+        let keep = Duration::from_secs(60);
+        let left = |age| {
+            let head =
+                ResponseHead { status: 200, reason: "OK".into(), fields: Default::default() };
+            let (body, pieces, told) = Default::default();
+            let entry = Entry::kept_elsewhere(key, age, keep, head, body, pieces, false, told);
+            Keep.expire_after_create(&key.id, &entry.into(), Instant::now()).expect("it ends")
+        };
+        let near = |time: Duration, expected: u64| time.as_secs_f64().round() as u64 == expected;
+        assert!(near(left(Duration::ZERO), 60));
+        assert!(near(left(Duration::from_secs(50)), 10));
+        assert_eq!(left(Duration::from_secs(70)), Duration::ZERO);
     }
 }
