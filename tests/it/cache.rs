@@ -382,6 +382,13 @@ fn what_asks_for_no_answer_that_could_be_given_again_is_passed_on() {
         (with(&plain(SAME), "Content-Encoding: gzip"), "encoded"),
         (with(&plain(SAME), "Range: bytes=0-5"), "range"),
         (with(&plain(SAME), "Cache-Control: no-store"), "no_store"),
+        (
+            bare_post(
+                "/v1/chat",
+                r#"{"model":"command-r","temperature":0,"message":"hi","conversation_id":"c"}"#,
+            ),
+            "stateful",
+        ),
         (plain(SAME).replacen(CHAT, "/v1/files", 1), "operation"),
         (plain(SAME).replacen(CHAT, "/v1/videos", 1), "operation"),
         (plain(SAME).replacen("POST", "PUT", 1), "operation"),

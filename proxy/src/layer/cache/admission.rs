@@ -79,7 +79,8 @@ const CALCULATING: [&str; 4] = ["embeddings", "rerank", "count_tokens", "compute
 pub(super) const TELLING: [&str; 3] = ["chat", "text_completion", "generate_content"];
 
 /// Members of a body that leave something with a provider, or go by what was left.
-const STATEFUL: [&str; 4] = ["previous_response_id", "conversation", "container", "prompt_id"];
+const STATEFUL: [&str; 5] =
+    ["previous_response_id", "conversation", "conversation_id", "container", "prompt_id"];
 
 /// Words of all providers for an end that is one, in lower case.
 const GOOD_ENDS: [&str; 14] = [
