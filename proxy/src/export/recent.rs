@@ -50,7 +50,7 @@ struct State {
 struct Minute {
     number: i64,
     rollup: Rollup,
-    /// What it takes; reckoned when the next one begins.
+    /// What it takes; reckoned when another one begins.
     bytes: usize,
 }
 
@@ -147,32 +147,36 @@ impl State {
 
     /// The roll-up of this minute.
     fn at(&mut self, number: i64) -> &mut Rollup {
-        let is_new = self.minutes.back().is_none_or(|last| last.number < number);
-        if is_new {
+        // What ended a little earlier may come a little later.
+        let at = |state: &Self| state.minutes.partition_point(|minute| minute.number < number);
+        let is_there = |minute: &Minute| minute.number == number;
+        if !self.minutes.get(at(self)).is_some_and(is_there) {
             self.begin(number);
         }
-        // What ended a little earlier may come a little later.
-        let at = self.minutes.partition_point(|minute| minute.number < number);
-        if self.minutes.get(at).is_none_or(|minute| minute.number != number) {
-            self.minutes.insert(at, Minute { number, rollup: Rollup::default(), bytes: 0 });
-        }
+        let at = at(self);
         &mut self.minutes[at].rollup
     }
 
-    /// A minute begins: those that are too old go, and of the others as many as take too much room.
+    /// A minute begins: those that are further from it than an hour go, and of the others as many as take
+    /// too much room, the furthest first. After a clock was set back those are the ones to come.
     fn begin(&mut self, number: i64) {
-        if let Some(last) = self.minutes.back_mut() {
-            last.bytes = last.rollup.bytes();
-        }
-        self.minutes.push_back(Minute { number, rollup: Rollup::default(), bytes: 0 });
-        let is_old = |minute: &Minute| minute.number < number - MINUTES;
-        while self.minutes.front().is_some_and(is_old) {
-            self.minutes.pop_front();
-        }
+        self.minutes.iter_mut().for_each(|minute| minute.bytes = minute.rollup.bytes());
+        self.minutes.retain(|minute| (minute.number - number).abs() <= MINUTES);
         while self.bytes() > BYTES {
-            self.gone = self.minutes.pop_front().map(|minute| minute.number);
+            self.forget_furthest(number);
         }
+        let at = self.minutes.partition_point(|minute| minute.number < number);
+        self.minutes.insert(at, Minute { number, rollup: Rollup::default(), bytes: 0 });
         self.notable.forget(number - MINUTES);
+    }
+
+    fn forget_furthest(&mut self, number: i64) {
+        let distance = |minute: Option<&Minute>| minute.map_or(0, |minute| number - minute.number);
+        if distance(self.minutes.front()) >= -distance(self.minutes.back()) {
+            self.gone = self.minutes.pop_front().map(|minute| minute.number);
+        } else {
+            self.minutes.pop_back();
+        }
     }
 
     fn bytes(&self) -> usize {

@@ -141,3 +141,28 @@ fn what_would_alert_is_told_once_it_lasts_and_there_are_calls_enough() {
         assert_eq!(alerts(&fed, minute), expected, "{minute}");
     }
 }
+
+#[test]
+fn a_clock_that_was_set_back_takes_no_more_room_either() {
+    let mut fed = fed();
+    let mut fed_with = |minute, routes: usize| {
+        for route in 0..routes {
+            let route = Some(route.to_string().into());
+            let records = [0.01, 0.05, 0.2, 0.7, 1.9]
+                .map(|time| Record { route: route.clone(), ..call(minute, time) });
+            fed.feed.export(&records);
+        }
+        let now = begin(29_000_000 + minute);
+        assert_eq!(fed.recent.window(0, now).total().calls, 5 * routes as u64, "minute {minute}");
+        let state = lock(&fed.recent.state);
+        let bytes = |minute: &Minute| minute.rollup.bytes();
+        let newest = state.minutes.iter().find(|one| one.number == number(now)).map_or(0, bytes);
+        let all: usize = state.minutes.iter().map(bytes).sum();
+        assert!(all <= BYTES + newest, "{all} bytes in minute {minute}");
+        assert!(state.minutes.len() as i64 <= 2 * MINUTES + 1, "{}", state.minutes.len());
+    };
+    // Back by a minute each time, which is the worst; and then by hours at once.
+    (-30..0).rev().for_each(|minute| fed_with(minute, KEYS));
+    (-300..-30).rev().for_each(|minute| fed_with(minute, 1));
+    fed_with(-600, 1);
+}
