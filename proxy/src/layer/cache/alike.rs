@@ -148,12 +148,11 @@ impl Alike {
         document: &Document,
         secret: &Secret,
     ) -> Option<Asking> {
-        let Question { text, around } = Question::of(document)?;
-        let whole = [&around, &b"\n"[..], text.as_bytes()].concat();
+        let question = Question::of(document)?;
         Some(Asking {
-            same: Key::of(&Asked { body: &whole, ..*asked }, secret),
-            around: Key::of(&Asked { body: &around, ..*asked }, secret).id,
-            text,
+            same: Key::of(&Asked { body: &question.whole(), ..*asked }, secret),
+            around: Key::of(&Asked { body: &question.around, ..*asked }, secret).id,
+            text: question.text(),
             vector: None,
         })
     }

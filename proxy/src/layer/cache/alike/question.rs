@@ -22,8 +22,8 @@ const HERE: u8 = b'?';
 /// A question.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Question {
-    /// Its text, normalised.
-    pub(super) text: String,
+    /// Its texts, normalised.
+    texts: Vec<String>,
     /// The document without it, in canonical form.
     pub(super) around: Vec<u8>,
 }
@@ -50,18 +50,33 @@ impl Question {
     /// The question of a call with this body; nothing where it asks nothing by text.
     pub(super) fn of(document: &Document) -> Option<Self> {
         let body = document.text();
-        let (mut text, mut around) = (Vec::new(), Vec::with_capacity(body.len()));
+        let (mut texts, mut around) = (Vec::new(), Vec::with_capacity(body.len()));
         let mut done = 0;
         for at in places(document)? {
             let part: String = serde_json::from_slice(&body[at.clone()]).ok()?;
-            text.push(normalised(&part));
+            texts.push(normalised(&part));
             around.extend_from_slice(&body[done..at.start]);
             around.push(HERE);
             done = at.end;
         }
         around.extend_from_slice(&body[done..]);
-        let text = text.join("\n\n");
-        (!text.trim().is_empty()).then_some(Self { text, around })
+        let is_silent = texts.iter().all(|text| text.trim().is_empty());
+        (!is_silent).then_some(Self { texts, around })
+    }
+
+    /// What it says, for those who read it.
+    pub(super) fn text(&self) -> String {
+        self.texts.join("\n\n")
+    }
+
+    /// All of it, for a key: each text behind its length, for what parts them may stand within one.
+    pub(super) fn whole(&self) -> Vec<u8> {
+        let mut whole = [&self.around, &b"\n"[..]].concat();
+        for text in &self.texts {
+            whole.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            whole.extend_from_slice(text.as_bytes());
+        }
+        whole
     }
 }
 
@@ -116,8 +131,8 @@ mod tests {
 
     fn question(body: &str) -> Option<(String, String)> {
         let document = Document::read(body.as_bytes()).expect("JSON");
-        let Question { text, around } = Question::of(&document)?;
-        Some((text, String::from_utf8(around).expect("text")))
+        let question = Question::of(&document)?;
+        Some((question.text(), String::from_utf8(question.around).expect("text")))
     }
 
     #[test]
@@ -158,6 +173,22 @@ mod tests {
         assert_eq!(text, "a\n\nb");
         assert!(around.contains(r#""url":"u""#) && around.contains("s  s"), "{around}");
         assert_eq!(around.matches('?').count(), 2);
+    }
+
+    #[test]
+    fn parts_are_told_apart_however_they_are_parted() {
+        let parts = |one: &str, other: &str| {
+            let part = |text: &str| serde_json::json!({ "text": text });
+            let turn = serde_json::json!({ "role": "user", "content": [part(one), part(other)] });
+            let body = serde_json::json!({ "messages": [turn] }).to_string();
+            let document = Document::read(body.as_bytes()).expect("JSON");
+            Question::of(&document).expect("it asks")
+        };
+        let (one, other) = (parts("a\n\nb", "c"), parts("a", "b\n\nc"));
+        assert_eq!(one.text(), other.text(), "they read the same");
+        assert_eq!(one.around, other.around);
+        assert_ne!(one.whole(), other.whole(), "they are two questions");
+        assert_ne!(parts("a\0b", "c").whole(), parts("a", "b\0c").whole());
     }
 
     #[test]
