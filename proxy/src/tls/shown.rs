@@ -13,7 +13,8 @@ const COMMON_NAME: &str = "CN=";
 ///
 /// They are those of its subject alternative name (RFC 5280, section 4.2.1.6): URIs as they stand
 /// there (a SPIFFE id is one), DNS names in lower case, and addresses of mail; and the common name of
-/// its subject, as `CN=`.
+/// its subject, as `CN=`. None of the former passes for one of the latter: one that begins so is left
+/// out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShownNames(Box<[Box<str>]>);
 
@@ -26,7 +27,9 @@ impl ShownNames {
         let others = certificate.subject_alternative_name().ok().flatten();
         let others = others.iter().flat_map(|others| &others.value.general_names);
         let others = others.filter_map(|name| match name {
-            GeneralName::URI(name) | GeneralName::RFC822Name(name) => Some((*name).into()),
+            GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                (!name.starts_with(COMMON_NAME)).then(|| (*name).into())
+            }
             GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
             _ => None,
         });
@@ -91,6 +94,12 @@ mod tests {
         let names = ShownNames::of(&certificate("spiffe://prod/ns/a", many));
         assert!(names.iter().all(|name| name != "spiffe://prod/ns/a"));
         assert_eq!(names.iter().count(), MOST);
+        let others = ["CN=batch", "cn=batch"].map(|name| SanType::URI(text(name)));
+        let mail = SanType::Rfc822Name(text("CN=batch"));
+        let dns = SanType::DnsName(text("CN=batch"));
+        let names =
+            ShownNames::of(&certificate("a", others.into_iter().chain([mail, dns]).collect()));
+        assert!(names.iter().all(|name| name != "CN=batch"), "{names:?}");
         assert_eq!(ShownNames::of(&CertificateDer::from(vec![1, 2, 3])).iter().count(), 0);
     }
 }
