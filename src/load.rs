@@ -10,9 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use tidegate_loadgen::Url;
+use tidegate_loadgen::report::Ended;
 use tidegate_loadgen::schedule::{Schedule, Shard, Stages};
 use tidegate_loadgen::workload::{Format, Mix, Recording, Workload};
-use tidegate_loadgen::{Caps, Forecast, Plan, Target, Watch};
+use tidegate_loadgen::{Caps, Forecast, Plan, Resume, Target, Watch};
 use tidegate_settings::Objectives;
 
 use crate::outputs::Outputs;
@@ -93,6 +94,12 @@ pub(crate) struct Args {
     /// Print the JSON Schema of such files, for editors, and do nothing else.
     #[arg(long)]
     slo_schema: bool,
+    /// Go on with the run whose report is in the file of --json, if it was stopped: it is saved there every
+    /// ten seconds. The flags are the same as then. Where that file is not there, the run begins; where it
+    /// is of a run that is complete, there is nothing to do but to report.
+    #[arg(long, requires = "json", conflicts_with_all = ["search", "dry_run"],
+          env = "TIDEGATE_LOAD_RESUME")]
+    resume: bool,
     /// Also write one record for each call, as the sidecar does: JSON lines.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_LOAD_RECORDS")]
     records: Option<PathBuf>,
@@ -200,6 +207,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     }
     let baseline = args.outputs.baseline()?;
     let mut results = results()?;
+    plan.save = args.outputs.saved().map(Path::to_owned);
+    if let Some(mut before) = args.outputs.resumed(args.resume)? {
+        if before.ended == Ended::Complete {
+            eprintln!("that run is complete: there is nothing to go on with");
+            before.compare(&baseline);
+            return args.outputs.publish(&mut results, &before);
+        }
+        plan.resume = Some(Arc::new(Resume::of(before, &plan).context("--resume")?));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut report = runtime.block_on(tidegate_loadgen::run(plan))?;
     report.compare(&baseline);

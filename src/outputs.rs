@@ -50,6 +50,24 @@ impl Outputs {
         self.baseline.iter().map(|path| Report::read(path)).collect()
     }
 
+    /// Where a run may be saved while it goes on.
+    pub(crate) fn saved(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
+    /// The report of the run that is to go on; none where none is wanted, or none was begun.
+    pub(crate) fn resumed(&self, is_wanted: bool) -> anyhow::Result<Option<Report>> {
+        if !is_wanted {
+            return Ok(None);
+        }
+        let path =
+            self.saved().context("--resume: what is written to standard output is not read")?;
+        if !path.try_exists().with_context(|| format!("cannot read {}", path.display()))? {
+            return Ok(None);
+        }
+        Ok(Some(Report::read(path)?))
+    }
+
     /// Writes a report to where it was asked for, and says what it comes to.
     pub(crate) fn publish(
         &self,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tidegate_wire::{Ending, Observer, Prices, Record, UsageSource};
 
 use crate::client::shape;
@@ -49,6 +50,15 @@ struct Used {
     largest: (u64, f64),
 }
 
+/// What counts against a cap, where there was one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Input and output together.
+    pub tokens: u64,
+    /// US dollars.
+    pub usd: f64,
+}
+
 /// Says what calls to a target take at most.
 pub(crate) struct Pricing {
     prices: Arc<Prices>,
@@ -69,6 +79,18 @@ pub(crate) enum Refusal {
 impl Budget {
     pub(crate) fn new(caps: Caps) -> Self {
         Self { caps, used: Mutex::default() }
+    }
+
+    /// What is left of it after a part of the run that spent as much.
+    pub(crate) fn after(caps: Caps, spent: Spent) -> Self {
+        let used = Used { tokens: spent.tokens, usd: spent.usd, ..Used::default() };
+        Self { caps, used: Mutex::new(used) }
+    }
+
+    /// What was spent, with what calls under way may take at most.
+    pub(crate) fn spent(&self) -> Spent {
+        let used = self.used();
+        Spent { tokens: used.tokens + used.held_tokens, usd: used.usd + used.held_usd }
     }
 
     /// Whether anything is capped.

@@ -26,11 +26,15 @@ pub(crate) struct Recorder {
 // === impl Recorder ===
 
 impl Recorder {
-    /// An empty recorder, which counts what is good by these objectives, and also writes every call to
-    /// `records` where that is given.
-    pub(crate) fn new(records: Option<File>, objectives: Option<Objectives>) -> Self {
+    /// A recorder which counts what is good by these objectives, and also writes every call to
+    /// `records` where that is given. It goes on from figures, which are empty at first.
+    pub(crate) fn new(
+        records: Option<File>,
+        objectives: Option<Objectives>,
+        figures: Figures,
+    ) -> Self {
         Self {
-            figures: Figures::default(),
+            figures,
             last_end: None,
             records_lost: false,
             records: records.map(BufWriter::new),

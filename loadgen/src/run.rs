@@ -19,13 +19,14 @@ use tidegate_wire::{Prices, TraceId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
-use crate::budget::{Amount, Budget, Caps, Pricing, Refusal};
+use crate::budget::{Amount, Budget, Caps, Pricing, Refusal, Spent};
 use crate::client::{Client, Target};
 use crate::feed::Feed;
 use crate::figures::{Call, Key, Kind, Seen, Sent};
 use crate::other_side::{Join, OtherSide, Unwatchable, Watch};
 use crate::recorder::Recorder;
-use crate::report::{Ended, Report, progress};
+use crate::report::{Ended, Generator, Report, progress};
+use crate::resume::{Resume, save};
 use crate::schedule::{STAGE, Schedule, Shard, Stages, entrance};
 use crate::search::Unsearchable;
 use crate::signing::Signer;
@@ -82,6 +83,10 @@ pub struct Plan {
     pub lost_by: Option<Objectives>,
     /// Who else says what the run does to it.
     pub watch: Watch,
+    /// Where to save from time to time how far the run has come.
+    pub save: Option<PathBuf>,
+    /// Where the run goes on, if it was stopped before.
+    pub resume: Option<Arc<Resume>>,
 }
 
 /// What a run came to, and what only who leads several must know.
@@ -158,12 +163,26 @@ impl Plan {
             caps: Caps::default(),
             lost_by: None,
             watch: Watch::default(),
+            save: None,
+            resume: None,
         }
     }
 
     /// For how long calls are made, those that do not count included.
     pub(crate) fn whole(&self) -> Duration {
         self.warm_up + self.duration
+    }
+
+    /// How much of it is over already.
+    pub(crate) fn done(&self) -> Duration {
+        self.resume.as_ref().map_or(Duration::ZERO, |resume| resume.done)
+    }
+
+    /// From what a user draws its requests: from something else once the run goes on, or all of the
+    /// first part would be asked again.
+    pub(crate) fn seed_of_users(&self) -> u64 {
+        let parts = self.resume.as_ref().map_or(0, |resume| resume.ids.len() as u64);
+        self.seed ^ parts.wrapping_mul(0xD6E8_FEB8_6659_FD93)
     }
 
     /// By what the run ends early, if it may. A stage may be lost by its own calls alone, and nobody knows
@@ -201,8 +220,11 @@ impl Plan {
     /// When a user of a closed loop makes its first call.
     pub(crate) fn enters(&self, user: usize) -> Option<Duration> {
         match &self.stages {
-            None => Some(entrance(user, self.users.get(), self.duration)),
-            Some(_) => self.is_there(user, Duration::ZERO),
+            None => {
+                let left = self.duration.saturating_sub(self.done());
+                Some(self.done() + entrance(user, self.users.get(), left))
+            }
+            Some(_) => self.is_there(user, self.done()),
         }
     }
 
@@ -223,8 +245,11 @@ impl Plan {
 
 /// Carries a plan out.
 pub async fn run(plan: Plan) -> Result<Report, Error> {
-    let budget = Arc::new(Budget::new(plan.caps));
-    Ok(carry_out(plan, budget).await?.report)
+    let budget = match &plan.resume {
+        None => Budget::new(plan.caps),
+        Some(resume) => Budget::after(plan.caps, resume.spent()),
+    };
+    Ok(carry_out(plan, Arc::new(budget)).await?.report)
 }
 
 /// Carries a plan out with what is left of a budget.
@@ -236,12 +261,15 @@ pub(crate) async fn carry_out(plan: Plan, budget: Arc<Budget>) -> Result<Outcome
         feed.ready().await;
     }
     let other_side = OtherSide::open(&run.plan.watch).await?;
-    let began = Timestamp::now();
+    let began = run.plan.resume.as_ref().map_or_else(Timestamp::now, |resume| resume.began);
     let id = format!("{:032x}", rand::random::<u128>());
     let progress = tokio::spawn(progress::show(run.clone()));
     let conductor = tokio::spawn(conduct(run.clone()));
     let looks = tokio::spawn(look(run.clone()));
     let mut watches = other_side.start(&run);
+    if let Some(path) = run.plan.save.clone() {
+        watches.spawn(save(run.clone(), path, id.clone(), began));
+    }
     let longest = HATCH + run.until_start() + run.plan.whole() + DRAIN + HASTY_DRAIN;
     let carried = user::attack(&run, longest).await;
     conductor.abort();
@@ -299,7 +327,8 @@ async fn conduct(run: Arc<Run>) {
             return run.enter(Phase::Over);
         }
     }
-    let start = Instant::now();
+    let now = Instant::now();
+    let start = now.checked_sub(run.plan.done()).unwrap_or(now);
     run.enter(Phase::Running(start));
     let drain = tokio::select! {
         () = sleep_until(start + run.plan.whole()) => DRAIN,
@@ -388,7 +417,12 @@ struct Calls {
 
 impl Run {
     fn new(plan: Plan, budget: Arc<Budget>) -> Result<Self, Error> {
-        let records = plan.records.as_deref().map(create).transpose()?;
+        let goes_on = plan.resume.is_some();
+        let records = plan.records.as_deref().map(|path| create(path, goes_on)).transpose()?;
+        let (figures, generator) = match &plan.resume {
+            Some(resume) => (resume.figures.clone(), resume.generator),
+            None => Default::default(),
+        };
         let due = Due::of(&plan)?;
         let signer = plan.credential.as_ref().map(Signer::new).transpose()?;
         Ok(Self {
@@ -399,8 +433,8 @@ impl Run {
             started: OnceLock::new(),
             stopped: OnceLock::new(),
             ended: OnceLock::new(),
-            recorder: Mutex::new(Recorder::new(records, plan.objectives.clone())),
-            calls: Calls::default(),
+            recorder: Mutex::new(Recorder::new(records, plan.objectives.clone(), figures)),
+            calls: Calls::of(&generator),
             budget,
             pricing: Pricing::of(&plan),
             capped: Notify::new(),
@@ -506,7 +540,6 @@ impl Run {
         let at = due.saturating_duration_since(start);
         let key = Key::of(&request, &self.plan.stage_at(at.saturating_sub(self.plan.warm_up)));
         let sample = self.client.call(request, due, cut).await;
-        self.calls.ended.fetch_add(1, Relaxed);
         let counts = at >= self.plan.warm_up;
         let call = Call {
             key,
@@ -520,8 +553,13 @@ impl Run {
         if let Some(reserved) = reserved {
             self.budget.settle(reserved, &call.record);
         }
-        if counts {
-            self.recorder().record(&call);
+        {
+            // What is recorded is no longer under way: nobody may see it as both, or as neither.
+            let mut recorder = self.recorder();
+            if counts {
+                recorder.record(&call);
+            }
+            self.calls.ended.fetch_add(1, Relaxed);
         }
         if let Some(pairs) = &self.pairs {
             let mut pairs = pairs.lock().expect(UNPOISONED);
@@ -587,6 +625,16 @@ impl Run {
         self.calls.sent.load(Relaxed).saturating_sub(ended)
     }
 
+    /// Calls that were under way when the run was killed, and of which nothing is known.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.plan.resume.as_ref().map_or(0, |resume| resume.generator.forgotten)
+    }
+
+    /// What was spent of the caps.
+    pub(crate) fn spent(&self) -> Spent {
+        self.budget.spent()
+    }
+
     pub(crate) fn found_no_user(&self) -> u64 {
         self.calls.found_no_user.load(Relaxed)
     }
@@ -604,12 +652,20 @@ impl Run {
         self.started.get().map(Instant::elapsed).unwrap_or_default()
     }
 
+    /// How much of its time is over.
+    pub(crate) fn done(&self) -> Duration {
+        let end = self.stopped.get().copied().unwrap_or_else(Instant::now);
+        let done = self.started.get().map(|start| end.saturating_duration_since(*start));
+        done.unwrap_or_else(|| self.plan.done()).min(self.plan.whole())
+    }
+
     /// Time from when calls began to count to the end of the last one.
     pub(crate) fn lasted(&self) -> Duration {
         let Some(start) = self.started.get() else { return Duration::ZERO };
         let from = *start + self.plan.warm_up;
         let last = self.recorder().last_end;
-        last.map(|end| end.saturating_duration_since(from)).unwrap_or_default()
+        let before = || self.plan.resume.as_ref().map(|resume| resume.lasted);
+        last.map(|end| end.saturating_duration_since(from)).or_else(before).unwrap_or_default()
     }
 
     /// Once users have gone: counts the calls that fell due and were never made.
@@ -638,6 +694,20 @@ impl Run {
     fn until_start(&self) -> Duration {
         let left = self.plan.start.map(|start| start.duration_since(Timestamp::now()));
         left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
+    }
+}
+
+// === impl Calls ===
+
+impl Calls {
+    /// Those of a run that goes on.
+    fn of(generator: &Generator) -> Self {
+        Self {
+            found_no_user: generator.found_no_user.into(),
+            unsent: generator.unsent.into(),
+            panicked_users: generator.lost_users.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -671,8 +741,11 @@ fn lock(tickets: &Mutex<Peekable<Tickets>>) -> MutexGuard<'_, Peekable<Tickets>>
     tickets.lock().expect("arrivals do not panic")
 }
 
-fn create(path: &Path) -> Result<File, Error> {
-    File::create(path).map_err(|source| Error::Records { path: path.to_owned(), source })
+/// A file for records; those that there are stay where a run goes on.
+fn create(path: &Path, goes_on: bool) -> Result<File, Error> {
+    let mut options = File::options();
+    let opened = options.create(true).write(true).append(goes_on).truncate(!goes_on).open(path);
+    opened.map_err(|source| Error::Records { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -26,7 +26,10 @@ type Rows = Box<dyn Iterator<Item = Result<Option<Row>, RecordingError>> + Send>
 
 /// All calls of a plan, as far as time and file decide them: without end where neither does.
 pub(crate) fn tickets(plan: &Plan) -> Tickets {
-    let (shard, end) = (plan.shard, plan.whole());
+    let (shard, end, done) = (plan.shard, plan.whole(), plan.done());
+    // Where time does not decide, a file goes on behind what was made of it.
+    let made = plan.resume.as_ref().filter(|_| plan.schedule == Schedule::Closed);
+    let made = made.map_or(0, |resume| resume.calls());
     let mut due = due(plan);
     let tickets = (0..).zip(rows(plan)).map(move |(number, row)| {
         let row = row?;
@@ -41,7 +44,12 @@ pub(crate) fn tickets(plan: &Plan) -> Tickets {
         Ok(ticket) => shard.takes(ticket.number),
         Err(_) => true,
     };
-    Box::new(tickets.take_while(is_within).filter(is_ours))
+    let is_left = move |ticket: &Result<Ticket, _>| match ticket {
+        Ok(ticket) => ticket.due.is_none_or(|due| due >= done),
+        Err(_) => true,
+    };
+    let tickets = tickets.take_while(is_within).filter(is_ours).filter(is_left);
+    Box::new(tickets.skip(usize::try_from(made).unwrap_or(usize::MAX)))
 }
 
 /// When a call is due.

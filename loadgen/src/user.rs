@@ -123,7 +123,7 @@ async fn call_again_and_again(
     start: Instant,
 ) {
     let stream = run.plan.shard.of_all(number as u64);
-    let mut requests = Synthetic::new(run.plan.seed, stream);
+    let mut requests = Synthetic::new(run.plan.seed_of_users(), stream);
     let Some(enters) = run.plan.enters(number) else { return };
     let mut due = start + enters;
     while run.comes_due(due).await {

@@ -48,6 +48,8 @@ mod quotas;
 mod refusals;
 mod reload;
 mod replay;
+#[cfg(feature = "loadgen")]
+mod resume;
 mod retry;
 mod routing;
 mod sdks;

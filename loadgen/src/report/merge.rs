@@ -1,9 +1,12 @@
 //! One report of several: shards of one load that ran at the same time on different machines.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{Ended, Generator, Report, Setup};
+use crate::budget::Spent;
 use crate::figures::Figures;
+use crate::run::Plan;
 use crate::schedule::Schedule;
 
 /// Why reports are no shards of one load.
@@ -93,6 +96,28 @@ pub(super) fn difference_of_load(one: &Report, other: &Report) -> Option<&'stati
     parts.into_iter().find_map(|(what, is_same)| (!is_same).then_some(what))
 }
 
+impl Report {
+    /// In what the run is none of this plan, if so.
+    pub(crate) fn difference_of_plan(&self, plan: &Plan) -> Option<&'static str> {
+        let run = Setup::of(plan, "", self.run.began, Duration::ZERO, Duration::ZERO);
+        let others = &self.run;
+        let parts = [
+            ("target", run.target == others.target),
+            ("schedule", run.schedule == others.schedule),
+            ("rate", run.rate == others.rate),
+            ("stages", run.stages == others.stages),
+            ("number of users", run.users == others.users),
+            ("seed", run.seed == others.seed),
+            ("duration", run.duration_s == others.duration_s),
+            ("warm-up", run.warm_up_s == others.warm_up_s),
+            ("mix", run.mix == others.mix),
+            ("file of calls", run.from == others.from),
+            ("file of objectives", self.slo == plan.objectives),
+        ];
+        parts.into_iter().find_map(|(what, is_same)| (!is_same).then_some(what))
+    }
+}
+
 fn setup(shards: &[Report]) -> Setup {
     let runs = || shards.iter().map(|shard| &shard.run);
     let targets: BTreeSet<_> = runs().map(|run| &*run.target).collect();
@@ -103,6 +128,7 @@ fn setup(shards: &[Report]) -> Setup {
         target: targets.into_iter().collect::<Vec<_>>().join(", "),
         users: runs().map(|run| run.users).sum(),
         rate: rates.map(|rates| rates.iter().sum()),
+        resumed: runs().map(|run| run.resumed).max().unwrap_or(0),
         began: runs().map(|run| run.began).min().unwrap_or(first.began),
         lasted_s: runs().map(|run| run.lasted_s).fold(0.0, f64::max),
         ..first
@@ -117,6 +143,12 @@ fn generator(shards: &[Report]) -> Generator {
         unsent: each().map(|one| one.unsent).sum(),
         lost_users: each().map(|one| one.lost_users).sum(),
         records_lost: each().any(|one| one.records_lost),
+        spent: Spent {
+            tokens: each().map(|one| one.spent.tokens).sum(),
+            usd: each().map(|one| one.spent.usd).sum(),
+        },
+        forgotten: each().map(|one| one.forgotten).sum(),
+        under_way: each().map(|one| one.under_way).sum(),
         source_lost: each().any(|one| one.source_lost),
     }
 }
@@ -153,6 +185,8 @@ mod tests {
             duration_s: 30.0,
             warm_up_s: 0.0,
             lasted_s: 31.0,
+            resumed: 0,
+            done_s: 30.0,
         };
         Report::new(run, Ended::Complete, Generator::default(), None, figures)
     }

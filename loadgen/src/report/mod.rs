@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_settings::Objectives;
 
+use crate::budget::Spent;
 use crate::figures::{Figures, Tally};
 use crate::run::{Plan, Run};
 use crate::schedule::Stages;
@@ -147,6 +148,12 @@ pub struct Setup {
     pub warm_up_s: f64,
     /// From the start to the end of the last call.
     pub lasted_s: f64,
+    /// How often it went on after it had been stopped.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub resumed: u32,
+    /// How much of its time is over, what does not count included: from there it can go on.
+    #[serde(default)]
+    pub done_s: f64,
 }
 
 /// How a run came to its end; further down, the more is missing.
@@ -179,6 +186,15 @@ pub struct Generator {
     pub lost_users: u64,
     /// Whether some record could not be written.
     pub records_lost: bool,
+    /// Calls that were under way when this was written: nothing is known of them yet.
+    #[serde(default, skip_serializing_if = "is_none_left")]
+    pub under_way: u64,
+    /// Calls that were under way when a run was killed, which went on then: nothing is known of them.
+    #[serde(default, skip_serializing_if = "is_none_left")]
+    pub forgotten: u64,
+    /// What was spent, where the run had caps.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub spent: Spent,
     /// Whether calls are missing because their file could not be read on.
     #[serde(default)]
     pub source_lost: bool,
@@ -189,7 +205,7 @@ pub struct Generator {
 impl Report {
     /// The report of a run, as far as it has come.
     pub(crate) fn of(run: &Run, id: &str, began: Timestamp) -> Self {
-        let lasted = run.lasted();
+        let (lasted, done) = (run.lasted(), run.done());
         let recorder = run.recorder();
         let generator = Generator {
             send_lag_s: None,
@@ -197,9 +213,12 @@ impl Report {
             unsent: run.unsent(),
             lost_users: run.lost_users(),
             records_lost: recorder.records_lost,
+            under_way: run.in_flight(),
+            forgotten: run.forgotten(),
+            spent: run.spent(),
             source_lost: run.lost_its_file(),
         };
-        let setup = Setup::of(&run.plan, id, began, lasted);
+        let setup = Setup::of(&run.plan, id, began, lasted, done);
         let slo = run.plan.objectives.clone();
         Self::new(setup, run.ended(), generator, slo, recorder.figures.clone())
     }
@@ -227,7 +246,7 @@ impl Report {
             ended,
             invalid: validity::fault_of_ours(&run, &figures, &generator),
             total: Summary {
-                goodput: good(&total, generator.unsent),
+                goodput: good(&total, generator.unsent + generator.forgotten),
                 ..Summary::of(&total, lasted)
             },
             generator,
@@ -254,9 +273,11 @@ impl Report {
         let evidence = Evidence {
             figures: &self.figures,
             unsent: self.generator.unsent,
+            forgotten: self.generator.forgotten,
             lasted_s: self.run.lasted_s,
             stages: self.run.stages.as_ref(),
             ended: self.ended,
+            was_stopped: self.run.resumed > 0,
             counted_good: self
                 .slo
                 .as_ref()
@@ -303,9 +324,10 @@ impl Report {
 // === impl Setup ===
 
 impl Setup {
-    fn of(plan: &Plan, id: &str, began: Timestamp, lasted: Duration) -> Self {
+    fn of(plan: &Plan, id: &str, began: Timestamp, lasted: Duration, done: Duration) -> Self {
+        let before = plan.resume.as_ref().map_or_else(Vec::new, |resume| resume.ids.clone());
         Self {
-            ids: vec![id.to_owned()],
+            ids: before.into_iter().chain([id.to_owned()]).collect(),
             target: plan.target.as_str().to_owned(),
             schedule: plan.schedule.as_str().to_owned(),
             from: Source::of(plan),
@@ -318,6 +340,8 @@ impl Setup {
             duration_s: plan.duration.as_secs_f64(),
             warm_up_s: plan.warm_up.as_secs_f64(),
             lasted_s: lasted.as_secs_f64(),
+            resumed: plan.resume.as_ref().map_or(0, |resume| resume.resumed + 1),
+            done_s: done.as_secs_f64(),
         }
     }
 }
@@ -341,6 +365,18 @@ fn stages(
         .collect();
     parts.extend(tallies.into_iter().map(|(name, tally)| part(name, &tally, run.lasted_s)));
     parts
+}
+
+fn is_nothing(spent: &Spent) -> bool {
+    *spent == Spent::default()
+}
+
+fn is_never(times: &u32) -> bool {
+    *times == 0
+}
+
+fn is_none_left(calls: &u64) -> bool {
+    *calls == 0
 }
 
 fn is_zero(seconds: &f64) -> bool {

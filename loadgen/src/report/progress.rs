@@ -22,7 +22,8 @@ pub(crate) async fn show(run: Arc<Run>) {
     let every = if on_terminal { REWRITTEN } else { REPEATED };
     let mut ticks = interval_at(Instant::now() + every, every);
     let mut phase = run.phase();
-    let mut before = (Duration::ZERO, 0);
+    // A run that goes on has made calls already.
+    let mut before = (run.plan.done(), run.recorder().figures.total().calls());
     loop {
         tokio::select! {
             _ = phase.wait_for(|phase| *phase == Phase::Over) => break,
@@ -52,7 +53,7 @@ fn line(run: &Run, before: (Duration, u64)) -> (String, (Duration, u64)) {
         let quantiles = |metric| figures.times(metric).quantiles();
         (calls, errors, quantiles(Metric::Duration), quantiles(Metric::TimeToFirstToken))
     };
-    let rate = match (elapsed - before.0).as_secs_f64() {
+    let rate = match elapsed.saturating_sub(before.0).as_secs_f64() {
         0.0 => 0.0,
         seconds => (calls - before.1) as f64 / seconds,
     };

@@ -67,6 +67,8 @@ fn judged(model: &str, objectives: Option<&str>) -> Report {
         duration_s: 10.0,
         warm_up_s: 0.0,
         lasted_s: 10.4,
+        resumed: 0,
+        done_s: 10.0,
     };
     let slo = objectives.map(|text| Objectives::parse(text).expect("good objectives"));
     Report::new(run, Ended::Complete, Generator::default(), slo, figures)

@@ -72,10 +72,14 @@ pub(crate) struct Evidence<'a> {
     pub(crate) figures: &'a Figures,
     /// Calls that were due and never sent.
     pub(crate) unsent: u64,
+    /// Calls of which nothing is known: they may have been of any kind, and have taken any time.
+    pub(crate) forgotten: u64,
     pub(crate) lasted_s: f64,
     /// The stages in which the load rose and fell, where it did.
     pub(crate) stages: Option<&'a Stages>,
     pub(crate) ended: Ended,
+    /// Whether it was stopped, and went on.
+    pub(crate) was_stopped: bool,
     /// Whether goodput was counted by the very objectives that are judged.
     pub(crate) counted_good: bool,
 }

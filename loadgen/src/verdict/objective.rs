@@ -18,8 +18,10 @@ impl Judged {
     pub(super) fn of(objective: &Objective, evidence: &Evidence<'_>, confidence: f64) -> Self {
         let tally = evidence.figures.sum(|key| key.is_of(objective));
         let (metric, bound) = (objective.metric, objective.bound());
-        let ran_out = matches!(evidence.ended, Ended::Complete | Ended::Capped);
-        let judge = Judge { objective, confidence, ran_out };
+        let ran_out =
+            !evidence.was_stopped && matches!(evidence.ended, Ended::Complete | Ended::Capped);
+        let forgotten = evidence.forgotten;
+        let judge = Judge { objective, confidence, ran_out, forgotten };
         let lasted_s = evidence.lasted_of(objective);
         match (metric, bound) {
             (Metric::ErrorRatio, Bound::Below(limit)) => judge.error_ratio(&tally, limit),
@@ -28,7 +30,7 @@ impl Judged {
             }
             (Metric::Goodput, Bound::Above(limit)) => {
                 let is_of_all = tally.calls() == evidence.figures.total().calls();
-                let unsent = if is_of_all { evidence.unsent } else { 0 };
+                let unsent = if is_of_all { evidence.unsent + forgotten } else { 0 };
                 judge.goodput(&tally, tally.calls() + unsent, limit)
             }
             (Metric::CallsPerSecond, Bound::Above(limit)) => {
@@ -50,6 +52,8 @@ struct Judge<'a> {
     confidence: f64,
     /// Whether the last calls had their whole time to end.
     ran_out: bool,
+    /// Calls of which nothing is known.
+    forgotten: u64,
 }
 
 /// Times of calls, of which some took longer than all that were measured.
@@ -71,7 +75,7 @@ impl Judge<'_> {
         let times = tally.times(metric).filter(|times| times.count() > 0);
         let Some(times) = times else { return self.unmeasured(tally) };
         let calls = independent(metric, tally, times);
-        let cut = tally.outcomes.abandoned;
+        let cut = tally.outcomes.abandoned + self.forgotten;
         let of = |cut, cut_s| self.quantile_of(tally, &Longest { times, calls, cut, cut_s }, limit);
         let judged = of(0, 0.0);
         let is_whole = matches!(metric, Metric::Duration | Metric::ServiceDuration);
@@ -146,7 +150,7 @@ impl Judge<'_> {
         let told = self.told(bad as f64 / all as f64, bounds, all, finding) + why;
         // Whole answers to something else are no errors by the definition; but no proof of none, either.
         // Nor are calls without an end.
-        let (wrong, cut) = (tally.wrong_content(), tally.outcomes.abandoned);
+        let (wrong, cut) = (tally.wrong_content(), tally.outcomes.abandoned + self.forgotten);
         let with_them = interval::of_ratio(bad + wrong + cut, all + cut, self.confidence);
         if finding == Finding::Pass && below(with_them, limit).0 != Finding::Pass {
             let doubts =

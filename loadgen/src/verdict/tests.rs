@@ -39,9 +39,11 @@ fn judge_as(list: &str, calls: &[Vec<Call>], ended: Ended) -> Judged {
     let evidence = Evidence {
         figures: &figures,
         unsent: 0,
+        forgotten: 0,
         lasted_s: 10.0,
         stages: None,
         ended,
+        was_stopped: false,
         counted_good: true,
     };
     let mut verdict = Verdict::of(&objectives, &evidence);
@@ -189,9 +191,11 @@ fn a_rate_of_a_stage_is_by_the_time_of_that_stage() {
     let evidence = Evidence {
         figures: &figures,
         unsent: 0,
+        forgotten: 0,
         lasted_s: 40.0,
         stages: Some(&stages),
         ended: Ended::Complete,
+        was_stopped: false,
         counted_good: true,
     };
     let judged = &Verdict::of(&objectives, &evidence).objectives[0];
@@ -206,9 +210,17 @@ fn goodput_is_of_all_calls_that_were_due() {
     let figures = figures(&objectives, &[calls(960, 1.0), calls(20, 3.0)]);
     let judged = |unsent, counted_good| {
         let ended = Ended::Complete;
-        let (lasted_s, stages) = (10.0, None);
-        let evidence =
-            Evidence { figures: &figures, unsent, lasted_s, stages, ended, counted_good };
+        let (lasted_s, stages, was_stopped) = (10.0, None, false);
+        let evidence = Evidence {
+            figures: &figures,
+            unsent,
+            forgotten: 0,
+            lasted_s,
+            stages,
+            ended,
+            was_stopped,
+            counted_good,
+        };
         Verdict::of(&objectives, &evidence).objectives.remove(0)
     };
     let all = judged(0, true);
