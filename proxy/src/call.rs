@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::{Deref, DerefMut};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -23,7 +24,7 @@ use crate::upstream::{Http1Reply, Http2Reply};
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) head: RequestHead,
-    pub(crate) body: RequestBody,
+    pub(crate) body: CallerBody,
     /// Where every layer writes down what it learned.
     pub(crate) notes: Rc<Notes>,
 }
@@ -38,6 +39,14 @@ pub(crate) enum RequestBody {
     Http2(Http2Body),
     /// Taken off its connection, to be sent in another form.
     Full(Bytes),
+}
+
+/// The body of a request, which its call may find again: whoever lets go of it before it was read
+/// leaves the rest there.
+#[derive(Debug)]
+pub(crate) struct CallerBody {
+    body: RequestBody,
+    notes: Rc<Notes>,
 }
 
 /// A request body by HTTP/2, with what was read ahead of it.
@@ -87,6 +96,12 @@ pub(crate) struct Failure {
 // === impl Call ===
 
 impl Call {
+    /// One that we make ourselves, without a body.
+    pub(crate) fn of_ours(head: RequestHead, notes: &Rc<Notes>) -> Self {
+        let body = CallerBody::new(RequestBody::Empty, notes);
+        Self { head, body, notes: notes.clone() }
+    }
+
     /// Whether it only looks: at lists of models, at jobs. A session begins with a look, and is none.
     pub(crate) fn only_looks(&self) -> bool {
         let is_a_look = matches!(
@@ -100,7 +115,7 @@ impl Call {
     /// the body as yet, so that nobody else would see its caller go.
     pub(crate) async fn or_left<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         let mut work = pin!(work);
-        poll_fn(|cx| match (work.as_mut().poll(cx), &self.body) {
+        poll_fn(|cx| match (work.as_mut().poll(cx), &*self.body) {
             (Poll::Ready(result), _) => Poll::Ready(Ok(result)),
             (Poll::Pending, RequestBody::Http1(body)) => {
                 body.conn.poll_gone(cx).map(|()| Err(Error::CallerLeft))
@@ -113,6 +128,45 @@ impl Call {
     /// Whether this is a gRPC call, which only HTTP/2 carries.
     pub(crate) fn is_grpc(&self) -> bool {
         self.head.version == http::Version::HTTP_2 && self.notes.is_grpc()
+    }
+}
+
+// === impl CallerBody ===
+
+impl CallerBody {
+    pub(crate) fn new(body: RequestBody, notes: &Rc<Notes>) -> Self {
+        Self { body, notes: notes.clone() }
+    }
+
+    /// The body, and who notes what goes by of it.
+    pub(crate) fn parts(&mut self) -> (&mut RequestBody, &Notes) {
+        (&mut self.body, &self.notes)
+    }
+
+    /// Takes the body over.
+    pub(crate) fn take(&mut self) -> RequestBody {
+        std::mem::replace(&mut self.body, RequestBody::Empty)
+    }
+}
+
+impl Deref for CallerBody {
+    type Target = RequestBody;
+
+    fn deref(&self) -> &RequestBody {
+        &self.body
+    }
+}
+
+impl DerefMut for CallerBody {
+    fn deref_mut(&mut self) -> &mut RequestBody {
+        &mut self.body
+    }
+}
+
+impl Drop for CallerBody {
+    fn drop(&mut self) {
+        let body = self.take();
+        self.notes.left_unread(body);
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::activity::Activity;
 use crate::attempt::Attempt;
 use crate::bypass::Bypass;
+use crate::call::RequestBody;
 use crate::error::Error;
 use crate::export::metrics::InFlight;
 use crate::going_on::Left;
@@ -26,6 +27,7 @@ use crate::verdict::Verdict;
 
 mod attempts;
 mod given;
+mod late_model;
 mod notes;
 mod overhear;
 mod times;
@@ -66,6 +68,8 @@ pub(crate) struct Notes {
     tried: Cell<[u32; 3]>,
     /// Whether its caller should not try it again.
     is_tried_enough: Cell<bool>,
+    /// What is left of a request body that was let go of before it named the model.
+    unread: RefCell<Option<RequestBody>>,
     /// Who hears the request body go by.
     overhearing: overhear::Overhearing,
     /// By whom its worker is known to be busy.
@@ -244,6 +248,7 @@ impl Exchange {
             stamps: times::Stamps::default(),
             hold: RefCell::default(),
             tried: Cell::default(),
+            unread: RefCell::default(),
             is_tried_enough: Cell::default(),
             overhearing: overhear::Overhearing::default(),
             activity: activity.clone(),

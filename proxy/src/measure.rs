@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::bypass::Switch;
-use crate::call::{ReplyBody, RequestBody};
+use crate::call::{CallerBody, ReplyBody, RequestBody};
 use crate::config::Config;
 use crate::error::Error;
 use crate::generation::{Generation, Means};
@@ -65,6 +65,7 @@ impl Measured {
             Framing::Empty => RequestBody::Empty,
             framing => RequestBody::Http1(Framed::new(self.caller.clone(), framing)),
         };
+        let body = CallerBody::new(body, exchange.notes());
         let request = Request { head, body, expects_continue: false };
         let notes = exchange.notes();
         let through = |_: &_| self.stack.clone();

@@ -37,7 +37,7 @@ async fn carry<S: Below>(
     see: impl FnMut(&[u8]),
 ) -> Option<u16> {
     let notes = call.notes.clone();
-    if let RequestBody::Full(body) = &call.body {
+    if let RequestBody::Full(body) = &*call.body {
         notes.request_known(body);
     }
     notes.request_ended();

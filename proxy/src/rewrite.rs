@@ -80,7 +80,7 @@ impl Call {
     pub(crate) fn set_body(&mut self, body: Bytes) {
         let length = body.len().to_string();
         self.head.fields = self.head.fields.with("content-length", length.as_bytes());
-        self.body = RequestBody::Full(body);
+        *self.body = RequestBody::Full(body);
     }
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn names_model(target: &Target) -> bool {
 
 /// The body, where it is at hand and not encoded.
 fn plain_body(call: &Call) -> Option<&[u8]> {
-    match &call.body {
+    match &*call.body {
         RequestBody::Full(bytes) if call.head.fields.get("content-encoding").is_none() => {
             Some(bytes)
         }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use crate::activity::Activity;
 use crate::ahead::Ahead;
 use crate::bypass::{Bypass, Bypassed, Switch};
-use crate::call::{Call, Reply, RequestBody};
+use crate::call::{Call, CallerBody, Reply, RequestBody};
 use crate::callers::{Callers, Identity};
 use crate::config::TimeoutsConfig;
 use crate::deadline;
@@ -57,7 +57,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) head: RequestHead,
-    pub(crate) body: RequestBody,
+    pub(crate) body: CallerBody,
     /// Whether the caller holds the body back until it hears `100 Continue`.
     pub(crate) expects_continue: bool,
 }
@@ -122,12 +122,17 @@ impl Worker {
     /// The reply to a request: an upstream's, or our own that says why there is none.
     pub(crate) async fn reply(&self, request: Request, notes: &Rc<Notes>) -> Result<Reply, Error> {
         let is_grpc = request.head.version == http::Version::HTTP_2 && notes.is_grpc();
+        let holds_back = request.expects_continue;
         let through = |arm: &Arm| arm.stack.clone();
         let mut reply = match self.now().forward(request, notes, through).await {
             Ok(reply) => reply,
             Err(Error::CallerLeft) => return Err(Error::CallerLeft),
             Err(error) => {
                 notes.failed(&error);
+                // A caller that was not told to send its body keeps it.
+                if !holds_back {
+                    notes.read_late_model().await;
+                }
                 match is_grpc {
                     true => error.grpc_reply(notes),
                     false => error.reply(notes.dialect()),
@@ -179,7 +184,7 @@ impl Snapshot {
         notes: &Rc<Notes>,
         through: impl FnOnce(&Arm) -> S,
     ) -> Result<Reply, Error> {
-        if matches!(request.body, RequestBody::Empty) {
+        if matches!(*request.body, RequestBody::Empty) {
             notes.request_ended();
         }
         if notes.observer(|observer| observer.shape().has_lost_path) {

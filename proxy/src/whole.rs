@@ -46,7 +46,7 @@ pub(crate) fn has_come(call: &Call, keeping: &Keeping) -> bool {
 
 /// Looks at a body that was read ahead whole.
 pub(crate) fn look<R>(call: &Call, look: impl FnOnce(&[u8]) -> R) -> R {
-    match &call.body {
+    match &*call.body {
         RequestBody::Full(bytes) => look(bytes),
         RequestBody::Http1(framed) if let Some(length) = framed.length() => {
             framed.conn.peek(|ahead| look(&ahead[..length]))
@@ -89,7 +89,7 @@ fn holds(call: &Call, keeping: &Keeping, bytes: u64) -> bool {
 }
 
 fn taken(call: &mut Call) -> Bytes {
-    match std::mem::replace(&mut call.body, RequestBody::Empty) {
+    match call.body.take() {
         RequestBody::Empty => Bytes::new(),
         RequestBody::Full(bytes) => bytes,
         RequestBody::Http1(framed) => framed.taken(),
@@ -108,5 +108,5 @@ pub(crate) fn put(call: &mut Call, body: Bytes) {
         let fields = fields.without("transfer-encoding").without("expect");
         call.head.fields = fields.with("content-length", body.len().to_string().as_bytes());
     }
-    call.body = RequestBody::Full(body);
+    *call.body = RequestBody::Full(body);
 }

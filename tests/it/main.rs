@@ -32,6 +32,7 @@ mod http2;
 mod include_usage;
 mod intercept;
 mod jobs;
+mod late_models;
 mod limit;
 #[cfg(feature = "loadgen")]
 mod load;

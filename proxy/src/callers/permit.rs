@@ -43,7 +43,7 @@ impl Identity {
     /// The model that the body names; absent where it plainly names none.
     async fn in_body(&self, call: &mut Call, keeping: &Keeping) -> Result<Option<String>, Error> {
         let unclear = || Error::ModelNotAllowed { caller: self.name.clone(), model: None };
-        if matches!(call.body, RequestBody::Empty) {
+        if matches!(*call.body, RequestBody::Empty) {
             return Ok(None);
         }
         let is_plain = call.head.fields.get("content-encoding").is_none() && !call.is_grpc();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidegate_wire::Dialect;
 use tokio::time::{Instant, timeout};
 
-use crate::call::{Reply, ReplyBody, RequestBody};
+use crate::call::{CallerBody, Reply, ReplyBody, RequestBody};
 use crate::config::TimeoutsConfig;
 use crate::error::Error;
 use crate::exchange::{Exchange, Notes};
@@ -119,6 +119,7 @@ async fn serve_call(
         Framing::Empty => RequestBody::Empty,
         framing => RequestBody::Http1(Framed::new(conn.clone(), framing)),
     };
+    let body = CallerBody::new(body, exchange.notes());
     let request = Request { head, body, expects_continue };
     let Some((reply, exchange)) = reply(conn, request, exchange, worker).await else {
         return Next::Close;

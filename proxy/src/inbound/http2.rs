@@ -15,7 +15,7 @@ use tidegate_wire::{Dialect, is_grpc};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
-use crate::call::{Http2Body, Reply, ReplyBody, RequestBody};
+use crate::call::{CallerBody, Http2Body, Reply, ReplyBody, RequestBody};
 use crate::error::{Error, Source};
 use crate::exchange::Exchange;
 use crate::executor::LocalExecutor;
@@ -94,6 +94,7 @@ async fn serve_call(
         true => RequestBody::Empty,
         false => RequestBody::Http2(Http2Body { ahead: VecDeque::new(), incoming }),
     };
+    let body = CallerBody::new(body, exchange.notes());
     let request = Request { head, body, expects_continue: false };
     let (reply, exchange) = reply(request, exchange, worker).await?;
     exchange.notes().status(reply.head.status);

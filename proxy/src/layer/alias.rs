@@ -119,7 +119,7 @@ impl Aliases {
 
     /// Holds the body, where it is there that the model is named.
     async fn hold(&self, call: &mut Call) -> Result<(), Failure> {
-        let is_streamed = matches!(call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
+        let is_streamed = matches!(*call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
         let is_needed = is_streamed && !names_model(&call.head.target) && !call.is_grpc();
         if is_needed && whole::read_ahead(call, &self.keeping).await? {
             whole::take(call);
@@ -132,7 +132,7 @@ impl Aliases {
 
 impl Original {
     fn of(call: &Call, changes: &Changes) -> Self {
-        let body = match &call.body {
+        let body = match &*call.body {
             RequestBody::Full(body) if changes.has_body() => Some(body.clone()),
             _ => None,
         };

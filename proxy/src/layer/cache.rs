@@ -357,7 +357,7 @@ impl Caching {
     /// A kept answer, as it came but for the fields that say so.
     fn answer(&self, entry: &Arc<Entry>, cached: Cached, call: &Call) -> Reply {
         let notes = &call.notes;
-        if let RequestBody::Full(body) = &call.body {
+        if let RequestBody::Full(body) = &*call.body {
             notes.request_chunk(body);
         }
         let age = entry.age();
@@ -401,7 +401,7 @@ impl Caching {
 /// The answer to an equal call, as it comes.
 fn share(follower: Follower, answer: &Answer, call: &Call) -> Reply {
     let notes = &call.notes;
-    if let RequestBody::Full(body) = &call.body {
+    if let RequestBody::Full(body) = &*call.body {
         notes.request_chunk(body);
     }
     let fields = answer.head.fields.with(FIELD, CacheSource::Shared.as_str().as_bytes());

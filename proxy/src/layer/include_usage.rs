@@ -86,7 +86,7 @@ async fn read_and_ask<S: Below>(
 
 /// Whether this is a call of the interface whose streams leave the usage out.
 fn may_leave_usage_out(call: &Call) -> bool {
-    let is_empty = matches!(call.body, RequestBody::Empty);
+    let is_empty = matches!(*call.body, RequestBody::Empty);
     call.head.method == http::Method::POST
         && call.head.target.path().ends_with("/completions")
         && !is_empty

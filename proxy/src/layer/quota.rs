@@ -299,7 +299,7 @@ impl Kept {
 impl RouteQuotas {
     /// Whether the body must be read before the call goes on, for it may say how much it wants.
     fn asks_for_body(&self, call: &Call) -> bool {
-        let is_streamed = matches!(call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
+        let is_streamed = matches!(*call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
         let says_more = || {
             call.notes.observer(|observer| {
                 let shape = observer.shape();
@@ -443,7 +443,7 @@ fn refuse(call: &Call, refused: &Refused, now: &clock::Now) -> Error {
 
 /// Bytes of a request, where its head says so or it is at hand.
 fn length(call: &Call) -> Option<u64> {
-    match &call.body {
+    match &*call.body {
         RequestBody::Empty => Some(0),
         RequestBody::Full(bytes) => Some(bytes.len() as u64),
         RequestBody::Http1(_) | RequestBody::Http2(_) => {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tower::ServiceExt;
 
 use crate::bypass::Bypass;
-use crate::call::{Call, RequestBody};
+use crate::call::{Call, CallerBody, RequestBody};
 use crate::hold::Keeping;
 use crate::layer::{Below, Policy};
 use crate::stack::LocalFuture;
@@ -22,7 +22,7 @@ pub(crate) struct RepeatableLayer(pub(crate) Option<Arc<Keeping>>);
 
 impl<S: Below> Policy<S> for RepeatableLayer {
     fn call(&self, below: &mut S, mut call: Call) -> LocalFuture {
-        let is_streamed = matches!(call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
+        let is_streamed = matches!(*call.body, RequestBody::Http1(_) | RequestBody::Http2(_));
         let may_keep = is_streamed && call.is_of_a_kind_to_repeat();
         let Some(keeping) = self.0.as_ref().filter(|_| may_keep) else {
             return below.call(call);
@@ -60,7 +60,7 @@ struct Leaves {
 impl Call {
     /// The same call once more, where all of it is at hand.
     pub(crate) fn spare(&self) -> Option<Self> {
-        let body = self.body.at_hand()?;
+        let body = CallerBody::new(self.body.at_hand()?, &self.notes);
         Some(Self { head: self.head.clone(), body, notes: self.notes.clone() })
     }
 
@@ -84,7 +84,7 @@ impl Call {
 
     /// Whether the call may be made again after it was sent.
     pub(crate) fn may_repeat(&self) -> bool {
-        let leaves = matches!(&self.body, RequestBody::Full(body) if leaves_something(body));
+        let leaves = matches!(&*self.body, RequestBody::Full(body) if leaves_something(body));
         self.is_of_a_kind_to_repeat() && !leaves
     }
 }

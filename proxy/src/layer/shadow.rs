@@ -156,7 +156,7 @@ impl<S: Below> Shadow<S> {
         }
         match self.begin(call) {
             Err(reason) => self.shared.count(reason),
-            Ok(copy) => match &call.body {
+            Ok(copy) => match &*call.body {
                 RequestBody::Empty => copy.send(Bytes::new()),
                 RequestBody::Full(body) if self.fits(body.len()) => copy.send(body.clone()),
                 RequestBody::Full(_) => self.shared.count(Reason::BodyTooLarge),

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tower::Service;
 
 use super::Upstream;
-use super::http1::{CallerBody, Http1Reply, ReadAhead};
-use crate::call::{Call, Failure, Reply, ReplyBody};
+use super::http1::{Http1Reply, ReadAhead};
+use crate::call::{Call, CallerBody, Failure, Reply, ReplyBody};
 use crate::error::Error;
 use crate::http1::body::Framed;
 use crate::http1::conn::{Conn, with_scratch};
@@ -35,8 +35,7 @@ impl AtHand {
             call.notes.watch(serving);
         }
         self.upstream.begin(&call, &pool.origin);
-        let Call { head, body, notes } = call;
-        let mut body = CallerBody { body, notes: notes.clone() };
+        let Call { head, mut body, notes } = call;
         notes.sent();
         while !take_in(&mut body).await? {}
         self.conn.unread(&self.answer);

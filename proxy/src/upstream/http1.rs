@@ -14,7 +14,7 @@ use super::connect::Speak;
 use super::pool::{Idle, Pool};
 use super::{Connection, Limits};
 use crate::ahead::FramedAhead;
-use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
+use crate::call::{Call, CallerBody, Failure, Reply, ReplyBody, RequestBody};
 use crate::error::{Error, IDLE_TIMEOUT};
 use crate::exchange::Notes;
 use crate::head::{Fields, ResponseHead};
@@ -60,13 +60,6 @@ pub(super) struct ReadAhead {
 }
 
 pub(super) type Upload = Pump<CallerBody>;
-
-/// The caller's body as a source of pieces, noted as it goes by.
-#[derive(Debug)]
-pub(super) struct CallerBody {
-    pub(super) body: RequestBody,
-    pub(super) notes: Rc<Notes>,
-}
 
 /// A call that waits for its answer.
 struct Awaiting {
@@ -140,7 +133,7 @@ pub(crate) async fn send(
 impl Awaiting {
     fn new(idle: Idle, pool: &Pool, call: Call, upstream: &Arc<str>, limits: Limits) -> Self {
         let Call { head, body, notes } = call;
-        let caller = match &body {
+        let caller = match &*body {
             // HTTP/1.0 knows no interim responses.
             RequestBody::Http1(framed) if head.version == http::Version::HTTP_11 => {
                 Some(framed.conn.clone())
@@ -148,7 +141,7 @@ impl Awaiting {
             _ => None,
         };
         let has_length = head.fields.get("content-length").is_some();
-        let body_as = match &body {
+        let body_as = match &*body {
             RequestBody::Http2(_) if !has_length => BodyAs::Chunked,
             _ => BodyAs::Framed,
         };
@@ -159,7 +152,7 @@ impl Awaiting {
         Self {
             conn: idle.conn,
             timer,
-            upload: Pump::new(out, CallerBody { body, notes: notes.clone() }, body_as),
+            upload: Pump::new(out, body, body_as),
             uploaded: false,
             method: head.method,
             asked: head.upgrades.then_some(head.fields),
@@ -295,6 +288,7 @@ impl Awaiting {
 
 // === impl CallerBody ===
 
+/// Noted as it goes by.
 impl Source for CallerBody {
     type Error = Error;
 
@@ -303,8 +297,8 @@ impl Source for CallerBody {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<Result<Piece, Error>> {
-        let notes = &self.notes;
-        let piece = match &mut self.body {
+        let (body, notes) = self.parts();
+        let piece = match body {
             RequestBody::Empty => Piece::End,
             RequestBody::Full(bytes) if bytes.is_empty() => Piece::End,
             RequestBody::Full(bytes) => {

@@ -19,7 +19,7 @@ use super::line::PATIENCE;
 use super::pool::Pool;
 use super::watched::Watched;
 use super::{Connection, Limits};
-use crate::call::{Call, Failure, Reply, ReplyBody, RequestBody};
+use crate::call::{Call, CallerBody, Failure, Reply, ReplyBody, RequestBody};
 use crate::error::{Error, IDLE_TIMEOUT, Source};
 use crate::exchange::Notes;
 use crate::executor::LocalExecutor;
@@ -179,8 +179,8 @@ pub(crate) async fn send(
     upstream: &Arc<str>,
     limits: Limits,
 ) -> Result<Reply, Failure> {
-    let Call { head, body, notes } = call;
-    let mut uploading = Uploading::new(body, &notes, limits);
+    let Call { head, mut body, notes } = call;
+    let mut uploading = Uploading::new(body.take(), &notes, limits);
     let mut call = request(&head, pool, &uploading, upstream)?;
     notes.sent();
     let (mut unsent, mut refused) = (0, false);
@@ -226,7 +226,8 @@ pub(crate) async fn send(
             Ok(Connection::Http1 { .. }) => return Err(error.into()),
             // Another address may take what this one has not.
             Err(error) => {
-                let unsent = uploading.whole_body().map(|body| Call { head, body, notes });
+                let body = uploading.whole_body().map(|body| CallerBody::new(body, &notes));
+                let unsent = body.map(|body| Call { head, body, notes });
                 return Err(Failure { error, unsent });
             }
         }
@@ -484,7 +485,9 @@ impl Ascent {
 
 impl Drop for Uploading {
     fn drop(&mut self) {
-        drop(self.0.body.take());
+        if let Some(body) = self.0.body.take() {
+            self.0.notes.left_unread(body);
+        }
         if let Some(waker) = self.0.waker.take() {
             waker.wake();
         }

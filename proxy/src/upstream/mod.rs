@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use tower::Service;
 
-use crate::call::{Call, Failure, Reply};
+use crate::call::{Call, CallerBody, Failure, Reply};
 use crate::config::{LimitsConfig, TimeoutsConfig, UpstreamTimeoutsConfig};
 use crate::error::Error;
 use crate::exchange::{Notes, Wait};
@@ -238,7 +238,7 @@ impl Upstream {
         drop(reply);
         notes.signed_anew();
         hold = signing.hold();
-        let mut call = Call { head: own, body, notes };
+        let mut call = Call { head: own, body: CallerBody::new(body, &notes), notes };
         let (head, version) = signing.sign(&mut call, &pool.origin, &mut hold).await?;
         let notes = call.notes.clone();
         let (reply, _) = self.carry_with(head, pool, call).await?;

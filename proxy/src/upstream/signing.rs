@@ -152,7 +152,7 @@ impl Signing {
 
     /// Takes the whole body off its caller, as it is without framing.
     async fn whole_body(&self, call: &mut Call, hold: &mut Hold) -> Result<Bytes, Error> {
-        let body = match &call.body {
+        let body = match &*call.body {
             RequestBody::Empty => return Ok(Bytes::new()),
             RequestBody::Full(bytes) => {
                 let bytes = bytes.clone();
@@ -169,7 +169,7 @@ impl Signing {
             },
         );
         call.head.fields = fields.with("content-length", body.len().to_string().as_bytes());
-        call.body = RequestBody::Full(body.clone());
+        *call.body = RequestBody::Full(body.clone());
         Ok(body)
     }
 
@@ -181,21 +181,39 @@ impl Signing {
         }
         let_come(call).await;
         let mut whole = BytesMut::with_capacity(length.min(FIRST_BYTES) as usize);
+        match self.read_into(&mut whole, call, hold).await {
+            Ok(true) => {
+                call.notes.record(|record| record.warnings.push(TRAILERS_LEFT_OUT.into()));
+            }
+            Ok(false) => {}
+            Err(error) => {
+                // The rest would say nothing without its beginning, which is gone.
+                call.notes.request_known(&whole);
+                drop(call.body.take());
+                return Err(error);
+            }
+        }
+        call.notes.waited(Wait::Body, start.elapsed());
+        Ok(whole.freeze())
+    }
+
+    /// Reads the body to its end; whether there are trailers behind it.
+    async fn read_into(
+        &self,
+        whole: &mut BytesMut,
+        call: &mut Call,
+        hold: &mut Hold,
+    ) -> Result<bool, Error> {
         let mut has_trailers = false;
         loop {
             let piece = timeout(self.body_idle, piece(&mut call.body, &mut has_trailers));
             let Ok(piece) = piece.await else {
                 return Err(Error::BodyTimeout { limit_s: self.body_idle.as_secs() });
             };
-            let Some(piece) = piece? else { break };
+            let Some(piece) = piece? else { return Ok(has_trailers) };
             self.more(hold, piece.len())?;
             whole.extend_from_slice(&piece);
         }
-        if has_trailers {
-            call.notes.record(|record| record.warnings.push(TRAILERS_LEFT_OUT.into()));
-        }
-        call.notes.waited(Wait::Body, start.elapsed());
-        Ok(whole.freeze())
     }
 
     /// Holds so many bytes more, if there is room for them.
@@ -231,7 +249,7 @@ fn stripped(target: &Target) -> Target {
 
 /// Tells a caller that waits for it to send its body.
 async fn let_come(call: &Call) {
-    let RequestBody::Http1(framed) = &call.body else { return };
+    let RequestBody::Http1(framed) = &*call.body else { return };
     let is_http11 = call.head.version == http::Version::HTTP_11;
     let is_waiting = framed.conn.peek(|ahead| ahead.is_empty()) && !framed.is_done();
     if is_http11 && is_waiting && call.head.fields.get("expect").is_some() {

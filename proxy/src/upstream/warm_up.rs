@@ -23,7 +23,7 @@ use super::servers::Servers;
 use super::spec::Spec;
 use super::{Forward, Upstream, http2};
 use crate::activity::Activity;
-use crate::call::{Call, RequestBody};
+use crate::call::Call;
 use crate::config::Span;
 use crate::error::Error;
 use crate::exchange::{Exchange, Ours};
@@ -279,7 +279,7 @@ async fn make(
     let exchange = Exchange::ours(&head, route::shape(&head), ours, recorder, activity);
     let notes = exchange.notes();
     notes.record(|record| record.warm_up = Some(true));
-    let mut call = Call { head, body: RequestBody::Empty, notes: notes.clone() };
+    let mut call = Call::of_ours(head, notes);
     if let Some(body) = &config.body {
         whole::put(&mut call, body.clone().into());
     }

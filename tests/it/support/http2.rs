@@ -56,6 +56,7 @@ pub(crate) fn piecewise() -> (Pieces, Body) {
 /// Connects by HTTP/2 at once.
 pub(crate) async fn http2_caller(address: SocketAddr) -> Http2Caller {
     let tcp = TcpStream::connect(address).await.expect("somebody listens");
+    tcp.set_nodelay(true).expect("a socket");
     let (caller, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp))
             .await

@@ -188,7 +188,7 @@ pub(crate) fn of_head(call: &Call, is_signed_here: bool) -> Result<(), Reason> {
             Err(Reason::Operation)
         }
         () if call.is_grpc() || !asks(call) => Err(Reason::Operation),
-        () if matches!(call.body, RequestBody::Empty) || is_encoded => Err(Reason::Encoded),
+        () if matches!(*call.body, RequestBody::Empty) || is_encoded => Err(Reason::Encoded),
         () if fields.get("range").is_some() => Err(Reason::Range),
         () if !is_signed_here && is_signed() => Err(Reason::Signed),
         () => Ok(()),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Copy;
-use crate::call::{Call, RequestBody};
+use crate::call::Call;
 use crate::exchange::{Exchange, Ours};
 use crate::layer::Below;
 use crate::own_call;
@@ -32,7 +32,7 @@ impl<S: Below> Copy<S> {
             record.route = Some(shadow.route.clone());
             record.caller = self.caller;
         });
-        let mut call = Call { head, body: RequestBody::Empty, notes: notes.clone() };
+        let mut call = Call::of_ours(head, &notes);
         for name in OF_CALL {
             call.head.fields = call.head.fields.without(name);
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::EmbeddingsConfig;
-use crate::call::{Call, RequestBody};
+use crate::call::Call;
 use crate::exchange::{Exchange, Ours};
 use crate::export::metrics::lock;
 use crate::head::{Fields, RequestHead, Target};
@@ -117,7 +117,7 @@ impl Embedder {
             record.route = Some(self.route.clone());
             record.caller = caller;
         });
-        let mut own = Call { head, body: RequestBody::Empty, notes: exchange.notes().clone() };
+        let mut own = Call::of_ours(head, exchange.notes());
         whole::put(&mut own, body);
         let end = Forward { upstream: self.upstream.clone() };
         own_call::ask(end, own, self.config.time.0, ANSWER).await
