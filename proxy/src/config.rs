@@ -32,6 +32,7 @@ pub use crate::layer::quota::{
 };
 pub use crate::layer::retry::{LimitedConfig, RetryConfig};
 pub use crate::layer::shadow::ShadowConfig;
+pub use crate::scrape::ScrapeConfig;
 pub use crate::spend::BudgetConfig;
 pub use crate::split::{ArmConfig, StickyConfig};
 pub use crate::store::StoreConfig;
@@ -102,6 +103,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Metrics and spans by OTLP; the `OTEL_*` variables say the same.
     pub otlp: OtlpConfig,
+    /// Whose figures are read on the pod's behalf, and passed on by OTLP.
+    pub scrape: Vec<ScrapeConfig>,
     /// Whose names metrics and spans have: the newest GenAI conventions', version 1.36's, or both.
     pub semantic_conventions: Conventions,
     /// Whether spans carry what was said: prompts, answers, tools.
@@ -314,6 +317,7 @@ impl Default for Config {
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
+            scrape: Vec::new(),
             semantic_conventions: Conventions::default(),
             capture_content: false,
             capture: CaptureConfig::default(),
@@ -488,6 +492,7 @@ impl Config {
             ("limits.connections", keep(&mut limits.connections, &running.limits.connections)),
             ("limits.jobs", keep(&mut limits.jobs, &running.limits.jobs)),
             ("otlp", keep(&mut self.otlp, &running.otlp)),
+            ("scrape", keep(&mut self.scrape, &running.scrape)),
             (
                 "semantic_conventions",
                 keep(&mut self.semantic_conventions, &running.semantic_conventions),
@@ -564,6 +569,20 @@ impl Config {
         Ok(())
     }
 
+    fn check_scrapes(&self) -> Result<(), ConfigError> {
+        for (at, scrape) in self.scrape.iter().enumerate() {
+            let at = format!("[{at}]");
+            let wrong = |(key, message)| ConfigError::at(&["scrape", &at, key], message);
+            scrape.check().map_err(wrong)?;
+            let same = |other: &&ScrapeConfig| other.target() == scrape.target();
+            if self.scrape.iter().filter(same).count() > 1 {
+                let message = format!("`{}` is scraped twice", scrape.target());
+                return Err(ConfigError::at(&["scrape", &at, "url"], message));
+            }
+        }
+        Ok(())
+    }
+
     /// What one key cannot say of itself.
     fn check(&self) -> Result<(), ConfigError> {
         for (name, upstream) in &self.upstreams {
@@ -610,6 +629,7 @@ impl Config {
             let (key, message) = message.split_once(": ").unwrap_or(("", &message));
             ConfigError::at(&["otlp", "traces", key], message)
         })?;
+        self.check_scrapes()?;
         self.callers.check().map_err(|(key, message)| {
             ConfigError::at(&[&["callers"], &key[..]].concat(), message)
         })?;

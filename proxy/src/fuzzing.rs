@@ -147,3 +147,6 @@ impl From<HeadError> for Refusal {
 fn owned(fields: &Fields) -> Vec<(Vec<u8>, Vec<u8>)> {
     fields.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
+
+/// What is passed on of pages of figures, which are one target's, one after the other.
+pub use crate::scrape::fuzzing::{Figures, figures};

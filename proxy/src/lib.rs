@@ -44,6 +44,7 @@ mod prices;
 mod pump;
 mod rewrite;
 mod route;
+mod scrape;
 mod serve;
 mod sidecar;
 mod spend;

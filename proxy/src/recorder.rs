@@ -30,6 +30,7 @@ use crate::export::rollup::Keys;
 use crate::export::spans::{self, SpanPusher, Traces};
 use crate::head::RequestHead;
 use crate::jobs::{JobLimits, Jobs};
+use crate::scrape::{ScrapeConfig, Scrapes};
 
 /// Records of all workers that may wait for the exporters.
 const QUEUE: usize = 8_192;
@@ -62,6 +63,8 @@ pub struct Options {
     pub keeps_recent: bool,
     /// Where metrics are pushed.
     pub otlp: Option<Otlp>,
+    /// Whose figures are pushed beside them.
+    pub scrape: Vec<ScrapeConfig>,
     /// Where spans are pushed.
     pub traces: Option<Traces>,
     /// Whether what is said in calls is kept for their spans.
@@ -79,6 +82,7 @@ pub struct Options {
 /// The recorders of all workers, and the threads of the exporters.
 pub struct Recorders {
     registry: Arc<Registry>,
+    scrapes: Scrapes,
     recent: Option<Arc<Recent>>,
     prices: Arc<Prices>,
     queue: Option<Arc<Queue>>,
@@ -325,7 +329,15 @@ impl Recorders {
         let recent = options.keeps_recent.then(|| Recent::new(jiff::Timestamp::now()));
         let feed = recent.as_ref().map(|recent| recent.exporter(registry.clone()));
         options.exporters.extend(feed);
+        let scrapes = match &options.otlp {
+            Some(_) => Scrapes::new(&options.scrape),
+            None => Scrapes::default(),
+        };
+        if scrapes.is_empty() && !options.scrape.is_empty() {
+            warn!("nothing is scraped: there is no OTLP endpoint to pass it on to");
+        }
         let pusher = options.otlp.map(|otlp| Pusher::new(otlp, registry.clone()));
+        let pusher = pusher.map(|pusher| pusher.with_scrapes(scrapes.clone()));
         let traces = options.traces.map(|traces| traces.start(registry.dropped(spans::NAME)));
         let (exporter, span_pusher) = traces.unzip();
         options.exporters.extend(exporter.map(|exporter| Box::new(exporter) as _));
@@ -336,7 +348,7 @@ impl Recorders {
             .map(|path| History::start(path, &options.history, Keys::new(registry.clone())));
         let (history, keeper) = history.unzip();
         options.exporters.extend(keeper.map(|keeper| Box::new(keeper) as _));
-        let background = Background::start(pusher, span_pusher)?;
+        let background = Background::start(pusher, span_pusher, scrapes.clone())?;
         let (queue, drained) = match options.exporters {
             exporters if exporters.is_empty() => (None, None),
             exporters => {
@@ -348,7 +360,23 @@ impl Recorders {
         let budget = Budget::new(CAPTURE_BYTES);
         let capture = options.capture.map(|config| Arc::new(Capturing { config, budget }));
         let prices = options.prices;
-        Ok(Self { registry, prices, queue, drained, content, capture, recent, history, background })
+        Ok(Self {
+            registry,
+            scrapes,
+            prices,
+            queue,
+            drained,
+            content,
+            capture,
+            recent,
+            history,
+            background,
+        })
+    }
+
+    /// Those whose figures are read.
+    pub(crate) fn scrapes(&self) -> &Scrapes {
+        &self.scrapes
     }
 
     /// The last hour, where it is kept.
@@ -466,7 +494,11 @@ impl Task {
 // === impl Background ===
 
 impl Background {
-    fn start(metrics: Option<Pusher>, spans: Option<SpanPusher>) -> io::Result<Self> {
+    fn start(
+        metrics: Option<Pusher>,
+        spans: Option<SpanPusher>,
+        scrapes: Scrapes,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopping) = oneshot::channel();
@@ -475,6 +507,7 @@ impl Background {
             runtime.block_on(async {
                 let metrics = metrics.map(|pusher| Task::start(|stop| pusher.run(stop)));
                 let spans = spans.map(|pusher| Task::start(|stop| pusher.run(stop)));
+                tokio::spawn(scrapes.run());
                 let Ok(deadline) = stopping.await else { return };
                 let stopped = [metrics, spans].map(|task| task.map(|task| task.stop(deadline)));
                 for task in stopped.into_iter().flatten() {

@@ -352,6 +352,7 @@ fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartErr
         capture: config.capture.file.is_some().then(|| config.capture.clone()),
         history: config.history.clone(),
         otlp: Otlp::settle(&config.otlp, variable)?,
+        scrape: config.scrape.clone(),
         captures_content: traces.is_some()
             && spans::captures_content(config.capture_content, variable),
         traces,
@@ -389,6 +390,7 @@ fn watch_shared(recorders: &Recorders, generation: &Generation) {
     if let Some(intercept) = generation.intercept() {
         registry.watch(intercept.clone());
     }
+    registry.watch(recorders.scrapes().clone());
     registry.watch(generation.shadows.clone());
     if let Some(store) = &generation.store {
         registry.watch(store.clone());

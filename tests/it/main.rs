@@ -53,6 +53,7 @@ mod replay;
 mod resume;
 mod retry;
 mod routing;
+mod scrape;
 mod sdks;
 #[cfg(feature = "loadgen")]
 mod search;

@@ -69,6 +69,8 @@ cache: { memory: 64KiB }
 intercept: { listen: "127.0.0.1:0", local: true }
 ca: { folder: ca }
 limits: { jobs: 2 }
+otlp: { endpoint: "http://127.0.0.1:9", traces: { enabled: false } }
+scrape: [{ url: SPARE/metrics, every: 1s }]
 NUMBER
 """
 

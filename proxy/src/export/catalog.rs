@@ -16,6 +16,7 @@ mod labels;
 mod own;
 mod policies;
 mod quotas;
+mod scrape;
 mod sidecar;
 mod store;
 mod upstreams;
@@ -30,6 +31,7 @@ pub use jobs::*;
 pub use own::*;
 pub use policies::*;
 pub use quotas::*;
+pub use scrape::*;
 pub use sidecar::*;
 pub use store::*;
 pub use upstreams::*;
@@ -136,6 +138,10 @@ pub static FAMILIES: &[&Family] = &[
     &BASELINE_VALUE,
     &BASELINE_LIMIT,
     &BASELINE_UNUSUAL,
+    &SCRAPE_UP,
+    &SCRAPE_DURATION,
+    &SCRAPE_SAMPLES,
+    &SCRAPE_FAILURES,
     &RECORDS_DROPPED,
     &NOT_UNDERSTOOD,
     &WARNINGS,

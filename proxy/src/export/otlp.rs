@@ -15,7 +15,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use prost::Message;
 use rustls::pki_types::pem;
 use schemars::JsonSchema;
@@ -25,8 +27,10 @@ use tracing::{info, warn};
 
 use super::metrics::Registry;
 use super::spans::TracesConfig;
+use crate::scrape::Scrapes;
 
 pub(crate) use self::encode::encode;
+use self::encode::{encode_foreign, foreign};
 pub(super) use self::environment::Environment;
 pub(super) use self::transport::{Client, PushError, Signal, Transport, causes};
 
@@ -121,6 +125,7 @@ pub struct Otlp {
 pub struct Pusher {
     otlp: Otlp,
     registry: Arc<Registry>,
+    scrapes: Scrapes,
     /// Whether the last push failed: said once, not for every push.
     failing: bool,
 }
@@ -182,7 +187,12 @@ impl Otlp {
 impl Pusher {
     /// A pusher of what this registry counts.
     pub fn new(otlp: Otlp, registry: Arc<Registry>) -> Self {
-        Self { otlp, registry, failing: false }
+        Self { otlp, registry, scrapes: Scrapes::default(), failing: false }
+    }
+
+    /// The same, which also pushes what these have read.
+    pub(crate) fn with_scrapes(self, scrapes: Scrapes) -> Self {
+        Self { scrapes, ..self }
     }
 
     /// Pushes at every interval, and once more when it is told to stop, and until when it may.
@@ -211,10 +221,31 @@ impl Pusher {
 
     async fn push(&mut self, client: &mut Client) {
         let request = encode(self.registry.snapshot(), &self.otlp.resource);
-        match client.push(request.encode_to_vec().into()).await.and_then(|answer| accepted(&answer))
-        {
+        self.push_one(client, &request).await;
+        // Each by itself: a page that is refused for its length takes nothing else with it.
+        for target in self.scrapes.clone().targets() {
+            let metrics = target.take();
+            if metrics.is_empty() {
+                continue;
+            }
+            let request = encode_foreign(metrics, &target.name, &self.otlp.resource);
+            if !self.push_one(client, &request).await {
+                target.put_back(foreign(request));
+            }
+        }
+    }
+
+    /// Whether it has arrived.
+    async fn push_one(
+        &mut self,
+        client: &mut Client,
+        request: &ExportMetricsServiceRequest,
+    ) -> bool {
+        let pushed = client.push(request.encode_to_vec().into()).await;
+        let pushed = pushed.and_then(|answer| accepted(&answer));
+        match &pushed {
             Err(error) if !self.failing => {
-                let (endpoint, error) = (&self.otlp.transport.endpoint, causes(&error));
+                let (endpoint, error) = (&self.otlp.transport.endpoint, causes(error));
                 warn!(%endpoint, %error, "metrics cannot be pushed; they add up until they can");
                 self.failing = true;
             }
@@ -224,6 +255,7 @@ impl Pusher {
             }
             _ => {}
         }
+        pushed.is_ok()
     }
 }
 
@@ -250,7 +282,6 @@ mod tests {
     use hyper::body::{Bytes, Incoming};
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
     use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
         MetricsService, MetricsServiceServer,
     };

@@ -23,6 +23,7 @@ mod picture;
 mod pieces;
 mod protobuf;
 mod request;
+mod scrape;
 mod shape;
 mod sse;
 
@@ -56,6 +57,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("picture", picture::picture),
     ("hints", hints::hints),
     ("content", content::content),
+    ("scrape", scrape::scrape),
     ("request_head", head::request_head),
     ("reply_head", head::reply_head),
     ("chunked", chunked::chunked),

@@ -50,6 +50,7 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "request_head" => per_case(|case| Some(case.request_head())),
         "reply_head" => per_case(|case| Some(case.reply_head())),
         "chunked" => per_case(|case| Some(case.chunked())),
+        "scrape" => made::pages(),
         "usage_question" => per_case(Case::usage_question),
         "usage_filter" => per_case(Case::usage_filter),
         _ => Vec::new(),

@@ -39,6 +39,7 @@ pub(super) static MEDIA_KIND: Label = Label::same("kind", |_, part| part.into())
 // These families are not read off series of calls: the registry names their values itself.
 pub(super) static EXPORTER: Label = Label::same("exporter", |_, part| part.into());
 pub(super) static STORE_OPERATION: Label = Label::same("operation", |_, part| part.into());
+pub(super) static TARGET: Label = Label::same("target", |_, part| part.into());
 pub(super) static SIGNAL: Label = Label::same("signal", |_, part| part.into());
 pub(super) static RESULT: Label = Label::same("result", |_, part| part.into());
 pub(super) static POLICY: Label = Label::same("policy", |_, part| part.into());

@@ -23,18 +23,42 @@ pub(crate) fn encode(
     resource: &BTreeMap<String, String>,
 ) -> ExportMetricsServiceRequest {
     let times = Times { started: nanoseconds(snapshot.started), now: now() };
-    let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
     let conventions = snapshot.conventions;
     let metrics = snapshot
         .families
         .into_iter()
         .map(|(family, points)| encode_family(family, conventions, points, times))
         .collect();
-    let scope = InstrumentationScope {
-        name: "tidegate".into(),
-        version: catalog::VERSION.into(),
-        ..Default::default()
-    };
+    request(scope("tidegate", Vec::new()), metrics, resource)
+}
+
+/// The figures of somebody else, which were read by this name, as one push.
+pub(super) fn encode_foreign(
+    metrics: Vec<Metric>,
+    target: &str,
+    resource: &BTreeMap<String, String>,
+) -> ExportMetricsServiceRequest {
+    let attributes = vec![attribute("target", target.into())];
+    request(scope("tidegate.scrape", attributes), metrics, resource)
+}
+
+/// What [`encode_foreign`] was given.
+pub(super) fn foreign(request: ExportMetricsServiceRequest) -> Vec<Metric> {
+    let scopes = request.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
+    scopes.flat_map(|scope| scope.metrics).collect()
+}
+
+fn scope(name: &str, attributes: Vec<KeyValue>) -> InstrumentationScope {
+    let version = catalog::VERSION.into();
+    InstrumentationScope { name: name.into(), version, attributes, ..Default::default() }
+}
+
+fn request(
+    scope: InstrumentationScope,
+    metrics: Vec<Metric>,
+    resource: &BTreeMap<String, String>,
+) -> ExportMetricsServiceRequest {
+    let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
             resource: Some(Resource { attributes, ..Default::default() }),

@@ -132,6 +132,22 @@ pub(super) fn hints() -> Seeds {
     named(fields.map(|(name, fields)| (name, format!("\x04{DATE}{fields}").into_bytes())))
 }
 
+/// Pages of figures, in both formats.
+pub(super) fn pages() -> Seeds {
+    let pages = [
+        (
+            "text",
+            "# HELP vllm:n Waiting.\n# TYPE vllm:n gauge\nvllm:n{model_name=\"a\",engine=\"0\"} 3.0\n# TYPE t_total counter\nt_total{a=\"\\\"\"} 7 1700000000000\n# TYPE h histogram\nh_bucket{le=\"0.5\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 2.5\nh_count 3\n# TYPE s summary\ns{quantile=\"0.5\"} NaN\ns_sum 1\ns_count 2\nprocess_start_time_seconds 1e2\n",
+        ),
+        (
+            "openmetrics",
+            "# TYPE c counter\nc_total 5 # {trace_id=\"f\"} 1 1\nc_created 99.5\n# TYPE \"a.b\" gauge\n{\"a.b\",\"c.d\"=\"e\"} 1\n# TYPE h histogram\nh_bucket{le=\"1\"} 4\nh_bucket{le=\"+Inf\"} 3\n# EOF\n",
+        ),
+        ("html", "<html>\n<body>not found</body>\n"),
+    ];
+    named(pages.map(|(name, page)| (name, page.as_bytes().to_vec())))
+}
+
 fn named(seeds: impl IntoIterator<Item = (&'static str, Vec<u8>)>) -> Seeds {
     seeds.into_iter().map(|(name, seed)| (name.to_owned(), seed)).collect()
 }
