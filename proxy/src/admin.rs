@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 use crate::clients;
 use crate::export::history::History;
 use crate::export::metrics::Registry;
-use crate::export::prometheus::{CONTENT_TYPE as PROMETHEUS_TEXT, Prometheus};
+use crate::export::prometheus::Prometheus;
 use crate::export::recent::Recent;
 use crate::generation::Generation;
 use crate::states::{self, Ask};
@@ -172,7 +172,7 @@ impl Admin {
         let page = match (request.uri().path(), surface, &self.inside) {
             ("/livez", _, _) => Page::Ready(text(StatusCode::OK, "ok\n")),
             ("/readyz", _, _) => Page::Ready(self.readyz()),
-            ("/metrics", _, _) => Page::Ready(self.metrics()),
+            ("/metrics", _, _) => Page::Ready(self.metrics(&request)),
             ("/", Surface::Admin, _) if page::is_for(request.headers()) => {
                 Page::Ready(page::answer())
             }
@@ -235,11 +235,12 @@ impl Admin {
         })
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.prometheus.text() {
-            Ok(metrics) => {
+    fn metrics(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let accept = request.headers().get_all(ACCEPT).iter().filter_map(|one| one.to_str().ok());
+        match self.prometheus.accepted(&accept.collect::<Vec<_>>().join(",")) {
+            Ok((content_type, metrics)) => {
                 let mut answer = text(StatusCode::OK, metrics);
-                let content_type = HeaderValue::from_static(PROMETHEUS_TEXT);
+                let content_type = HeaderValue::from_static(content_type);
                 answer.headers_mut().insert(CONTENT_TYPE, content_type);
                 answer
             }

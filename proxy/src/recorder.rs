@@ -27,7 +27,7 @@ use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, Pusher};
 use crate::export::recent::Recent;
 use crate::export::rollup::Keys;
-use crate::export::spans::{self, SpanPusher, Traces};
+use crate::export::spans::{self, Sampler, SpanPusher, Traces};
 use crate::head::RequestHead;
 use crate::jobs::{JobLimits, Jobs};
 use crate::scrape::{ScrapeConfig, Scrapes};
@@ -83,6 +83,7 @@ pub struct Options {
 pub struct Recorders {
     registry: Arc<Registry>,
     scrapes: Scrapes,
+    sampler: Option<Sampler>,
     recent: Option<Arc<Recent>>,
     prices: Arc<Prices>,
     queue: Option<Arc<Queue>>,
@@ -99,6 +100,8 @@ pub struct Recorder {
     shard: Arc<Mutex<Shard>>,
     jobs: Arc<Jobs>,
     prices: Arc<Prices>,
+    /// Which calls become spans; absent where none are pushed.
+    sampler: Option<Sampler>,
     lane: Option<Lane>,
     content: Option<Budget>,
     capture: Option<Arc<Capturing>>,
@@ -198,7 +201,8 @@ impl Recorder {
         }
         self.prices.apply(&mut record);
         see(&mut record);
-        lock(&self.shard).add(&record);
+        let has_span = self.sampler.is_some_and(|sampler| sampler.takes(&record));
+        lock(&self.shard).add_call(&record, has_span);
         if let Some(lane) = &self.lane {
             lane.offer(record);
         }
@@ -338,6 +342,7 @@ impl Recorders {
         }
         let pusher = options.otlp.map(|otlp| Pusher::new(otlp, registry.clone()));
         let pusher = pusher.map(|pusher| pusher.with_scrapes(scrapes.clone()));
+        let sampler = options.traces.as_ref().map(Traces::sampler);
         let traces = options.traces.map(|traces| traces.start(registry.dropped(spans::NAME)));
         let (exporter, span_pusher) = traces.unzip();
         options.exporters.extend(exporter.map(|exporter| Box::new(exporter) as _));
@@ -363,6 +368,7 @@ impl Recorders {
         Ok(Self {
             registry,
             scrapes,
+            sampler,
             prices,
             queue,
             drained,
@@ -395,6 +401,7 @@ impl Recorders {
             shard: self.registry.shard(),
             jobs: self.registry.jobs().clone(),
             prices: self.prices.clone(),
+            sampler: self.sampler,
             lane,
             content: self.content.clone(),
             capture: self.capture.clone(),

@@ -81,7 +81,9 @@ fn whoever_refuses_a_call_early_has_its_model_recorded() {
         (
             "quota_spent",
             429,
-            held("quotas: { q: { requests: 1, window: 1h } }\nroutes: [{ upstream: a }]"),
+            held(
+                "quotas: { q: { requests: 1, window: 1h, mode: enforce } }\nroutes: [{ upstream: a }]",
+            ),
         ),
         (
             "circuit_open",

@@ -23,6 +23,7 @@ mod doctor;
 mod drain;
 mod endings;
 mod examples;
+mod exemplars;
 mod failures;
 mod fallback;
 mod faults;

@@ -61,3 +61,42 @@ def test_promtool_finds_no_fault_in_the_metrics(called):
         ["promtool", "check", "metrics"], input=metrics, text=True, capture_output=True
     )
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")
+def test_prometheus_leads_from_a_latency_to_a_trace(sidecar_with, tmp_path):
+    traces = [f"4bf92f3577b34da6a3ce929d0e0e47{at:02x}" for at in range(CALLS)]
+    # Spans are meant to go somewhere; whether they arrive is another matter.
+    with sidecar_with(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_TRACES_SAMPLER="parentbased_always_on") as sidecar:
+        client = openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-tidecanary", max_retries=0)
+        configuration = tmp_path / "prometheus.yml"
+        configuration.write_text(
+            "global: { scrape_interval: 500ms, scrape_timeout: 500ms }\n"
+            "scrape_configs:\n"
+            "  - job_name: tidegate\n"
+            f"    static_configs: [{{ targets: ['{sidecar.admin.removeprefix('http://')}'] }}]\n"
+        )
+        port = free_port()
+        command = ["prometheus", f"--config.file={configuration}", "--enable-feature=exemplar-storage"]
+        command += [f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}"]
+        with running(command) as prometheus:
+            prometheus.says(r"(Server is ready to receive web requests)")
+            for at, trace in enumerate(traces):
+                client.chat.completions.create(
+                    model="gpt-4o-mini",
+                    messages=[{"role": "user", "content": "Why?"}],
+                    extra_headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-{'01' if at else '00'}"},
+                )
+            records = {record["trace_id"]: record for record in sidecar.records(CALLS)}
+            time = f"start=0&end=9999999999&query={quote('tidegate_call_duration_seconds_bucket')}"
+
+            def exemplars():
+                found = json.loads(get(f"http://127.0.0.1:{port}/api/v1/query_exemplars?{time}"))["data"]
+                return [exemplar for series in found for exemplar in series["exemplars"]]
+
+            found = eventually(exemplars, "exemplars")
+    for exemplar in found:
+        record = records[exemplar["labels"]["trace_id"]]
+        assert record["trace_id"] != traces[0], "it is not sampled"
+        assert exemplar["labels"]["span_id"] == record["span_id"]
+        assert float(exemplar["value"]) == pytest.approx(record["tidegate.duration_s"], abs=1e-5)

@@ -31,7 +31,9 @@ use series::{Key, Keyed};
 use words::{LocalNames, Words};
 
 pub(super) use series::{Labels, Series};
-pub use value::{Amount, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS, Value};
+pub use value::{
+    Amount, Exemplar, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS, Value,
+};
 pub(crate) use words::Names;
 
 /// The label value for words that found no room.
@@ -357,8 +359,13 @@ impl Points {
 // === impl Shard ===
 
 impl Shard {
-    /// Counts one call that has ended.
+    /// Counts one call that has ended, and that no span is made of.
     pub fn add(&mut self, record: &Record) {
+        self.add_call(record, false);
+    }
+
+    /// Counts one call that has ended. Only one that has a span leads anywhere as an example.
+    pub(crate) fn add_call(&mut self, record: &Record, has_span: bool) {
         let answered = is_answered(record);
         let model = match record.request_model.as_deref() {
             Some(model) => self.models.value(model, answered),
@@ -377,10 +384,10 @@ impl Shard {
             key = Key { model: OTHER, region: OTHER, ..key };
         }
         match self.series.get_mut(&key as &dyn Keyed) {
-            Some(series) => series.add(record),
+            Some(series) => series.add(record, has_span),
             None => {
                 let mut series = Series::new();
-                series.add(record);
+                series.add(record, has_span);
                 self.series.insert(Labels::from(key), series);
             }
         }

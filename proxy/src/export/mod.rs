@@ -9,6 +9,7 @@ pub mod history;
 pub mod jsonl;
 pub mod metrics;
 pub mod names;
+pub mod openmetrics;
 pub mod otlp;
 pub mod prometheus;
 pub(crate) mod recent;
@@ -77,7 +78,7 @@ mod tests {
     fn check_numbers(registry: Arc<Registry>) {
         let conventions = registry.conventions();
         let text = prometheus::Prometheus::new(registry.clone()).text().expect("metrics encode");
-        let request = otlp::encode(registry.snapshot(), &BTreeMap::new());
+        let request = otlp::encode(registry.snapshot(), &BTreeMap::new(), None);
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
 
         let (shown, pushed) = (parse(&text), flatten(metrics, conventions));

@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
@@ -126,6 +127,8 @@ pub struct Pusher {
     otlp: Otlp,
     registry: Arc<Registry>,
     scrapes: Scrapes,
+    /// When the last one was that arrived.
+    pushed: Option<Timestamp>,
     /// Whether the last push failed: said once, not for every push.
     failing: bool,
 }
@@ -187,7 +190,7 @@ impl Otlp {
 impl Pusher {
     /// A pusher of what this registry counts.
     pub fn new(otlp: Otlp, registry: Arc<Registry>) -> Self {
-        Self { otlp, registry, scrapes: Scrapes::default(), failing: false }
+        Self { otlp, registry, scrapes: Scrapes::default(), pushed: None, failing: false }
     }
 
     /// The same, which also pushes what these have read.
@@ -220,8 +223,12 @@ impl Pusher {
     }
 
     async fn push(&mut self, client: &mut Client) {
-        let request = encode(self.registry.snapshot(), &self.otlp.resource);
-        self.push_one(client, &request).await;
+        let now = Timestamp::now();
+        let request = encode(self.registry.snapshot(), &self.otlp.resource, self.pushed);
+        if self.push_one(client, &request).await {
+            // A call may have ended before it is counted.
+            self.pushed = now.checked_sub(SignedDuration::from_secs(1)).ok();
+        }
         // Each by itself: a page that is refused for its length takes nothing else with it.
         for target in self.scrapes.clone().targets() {
             let metrics = target.take();

@@ -10,6 +10,7 @@ use ::prometheus::{TEXT_FORMAT, TextEncoder};
 use super::catalog::{FAMILIES, Family, Kind};
 use super::metrics::{self, Point, Registry, Value};
 use super::names::Conventions;
+use super::openmetrics;
 
 /// The content type of [`Prometheus::text`].
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
@@ -18,6 +19,7 @@ pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 #[derive(Clone, Debug)]
 pub struct Prometheus {
     registry: ::prometheus::Registry,
+    calls: Arc<Registry>,
 }
 
 /// Shows the calls of a registry to the `prometheus` crate.
@@ -33,15 +35,39 @@ impl Prometheus {
             FAMILIES.iter().map(|family| describe(family, registry.conventions())).collect();
         let prometheus = ::prometheus::Registry::new();
         prometheus
-            .register(Box::new(Calls { registry, descriptions }))
+            .register(Box::new(Calls { registry: registry.clone(), descriptions }))
             .expect("the catalog names each metric once");
-        Self { registry: prometheus }
+        Self { registry: prometheus, calls: registry }
+    }
+
+    /// All metrics, as somebody with this `Accept` asks for them, and the type of that.
+    pub fn accepted(&self, accept: &str) -> Result<(&'static str, String), ::prometheus::Error> {
+        match prefers_openmetrics(accept) {
+            true => Ok((openmetrics::CONTENT_TYPE, openmetrics::text(self.calls.snapshot()))),
+            false => Ok((CONTENT_TYPE, self.text()?)),
+        }
     }
 
     /// All metrics, as text.
     pub fn text(&self) -> Result<String, ::prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// Whether OpenMetrics is what is asked for, before the text format of Prometheus.
+fn prefers_openmetrics(accept: &str) -> bool {
+    let quality = |wanted: fn(&str) -> bool| {
+        let ranges = accept.split(',').map(|range| range.split(';').map(str::trim));
+        let qualities = ranges.filter_map(|mut range| {
+            let is_wanted = wanted(range.next()?);
+            let quality = range.find_map(|part| part.strip_prefix("q=")?.parse::<f64>().ok());
+            is_wanted.then_some(quality.unwrap_or(1.0))
+        });
+        qualities.fold(0.0, f64::max)
+    };
+    let openmetrics = quality(|range| range.eq_ignore_ascii_case("application/openmetrics-text"));
+    let plain = quality(|range| range.eq_ignore_ascii_case("text/plain"));
+    openmetrics > 0.0 && openmetrics >= plain
 }
 
 impl Collector for Calls {
@@ -122,4 +148,27 @@ fn encode_histogram(histogram: &metrics::Histogram) -> Histogram {
     encoded.set_sample_count(histogram.count());
     encoded.set_sample_sum(histogram.sum());
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openmetrics_is_for_who_would_rather_have_it() {
+        for (accept, is_preferred) in [
+            ("", false),
+            ("*/*", false),
+            ("text/plain", false),
+            ("application/openmetrics-text", true),
+            ("application/openmetrics-text; version=1.0.0; q=0", false),
+            ("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;q=0.4", false),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                true,
+            ),
+        ] {
+            assert_eq!(prefers_openmetrics(accept), is_preferred, "{accept}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
 use self::encode::Encoder;
-use self::sampler::Sampler;
+pub(crate) use self::sampler::Sampler;
 use super::metrics::lock;
 use super::names::Conventions;
 use super::otlp::protobuf::{self, Value};
@@ -201,6 +201,11 @@ impl Traces {
             resource: environment.resource(),
             transport,
         }))
+    }
+
+    /// Which calls become spans.
+    pub(crate) fn sampler(&self) -> Sampler {
+        self.sampler
     }
 
     /// The two halves: what takes records, and what pushes spans and counts those that it loses.

@@ -134,7 +134,8 @@ impl Series {
         }
     }
 
-    pub(super) fn add(&mut self, record: &Record) {
+    /// Counts a call, which is an example of its times where it has a span.
+    pub(super) fn add(&mut self, record: &Record, has_span: bool) {
         self.calls += 1;
         self.usage_absent += u64::from(record.lacks_usage());
         let tokens = [
@@ -151,9 +152,10 @@ impl Series {
         if let Some(cached) = record.cached.as_deref() {
             self.cached.get_or_insert_default().add(cached);
         }
-        self.duration.observe(record.duration_s);
-        self.time_to_first_token.observe(record.time_to_first_token_s);
-        self.time_per_output_token.observe(record.time_per_output_token_s);
+        let example = has_span.then_some(record);
+        self.duration.observe_call(record.duration_s, example);
+        self.time_to_first_token.observe_call(record.time_to_first_token_s, example);
+        self.time_per_output_token.observe_call(record.time_per_output_token_s, example);
         self.overhead.observe(record.overhead_s);
         self.input_usage.observe(record.input_tokens.map(|tokens| tokens as f64));
         self.output_usage.observe(record.output_tokens.map(|tokens| tokens as f64));

@@ -1,5 +1,8 @@
 //! What is counted: numbers, and how often which size occurred.
 
+use jiff::{SignedDuration, Timestamp};
+use tidegate_wire::{Record, SpanId, TraceId};
+
 /// Upper bounds of times in seconds: 2 s and 3 s are exact, for objectives.
 pub const SECONDS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0,
@@ -44,6 +47,25 @@ pub struct Histogram {
     /// One count a bound and one beyond them; empty until the first value comes.
     counts: Vec<u64>,
     sum: f64,
+    /// The newest of each bucket that has one; absent until the first comes.
+    exemplars: Option<Box<Exemplars>>,
+}
+
+/// Examples of a histogram, by their buckets.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Exemplars(Vec<(u8, Exemplar)>);
+
+/// One call as an example of what was counted: where its trace is found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exemplar {
+    /// The trace of the call.
+    pub trace_id: TraceId,
+    /// Its span there.
+    pub span_id: SpanId,
+    /// When the call ended.
+    pub time: Timestamp,
+    /// The value that was counted.
+    pub value: f64,
 }
 
 /// A histogram for each of so many classes; there is none until one has a value.
@@ -90,17 +112,32 @@ impl Amount {
 
 impl Histogram {
     pub(crate) fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, counts: Vec::new(), sum: 0.0 }
+        Self { bounds, counts: Vec::new(), sum: 0.0, exemplars: None }
     }
 
     /// Counts a value, where there is one and it is a number: one NaN would spoil the sum for good.
     pub(crate) fn observe(&mut self, value: Option<f64>) {
+        self.observe_call(value, None);
+    }
+
+    /// The same, with the call as an example of its bucket.
+    pub(super) fn observe_call(&mut self, value: Option<f64>, call: Option<&Record>) {
         let Some(value) = value.filter(|value| value.is_finite()) else { return };
         if self.counts.is_empty() {
             self.counts = vec![0; self.bounds.len() + 1];
         }
-        self.counts[self.bounds.partition_point(|bound| *bound < value)] += 1;
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[bucket] += 1;
         self.sum += value;
+        if let Some(call) = call {
+            let exemplar = Exemplar {
+                trace_id: call.trace_id,
+                span_id: call.span_id,
+                time: ended(call),
+                value,
+            };
+            self.exemplars.get_or_insert_default().put(bucket as u8, exemplar);
+        }
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
@@ -112,6 +149,16 @@ impl Histogram {
             }
         }
         self.sum += other.sum;
+        if let Some(others) = &other.exemplars {
+            let mine = self.exemplars.get_or_insert_default();
+            others.0.iter().for_each(|(bucket, exemplar)| mine.put(*bucket, *exemplar));
+        }
+    }
+
+    /// Examples, each with the number of its bucket, in no order.
+    pub fn exemplars(&self) -> impl Iterator<Item = (usize, &Exemplar)> {
+        let all = self.exemplars.iter().flat_map(|exemplars| &exemplars.0);
+        all.map(|(bucket, exemplar)| (usize::from(*bucket), exemplar))
     }
 
     /// The value below which this share of them lies, told from the buckets as Prometheus does: as if
@@ -149,6 +196,25 @@ impl Histogram {
     /// How many values lie between each bound and the one before it, and last, beyond them all.
     pub fn counts(&self) -> &[u64] {
         &self.counts
+    }
+}
+
+fn ended(call: &Record) -> Timestamp {
+    let lasted = SignedDuration::try_from_secs_f64(call.duration_s.unwrap_or_default());
+    lasted.ok().and_then(|lasted| call.time.checked_add(lasted).ok()).unwrap_or(call.time)
+}
+
+// === impl Exemplars ===
+
+impl Exemplars {
+    /// Puts it into this bucket, unless what is there is newer. Few buckets have one: calls with the
+    /// same labels take about as long.
+    fn put(&mut self, bucket: u8, exemplar: Exemplar) {
+        match self.0.iter_mut().find(|(own, _)| *own == bucket) {
+            Some((_, old)) if old.time > exemplar.time => {}
+            Some((_, old)) => *old = exemplar,
+            None => self.0.push((bucket, exemplar)),
+        }
     }
 }
 

@@ -8,21 +8,24 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::Histogram as HistogramPoints;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Gauge, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
-    ScopeMetrics, Sum, metric, number_data_point,
+    AggregationTemporality, Exemplar, Gauge, HistogramDataPoint, Metric, NumberDataPoint,
+    ResourceMetrics, ScopeMetrics, Sum, exemplar, metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::export::catalog::{self, Family, Kind};
-use crate::export::metrics::{Histogram, Point, Snapshot, Value};
+use crate::export::metrics::{self, Histogram, Point, Snapshot, Value};
 use crate::export::names::Conventions;
 
 /// A snapshot as one push.
+///
+/// Of exemplars only those that came since the push before: what was told once is told.
 pub(crate) fn encode(
     snapshot: Snapshot,
     resource: &BTreeMap<String, String>,
+    since: Option<Timestamp>,
 ) -> ExportMetricsServiceRequest {
-    let times = Times { started: nanoseconds(snapshot.started), now: now() };
+    let times = Times { started: nanoseconds(snapshot.started), now: now(), since };
     let conventions = snapshot.conventions;
     let metrics = snapshot
         .families
@@ -74,6 +77,8 @@ fn request(
 struct Times {
     started: u64,
     now: u64,
+    /// The push before, as far as it has arrived.
+    since: Option<Timestamp>,
 }
 
 fn encode_family(
@@ -142,8 +147,22 @@ fn histogram(attributes: Vec<KeyValue>, counted: &Histogram, times: Times) -> Hi
         sum: Some(counted.sum()),
         bucket_counts: counted.counts().to_vec(),
         explicit_bounds: counted.bounds().to_vec(),
+        exemplars: exemplars(counted, times.since),
         ..Default::default()
     }
+}
+
+fn exemplars(counted: &Histogram, since: Option<Timestamp>) -> Vec<Exemplar> {
+    let fresh = |exemplar: &&metrics::Exemplar| since.is_none_or(|since| exemplar.time >= since);
+    let all = counted.exemplars().map(|(_, exemplar)| exemplar).filter(fresh);
+    all.map(|exemplar| Exemplar {
+        time_unix_nano: nanoseconds(exemplar.time),
+        trace_id: exemplar.trace_id.0.to_vec(),
+        span_id: exemplar.span_id.0.to_vec(),
+        value: Some(exemplar::Value::AsDouble(exemplar.value)),
+        ..Default::default()
+    })
+    .collect()
 }
 
 /// An empty label is an absent attribute.

@@ -10,7 +10,7 @@ use tidegate_wire::{ErrorOrigin, Outcome, Record, TraceId};
 
 /// Which calls become spans.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     /// Whether the caller's decision holds where there is one.
     follows_caller: bool,
     own: Own,
@@ -91,7 +91,7 @@ impl Sampler {
     }
 
     /// Whether this call becomes a span.
-    pub(super) fn takes(&self, record: &Record) -> bool {
+    pub(crate) fn takes(&self, record: &Record) -> bool {
         let is_chosen = match record.is_sampled {
             Some(is_sampled) if self.follows_caller => is_sampled,
             _ => self.own.takes(record.trace_id),
