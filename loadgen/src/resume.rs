@@ -85,7 +85,8 @@ impl Resume {
     }
 }
 
-/// Writes the report to this file from time to time, until the run is over.
+/// Writes the report to this file from time to time, until the run is over. Must be waited for: what is
+/// still being written would else take the place of the last one.
 pub(crate) async fn save(run: Arc<Run>, path: PathBuf, id: String, began: Timestamp) {
     let mut phase = run.phase();
     let mut ticks = interval(EVERY);
@@ -95,9 +96,11 @@ pub(crate) async fn save(run: Arc<Run>, path: PathBuf, id: String, began: Timest
             _ = phase.wait_for(|phase| *phase == Phase::Over) => return,
             _ = ticks.tick() => {}
         }
-        let report = Report::of(&run, &id, began);
-        let path = path.clone();
-        let saved = tokio::task::spawn_blocking(move || write(&report, &path)).await;
+        let (run, path, id) = (run.clone(), path.clone(), id.clone());
+        // To reckon a report takes a while, in which no user may have to wait.
+        let saved =
+            tokio::task::spawn_blocking(move || write(&Report::of(&run, &id, began), &path));
+        let saved = saved.await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "cannot save how far the run has come");
         }

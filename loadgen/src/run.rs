@@ -267,9 +267,8 @@ pub(crate) async fn carry_out(plan: Plan, budget: Arc<Budget>) -> Result<Outcome
     let conductor = tokio::spawn(conduct(run.clone()));
     let looks = tokio::spawn(look(run.clone()));
     let mut watches = other_side.start(&run);
-    if let Some(path) = run.plan.save.clone() {
-        watches.spawn(save(run.clone(), path, id.clone(), began));
-    }
+    let path = run.plan.save.clone();
+    let saves = path.map(|path| tokio::spawn(save(run.clone(), path, id.clone(), began)));
     let longest = HATCH + run.until_start() + run.plan.whole() + DRAIN + HASTY_DRAIN;
     let carried = user::attack(&run, longest).await;
     conductor.abort();
@@ -280,6 +279,10 @@ pub(crate) async fn carry_out(plan: Plan, budget: Arc<Budget>) -> Result<Outcome
     run.settle().await;
     run.settle_pairs().await;
     watches.abort_all();
+    if let Some(saves) = saves {
+        // It ends with the run; should it have panicked, the last report is written all the same.
+        let _ = saves.await;
+    }
     run.recorder().finish();
     // It ends with the phases of the run, and cannot panic.
     let (in_flight, was_stalled) = looks.await.unwrap_or_default();
