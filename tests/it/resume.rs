@@ -100,6 +100,7 @@ fn a_run_that_was_interrupted_goes_on_and_no_call_is_made_twice() {
     assert!(has_run(&output), "{}", said(&output));
     let whole = stand.report();
     assert_eq!((&whole["ended"], &whole["run"]["resumed"]), (&"complete".into(), &1.into()));
+    assert!(said(&output).contains("The run was stopped and went on, 1 times"));
     assert_eq!(due(&whole), planned, "each call that was due is accounted for, once");
     assert_eq!(whole["run"]["began"], first["run"]["began"]);
     assert_eq!(whole["run"]["ids"].as_array().map(Vec::len), Some(2));

@@ -35,6 +35,9 @@ impl Report {
         if self.ended != Ended::Complete {
             _ = writeln!(text, "\n{}", self.ended.sentence());
         }
+        if let Some(pauses) = self.pauses() {
+            _ = writeln!(text, "\n{pauses}");
+        }
         text += &objectives(self);
         if let Some(comparison) = &self.comparison {
             _ = writeln!(text, "\n{}", plain(&comparison.sentence));

@@ -306,6 +306,17 @@ impl Report {
         });
     }
 
+    /// What a reader must know of a run that was stopped and went on.
+    pub(crate) fn pauses(&self) -> Option<String> {
+        let (times, forgotten) = (self.run.resumed, self.generator.forgotten);
+        (times > 0).then(|| {
+            format!(
+                "The run was stopped and went on, {times} times; of {forgotten} calls that were under way \
+                 then nothing is known."
+            )
+        })
+    }
+
     /// What it comes to, all in all.
     pub fn decision(&self) -> Decision {
         if self.invalid.is_some() {

@@ -196,6 +196,9 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
             writeln!(f, "Its calls were made more than once: caches may have known them.")?;
         }
     }
+    if let Some(pauses) = report.pauses() {
+        writeln!(f, "{pauses}")?;
+    }
     if report.invalid.is_none() && report.generator.is_late() {
         writeln!(f, "This machine was busy: its own delays are part of these times.")?;
     }

@@ -48,6 +48,9 @@ fn verdict(report: &Report) -> String {
     if report.ended != Ended::Complete {
         _ = writeln!(html, "<p>{}</p>", Escaped(report.ended.sentence()));
     }
+    if let Some(pauses) = report.pauses() {
+        _ = writeln!(html, "<p>{}</p>", Escaped(&pauses));
+    }
     html.push_str("</header>\n");
     if let Some(verdict) = &report.verdict {
         html.push_str("<h2>Objectives</h2>\n");
