@@ -35,6 +35,7 @@ use crate::export::metrics::Registry;
 use crate::export::prometheus::Prometheus;
 use crate::export::recent::Recent;
 use crate::generation::Generation;
+use crate::query::Query;
 use crate::states::{self, Ask};
 
 pub(crate) use switch::place as token_place;
@@ -188,13 +189,13 @@ impl Admin {
                 Page::Ready(text(StatusCode::OK, inside.quotas()))
             }
             ("/env", Surface::Admin, Some(inside)) => {
-                Page::Ready(inside.environment(request.uri().query().unwrap_or_default()))
+                Page::Ready(inside.environment(&Query::of(request.uri().query())))
             }
             (path @ ("/usage" | "/spend" | "/baseline"), Surface::Admin, _) => {
                 match (&self.history, path) {
                     (None, _) => Page::Ready(history::none()),
                     (Some(history), "/usage") => {
-                        Page::History(history.usage(request.uri().query()))
+                        Page::History(history.usage(Query::of(request.uri().query())))
                     }
                     (Some(history), "/spend") => Page::History(history.spend()),
                     (Some(history), _) => Page::Ready(history.baseline()),
@@ -273,17 +274,13 @@ impl Inside {
     }
 
     /// What an application sets, by a query like `for=openai&way=proxy`.
-    fn environment(&self, query: &str) -> Response<Full<Bytes>> {
-        let asked = |key: &str| {
-            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
-        };
-        let way = match asked("way") {
+    fn environment(&self, query: &Query) -> Response<Full<Bytes>> {
+        let way = match query.value("way") {
             Some("proxy") => clients::Way::Proxy,
             None | Some("base-url") => clients::Way::BaseUrl,
             Some(_) => return text(StatusCode::BAD_REQUEST, "way is base-url or proxy\n"),
         };
-        let named = match asked("for") {
+        let named = match query.value("for") {
             None => Some(clients::CLIENTS.iter().collect::<Vec<_>>()),
             Some(name) => clients::Client::named(name).map(|client| vec![client]),
         };

@@ -42,6 +42,7 @@ mod own_call;
 mod policies;
 mod prices;
 mod pump;
+mod query;
 mod rewrite;
 mod route;
 mod scrape;

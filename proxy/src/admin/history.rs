@@ -6,12 +6,12 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use jiff::Timestamp;
-use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::{json, text};
 use crate::export::history::{Error, History};
+use crate::query::Query;
 use crate::usage::{By, Period, Usage, point};
 
 /// Questions at once: each reads what may be a large file.
@@ -35,7 +35,7 @@ pub(super) struct Question {
 /// What that is about.
 enum About {
     /// What calls came to, as this query says.
-    Usage(String),
+    Usage(Query),
     /// Money.
     Spend,
 }
@@ -56,9 +56,8 @@ impl Asked {
     }
 
     /// What calls came to, by a query like `by=model,caller&since=24h&until=now`.
-    pub(super) fn usage(&self, query: Option<&str>) -> Question {
-        let about = About::Usage(query.unwrap_or_default().to_owned());
-        Question { asked: self.clone(), about }
+    pub(super) fn usage(&self, query: Query) -> Question {
+        Question { asked: self.clone(), about: About::Usage(query) }
     }
 
     /// What was spent.
@@ -100,21 +99,18 @@ fn spend(history: &History) -> Result<serde_json::Value, Refused> {
     history.spend(Timestamp::now()).map_err(unreadable)
 }
 
-fn usage(history: &History, query: &str) -> Result<Usage, Refused> {
+fn usage(history: &History, query: &Query) -> Result<Usage, Refused> {
     let now = Timestamp::now();
-    let (mut by, mut since, mut until) = ("model".to_owned(), "24h".to_owned(), "now".to_owned());
-    for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(pair) {
-        match name {
-            "by" => by = value,
-            "since" => since = value,
-            "until" => until = value,
-            _ => return Err(Refused::Unclear(format!("`{name}` is none of by, since, until"))),
-        }
+    let is_unknown = |name: &&str| !matches!(*name, "by" | "since" | "until");
+    if let Some(name) = query.iter().map(|(name, _)| name).find(is_unknown) {
+        return Err(Refused::Unclear(format!("`{name}` is none of by, since, until")));
     }
+    let [by, since, until] = [("by", "model"), ("since", "24h"), ("until", "now")]
+        .map(|(name, usual)| query.value(name).unwrap_or(usual));
     let unclear = |error: crate::usage::Unreadable| Refused::Unclear(error.to_string());
     let words = by.split(',').filter(|word| !word.is_empty()).map(str::parse);
     let by: Vec<By> = words.collect::<Result<_, _>>().map_err(unclear)?;
-    let (since, until) = (point(&since, now), point(&until, now));
+    let (since, until) = (point(since, now), point(until, now));
     let period = Period::new(since.map_err(unclear)?, until.map_err(unclear)?).map_err(unclear)?;
     let usage = Usage::read_some(history.path(), &by, period, ROWS).map_err(unreadable)?;
     usage.ok_or_else(|| {
@@ -125,11 +121,6 @@ fn usage(history: &History, query: &str) -> Result<Usage, Refused> {
 
 fn unreadable(error: Error) -> Refused {
     Refused::Unreadable(error.to_string())
-}
-
-fn pair(text: &str) -> (&str, String) {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    (name, percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
 /// The answer where no history is kept.

@@ -14,6 +14,7 @@ use crate::export::recent::{
 };
 use crate::export::rollup::{Key, Rollup, Sums};
 use crate::export::tail::Wanted;
+use crate::query::Query;
 
 /// Models that have a line of their own in each minute.
 const LINES: usize = 6;
@@ -21,7 +22,7 @@ const LINES: usize = 6;
 /// Answers one of the three.
 pub(super) fn answer(inside: &Inside, uri: &Uri) -> Response<Full<Bytes>> {
     let Some(recent) = &inside.recent else { return none() };
-    let query = Query(uri.query().unwrap_or_default());
+    let query = Query::of(uri.query());
     let now = Timestamp::now();
     let shown = match uri.path() {
         "/recent" => recently(recent, &query, now),
@@ -38,7 +39,7 @@ pub(super) fn answer(inside: &Inside, uri: &Uri) -> Response<Full<Bytes>> {
 pub(super) fn tail(inside: &Inside, uri: &Uri) -> Response<Shown> {
     let refused = |status, advice: String| text(status, advice).map(BodyExt::boxed_unsync);
     let Some(recent) = &inside.recent else { return none().map(BodyExt::boxed_unsync) };
-    let wanted = match Wanted::parse(uri.query().unwrap_or_default()) {
+    let wanted = match Wanted::parse(&Query::of(uri.query())) {
         Ok(wanted) => wanted,
         Err(advice) => return refused(StatusCode::BAD_REQUEST, format!("{advice}\n")),
     };
@@ -58,38 +59,26 @@ fn none() -> Response<Full<Bytes>> {
     text(StatusCode::NOT_FOUND, advice)
 }
 
-/// What is asked for, as `window=5m&by=model,route`.
-struct Query<'a>(&'a str);
-
-impl<'a> Query<'a> {
-    fn value(&self, key: &str) -> Option<&'a str> {
-        let mut pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
-    }
-
-    /// The minutes of a window: `5m` where nothing is said.
-    fn window(&self) -> Result<i64, String> {
-        let text = self.value("window").unwrap_or("5m");
-        let number = |unit| text.strip_suffix(unit).and_then(|number| number.parse::<i64>().ok());
-        let minutes = number("m").or_else(|| number("h").and_then(|hours| hours.checked_mul(60)));
-        minutes
-            .filter(|minutes| (1..=MINUTES).contains(minutes))
-            .ok_or_else(|| format!("window is from 1m to {MINUTES}m, whole minutes; not `{text}`"))
-    }
-
-    fn by(&self) -> Result<Vec<By>, String> {
-        // A comma may come encoded.
-        let text = self.value("by").unwrap_or("model").replace("%2C", ",").replace("%2c", ",");
-        By::list(&text).map_err(|word| {
-            let known = By::ALL.map(By::as_str).join(", ");
-            format!("by is a list of {known}; not `{word}`")
-        })
-    }
+/// The minutes of a window: `5m` where nothing is said.
+fn minutes(query: &Query) -> Result<i64, String> {
+    let text = query.value("window").unwrap_or("5m");
+    let number = |unit| text.strip_suffix(unit).and_then(|number| number.parse::<i64>().ok());
+    let minutes = number("m").or_else(|| number("h").and_then(|hours| hours.checked_mul(60)));
+    minutes
+        .filter(|minutes| (1..=MINUTES).contains(minutes))
+        .ok_or_else(|| format!("window is from 1m to {MINUTES}m, whole minutes; not `{text}`"))
 }
 
-fn recently(recent: &Recent, query: &Query<'_>, now: Timestamp) -> Result<Value, String> {
-    let by = query.by()?;
-    let window = recent.window(query.window()?, now);
+fn parts(query: &Query) -> Result<Vec<By>, String> {
+    By::list(query.value("by").unwrap_or("model")).map_err(|word| {
+        let known = By::ALL.map(By::as_str).join(", ");
+        format!("by is a list of {known}; not `{word}`")
+    })
+}
+
+fn recently(recent: &Recent, query: &Query, now: Timestamp) -> Result<Value, String> {
+    let by = parts(query)?;
+    let window = recent.window(minutes(query)?, now);
     let seconds = window.seconds();
     Ok(json!({
         "from": window.from,
@@ -120,18 +109,13 @@ fn calls(recent: &Recent) -> Value {
     json!({ "failed": failed, "slow": slow })
 }
 
-fn live(
-    inside: &Inside,
-    recent: &Recent,
-    query: &Query<'_>,
-    now: Timestamp,
-) -> Result<Value, String> {
+fn live(inside: &Inside, recent: &Recent, query: &Query, now: Timestamp) -> Result<Value, String> {
     let hour = recent.window(MINUTES, now);
     let models = hour.by(&[By::Model]);
     let lines: Vec<_> = models.iter().take(LINES).map(|(key, _)| &*key.model).collect();
     let generation = inside.generations.borrow().clone();
     let mut shown = recently(recent, query, now)?;
-    let window = recent.window(query.window()?, now);
+    let window = recent.window(minutes(query)?, now);
     shown["routes"] = rows(&window.by(&ROUTES), &ROUTES, window.seconds()).into();
     shown["hour"] = json!({
         "from": hour.from,

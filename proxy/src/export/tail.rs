@@ -19,6 +19,7 @@ use tidegate_wire::{Record, glob};
 use tokio::time::{Instant, Interval, interval_at};
 
 use super::metrics::lock;
+use crate::query::Query;
 
 /// Who may follow at a time.
 const FOLLOWERS: usize = 4;
@@ -119,10 +120,9 @@ fn line(record: &Record) -> Bytes {
 
 impl Wanted {
     /// From a query such as `load_test=true&model=gemini-*`; else says what it does not know.
-    pub(crate) fn parse(query: &str) -> Result<Self, String> {
+    pub(crate) fn parse(query: &Query) -> Result<Self, String> {
         let mut wanted = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (key, value) in query.iter() {
             match (key, value) {
                 ("load_test", "true") => wanted.load_test = Some(true),
                 ("load_test", "false") => wanted.load_test = Some(false),
@@ -131,7 +131,7 @@ impl Wanted {
                 ("outcome", pattern) => wanted.outcome = Some(pattern.to_owned()),
                 _ => {
                     return Err(format!(
-                        "`{pair}` is none of load_test=true, load_test=false, model=, route= and \
+                        "`{key}={value}` is none of load_test=true, load_test=false, model=, route= and \
                          outcome=, of which the last three are patterns such as gemini-*"
                     ));
                 }
@@ -270,21 +270,22 @@ mod tests {
     }
 
     fn follow(tail: &Tail, query: &str) -> Followed {
-        tail.follow(Wanted::parse(query).expect("a good query")).expect("there is room")
+        tail.follow(Wanted::parse(&Query::of(Some(query))).expect("a good query"))
+            .expect("there is room")
     }
 
     #[tokio::test]
     async fn who_follows_sees_the_calls_that_he_wants() {
         let tail = Tail::default();
         let mut all = follow(&tail, "");
-        let mut tests = follow(&tail, "load_test=true&model=gemini-*");
+        let mut tests = follow(&tail, "load_test=true&model=gemini-%2A");
         tail.tell(&[record("gemini-pro", true), record("gemini-pro", false), record("gpt", true)]);
         assert_eq!(
             models(&next(&mut all).await.expect("lines")),
             ["gemini-pro", "gemini-pro", "gpt"]
         );
         assert_eq!(models(&next(&mut tests).await.expect("a line")), ["gemini-pro"]);
-        let advice = Wanted::parse("modell=x").expect_err("nobody knows that");
+        let advice = Wanted::parse(&Query::of(Some("modell=x"))).expect_err("nobody knows that");
         assert!(advice.contains("`modell=x`") && advice.contains("model="), "{advice}");
     }
 
