@@ -105,6 +105,9 @@ pub struct Config {
     pub otlp: OtlpConfig,
     /// Whose figures are read on the pod's behalf, and passed on by OTLP.
     pub scrape: Vec<ScrapeConfig>,
+    /// Whether times and sizes of calls are counted by exponential buckets too: by OTLP in place of fixed
+    /// bounds, and for a Prometheus that asks for native histograms.
+    pub exponential_histograms: bool,
     /// Whose names metrics and spans have: the newest GenAI conventions', version 1.36's, or both.
     pub semantic_conventions: Conventions,
     /// Whether spans carry what was said: prompts, answers, tools.
@@ -318,6 +321,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             otlp: OtlpConfig::default(),
             scrape: Vec::new(),
+            exponential_histograms: false,
             semantic_conventions: Conventions::default(),
             capture_content: false,
             capture: CaptureConfig::default(),
@@ -493,6 +497,10 @@ impl Config {
             ("limits.jobs", keep(&mut limits.jobs, &running.limits.jobs)),
             ("otlp", keep(&mut self.otlp, &running.otlp)),
             ("scrape", keep(&mut self.scrape, &running.scrape)),
+            (
+                "exponential_histograms",
+                keep(&mut self.exponential_histograms, &running.exponential_histograms),
+            ),
             (
                 "semantic_conventions",
                 keep(&mut self.semantic_conventions, &running.semantic_conventions),

@@ -73,6 +73,8 @@ pub struct Options {
     pub capture: Option<CaptureConfig>,
     /// Where minutes are kept.
     pub history: HistoryConfig,
+    /// Whether calls are counted by exponential buckets too.
+    pub exponential_histograms: bool,
     /// Whose names labels have.
     pub conventions: Conventions,
     /// What calls cost.
@@ -329,6 +331,9 @@ impl Recorders {
     /// Starts the threads of the exporters.
     pub fn start(mut options: Options) -> io::Result<Self> {
         let registry = Registry::new(options.models, options.regions).with_job_limits(options.jobs);
+        let is_exponential = options.exponential_histograms
+            || options.otlp.as_ref().is_some_and(Otlp::is_exponential);
+        let registry = registry.with_exponential(is_exponential);
         let registry = Arc::new(registry.with_conventions(options.conventions));
         let recent = options.keeps_recent.then(|| Recent::new(jiff::Timestamp::now()));
         let feed = recent.as_ref().map(|recent| recent.exporter(registry.clone()));

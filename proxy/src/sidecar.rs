@@ -353,6 +353,7 @@ fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartErr
         history: config.history.clone(),
         otlp: Otlp::settle(&config.otlp, variable)?,
         scrape: config.scrape.clone(),
+        exponential_histograms: config.exponential_histograms,
         captures_content: traces.is_some()
             && spans::captures_content(config.capture_content, variable),
         traces,

@@ -24,6 +24,7 @@ mod drain;
 mod endings;
 mod examples;
 mod exemplars;
+mod exponential;
 mod failures;
 mod fallback;
 mod faults;

@@ -21,6 +21,7 @@ use super::names::Conventions;
 use crate::jobs::{JobLimits, Jobs};
 
 mod arms;
+mod exponential;
 mod reloads;
 mod series;
 mod value;
@@ -30,6 +31,7 @@ use reloads::Reloads;
 use series::{Key, Keyed};
 use words::{LocalNames, Words};
 
+pub use exponential::Exponential;
 pub(super) use series::{Labels, Series};
 pub use value::{
     Amount, Exemplar, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS, Value,
@@ -54,6 +56,7 @@ const SERIES: usize = 2_000;
 pub struct Registry {
     started: Timestamp,
     conventions: Conventions,
+    is_exponential: bool,
     models: Arc<Names>,
     regions: Arc<Names>,
     /// Those that the configuration names.
@@ -85,6 +88,8 @@ pub struct Shard {
     regions: LocalNames,
     callers: LocalNames,
     series: AllSeries,
+    /// Whether times and sizes are counted by exponential buckets too.
+    is_exponential: bool,
     not_understood: Words,
     warnings: Words,
     in_flight: FxHashMap<Arc<str>, FxHashMap<Arc<str>, Arc<AtomicI64>>>,
@@ -135,6 +140,7 @@ impl Registry {
         Self {
             started: Timestamp::now(),
             conventions: Conventions::default(),
+            is_exponential: false,
             jobs: Arc::new(Jobs::new(JobLimits::default(), models.clone(), regions.clone())),
             models,
             regions,
@@ -160,6 +166,16 @@ impl Registry {
     /// The same registry, with labels named by these conventions.
     pub fn with_conventions(self, conventions: Conventions) -> Self {
         Self { conventions, ..self }
+    }
+
+    /// The same registry, which counts calls by exponential buckets too, if that is so.
+    pub fn with_exponential(self, is_exponential: bool) -> Self {
+        Self { is_exponential, ..self }
+    }
+
+    /// Whether calls are counted by exponential buckets too.
+    pub fn is_exponential(&self) -> bool {
+        self.is_exponential
     }
 
     /// Has the metrics say how fresh the credential of this upstream is.
@@ -234,6 +250,7 @@ impl Registry {
             regions: LocalNames::new(self.regions.clone()),
             callers: LocalNames::new(self.callers.clone()),
             series: AllSeries::default(),
+            is_exponential: self.is_exponential,
             not_understood: Words::default(),
             warnings: Words::default(),
             in_flight: FxHashMap::default(),
@@ -386,7 +403,7 @@ impl Shard {
         match self.series.get_mut(&key as &dyn Keyed) {
             Some(series) => series.add(record, has_span),
             None => {
-                let mut series = Series::new();
+                let mut series = Series::new(self.is_exponential);
                 series.add(record, has_span);
                 self.series.insert(Labels::from(key), series);
             }

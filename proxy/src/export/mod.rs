@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod catalog;
+pub mod delimited;
 pub mod history;
 pub mod jsonl;
 pub mod metrics;

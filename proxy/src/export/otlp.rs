@@ -120,6 +120,8 @@ pub struct Otlp {
     transport: Transport,
     interval: Duration,
     resource: BTreeMap<String, String>,
+    /// Whether histograms are asked for by exponential buckets.
+    is_exponential: bool,
 }
 
 /// Pushes what a registry counts, until it is told to stop.
@@ -181,7 +183,13 @@ impl Otlp {
                 .unwrap_or(config.interval)
                 .max(Duration::from_secs(1)),
             resource: environment.resource(),
+            is_exponential: environment.wants_exponential(),
         }))
+    }
+
+    /// Whether the environment asks for histograms by exponential buckets.
+    pub fn is_exponential(&self) -> bool {
+        self.is_exponential
     }
 }
 

@@ -10,7 +10,7 @@ use ::prometheus::{TEXT_FORMAT, TextEncoder};
 use super::catalog::{FAMILIES, Family, Kind};
 use super::metrics::{self, Point, Registry, Value};
 use super::names::Conventions;
-use super::openmetrics;
+use super::{delimited, openmetrics};
 
 /// The content type of [`Prometheus::text`].
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
@@ -20,6 +20,14 @@ pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 pub struct Prometheus {
     registry: ::prometheus::Registry,
     calls: Arc<Registry>,
+}
+
+/// The formats in which they are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    OpenMetrics,
+    Delimited,
 }
 
 /// Shows the calls of a registry to the `prometheus` crate.
@@ -41,11 +49,15 @@ impl Prometheus {
     }
 
     /// All metrics, as somebody with this `Accept` asks for them, and the type of that.
-    pub fn accepted(&self, accept: &str) -> Result<(&'static str, String), ::prometheus::Error> {
-        match prefers_openmetrics(accept) {
-            true => Ok((openmetrics::CONTENT_TYPE, openmetrics::text(self.calls.snapshot()))),
-            false => Ok((CONTENT_TYPE, self.text()?)),
-        }
+    pub fn accepted(&self, accept: &str) -> Result<(&'static str, Vec<u8>), ::prometheus::Error> {
+        let snapshot = || self.calls.snapshot();
+        Ok(match Format::accepted(accept, self.calls.is_exponential()) {
+            Format::Delimited => (delimited::CONTENT_TYPE, delimited::encode(&snapshot())),
+            Format::OpenMetrics => {
+                (openmetrics::CONTENT_TYPE, openmetrics::text(snapshot()).into_bytes())
+            }
+            Format::Text => (CONTENT_TYPE, self.text()?.into_bytes()),
+        })
     }
 
     /// All metrics, as text.
@@ -54,20 +66,33 @@ impl Prometheus {
     }
 }
 
-/// Whether OpenMetrics is what is asked for, before the text format of Prometheus.
-fn prefers_openmetrics(accept: &str) -> bool {
-    let quality = |wanted: fn(&str) -> bool| {
-        let ranges = accept.split(',').map(|range| range.split(';').map(str::trim));
-        let qualities = ranges.filter_map(|mut range| {
-            let is_wanted = wanted(range.next()?);
-            let quality = range.find_map(|part| part.strip_prefix("q=")?.parse::<f64>().ok());
-            is_wanted.then_some(quality.unwrap_or(1.0))
-        });
-        qualities.fold(0.0, f64::max)
-    };
-    let openmetrics = quality(|range| range.eq_ignore_ascii_case("application/openmetrics-text"));
-    let plain = quality(|range| range.eq_ignore_ascii_case("text/plain"));
-    openmetrics > 0.0 && openmetrics >= plain
+// === impl Format ===
+
+impl Format {
+    /// What somebody with this `Accept` would rather have. Protocol buffers say more than text only where
+    /// there are native histograms.
+    fn accepted(accept: &str, has_native: bool) -> Self {
+        const TYPES: [(&str, Format); 3] = [
+            ("text/plain", Format::Text),
+            ("application/openmetrics-text", Format::OpenMetrics),
+            ("application/vnd.google.protobuf", Format::Delimited),
+        ];
+        let quality = |wanted: &str| {
+            let ranges = accept.split(',').map(|range| range.split(';').map(str::trim));
+            let qualities = ranges.filter_map(|mut range| {
+                let is_wanted = range.next()?.eq_ignore_ascii_case(wanted);
+                let quality = range.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+                is_wanted.then(|| quality.unwrap_or(1.0))
+            });
+            qualities.fold(0.0, f64::max)
+        };
+        let offered = TYPES.iter().filter(|(_, format)| has_native || *format != Self::Delimited);
+        let wanted = offered.map(|(name, format)| (quality(name), *format));
+        let wanted = wanted.filter(|(quality, _)| *quality > 0.0);
+        // Of equals the last, which says the most.
+        let best = wanted.max_by(|(one, _), (other, _)| one.total_cmp(other));
+        best.map_or(Self::Text, |(_, format)| format)
+    }
 }
 
 impl Collector for Calls {
@@ -155,20 +180,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn openmetrics_is_for_who_would_rather_have_it() {
-        for (accept, is_preferred) in [
-            ("", false),
-            ("*/*", false),
-            ("text/plain", false),
-            ("application/openmetrics-text", true),
-            ("application/openmetrics-text; version=1.0.0; q=0", false),
-            ("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;q=0.4", false),
-            (
-                "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
-                true,
-            ),
+    fn each_gets_the_format_that_it_would_rather_have() {
+        use Format::{Delimited, OpenMetrics, Text};
+        let usual = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        let native = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,application/openmetrics-text;version=1.0.0;q=0.8,text/plain;q=0.5";
+        for (accept, plain, with_native) in [
+            ("", Text, Text),
+            ("*/*", Text, Text),
+            ("text/plain", Text, Text),
+            ("application/openmetrics-text", OpenMetrics, OpenMetrics),
+            ("application/openmetrics-text; version=1.0.0; q=0", Text, Text),
+            ("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;q=0.4", Text, Text),
+            (usual, OpenMetrics, OpenMetrics),
+            (native, OpenMetrics, Delimited),
         ] {
-            assert_eq!(prefers_openmetrics(accept), is_preferred, "{accept}");
+            assert_eq!(Format::accepted(accept, false), plain, "{accept}");
+            assert_eq!(Format::accepted(accept, true), with_native, "{accept}");
         }
     }
 }

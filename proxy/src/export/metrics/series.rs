@@ -108,7 +108,9 @@ pub(super) trait Keyed {
 // === impl Series ===
 
 impl Series {
-    pub(super) fn new() -> Self {
+    /// Whether times and sizes are counted by exponential buckets too.
+    pub(super) fn new(is_exponential: bool) -> Self {
+        let histogram = |bounds| Histogram::new(bounds).with_exponential(is_exponential);
         Self {
             calls: 0,
             usage_absent: 0,
@@ -117,17 +119,17 @@ impl Series {
             cached: None,
             unpriced: 0,
             unpriced_tokens: [0; UNPRICED_TYPES.len()],
-            duration: Histogram::new(SECONDS),
-            time_to_first_token: Histogram::new(SECONDS),
-            time_per_output_token: Histogram::new(SECONDS_PER_TOKEN),
-            overhead: Histogram::new(SECONDS_ADDED),
-            input_usage: Histogram::new(TOKENS),
-            output_usage: Histogram::new(TOKENS),
-            longest_gap: Histogram::new(SECONDS),
+            duration: histogram(SECONDS),
+            time_to_first_token: histogram(SECONDS),
+            time_per_output_token: histogram(SECONDS_PER_TOKEN),
+            overhead: histogram(SECONDS_ADDED),
+            input_usage: histogram(TOKENS),
+            output_usage: histogram(TOKENS),
+            longest_gap: histogram(SECONDS),
             stalls: 0,
-            by_input: ByClass::default(),
-            by_output: ByClass::default(),
-            waits: ByClass::default(),
+            by_input: ByClass::new(is_exponential),
+            by_output: ByClass::new(is_exponential),
+            waits: ByClass::new(is_exponential),
             media: [0; MEDIA_KINDS.len()],
             drains: [0; DrainEnd::ALL.len()],
             wasted: [0; WASTE_SOURCES.len()],

@@ -3,6 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use tidegate_wire::{Record, SpanId, TraceId};
 
+use super::exponential::Exponential;
+
 /// Upper bounds of times in seconds: 2 s and 3 s are exact, for objectives.
 pub const SECONDS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0,
@@ -47,6 +49,8 @@ pub struct Histogram {
     /// One count a bound and one beyond them; empty until the first value comes.
     counts: Vec<u64>,
     sum: f64,
+    /// The same by buckets that follow the values, where that is asked for.
+    exponential: Option<Box<Exponential>>,
     /// The newest of each bucket that has one; absent until the first comes.
     exemplars: Option<Box<Exemplars>>,
 }
@@ -69,8 +73,11 @@ pub struct Exemplar {
 }
 
 /// A histogram for each of so many classes; there is none until one has a value.
-#[derive(Clone, Debug, Default)]
-pub(in crate::export) struct ByClass<const N: usize>(Option<Box<[Histogram; N]>>);
+#[derive(Clone, Debug)]
+pub(in crate::export) struct ByClass<const N: usize> {
+    all: Option<Box<[Histogram; N]>>,
+    is_exponential: bool,
+}
 
 // === impl Value ===
 
@@ -112,7 +119,12 @@ impl Amount {
 
 impl Histogram {
     pub(crate) fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, counts: Vec::new(), sum: 0.0, exemplars: None }
+        Self { bounds, counts: Vec::new(), sum: 0.0, exponential: None, exemplars: None }
+    }
+
+    /// The same, which counts by exponential buckets too, if that is so.
+    pub(super) fn with_exponential(self, is_wanted: bool) -> Self {
+        Self { exponential: is_wanted.then(Box::default), ..self }
     }
 
     /// Counts a value, where there is one and it is a number: one NaN would spoil the sum for good.
@@ -129,6 +141,9 @@ impl Histogram {
         let bucket = self.bounds.partition_point(|bound| *bound < value);
         self.counts[bucket] += 1;
         self.sum += value;
+        if let Some(exponential) = &mut self.exponential {
+            exponential.observe(value);
+        }
         if let Some(call) = call {
             let exemplar = Exemplar {
                 trace_id: call.trace_id,
@@ -149,10 +164,18 @@ impl Histogram {
             }
         }
         self.sum += other.sum;
+        if let Some(other) = &other.exponential {
+            self.exponential.get_or_insert_default().merge(other);
+        }
         if let Some(others) = &other.exemplars {
             let mine = self.exemplars.get_or_insert_default();
             others.0.iter().for_each(|(bucket, exemplar)| mine.put(*bucket, *exemplar));
         }
+    }
+
+    /// What was counted by exponential buckets; absent where that was not asked for.
+    pub fn exponential(&self) -> Option<&Exponential> {
+        self.exponential.as_deref()
     }
 
     /// Examples, each with the number of its bucket, in no order.
@@ -221,23 +244,29 @@ impl Exemplars {
 // === impl ByClass ===
 
 impl<const N: usize> ByClass<N> {
+    /// Whether they count by exponential buckets too.
+    pub(super) fn new(is_exponential: bool) -> Self {
+        Self { all: None, is_exponential }
+    }
+
     /// Counts seconds in this class.
     pub(super) fn observe(&mut self, class: usize, seconds: f64) {
         self.all()[class].observe(Some(seconds));
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        if let Some(others) = &other.0 {
+        if let Some(others) = &other.all {
             self.all().iter_mut().zip(others.iter()).for_each(|(mine, other)| mine.merge(other));
         }
     }
 
     /// Those that there are, from the first class on.
     pub(in crate::export) fn iter(&self) -> impl Iterator<Item = &Histogram> {
-        self.0.as_deref().into_iter().flatten()
+        self.all.as_deref().into_iter().flatten()
     }
 
     fn all(&mut self) -> &mut [Histogram; N] {
-        self.0.get_or_insert_with(|| Box::new(std::array::from_fn(|_| Histogram::new(SECONDS))))
+        let new = |_| Histogram::new(SECONDS).with_exponential(self.is_exponential);
+        self.all.get_or_insert_with(|| Box::new(std::array::from_fn(new)))
     }
 }

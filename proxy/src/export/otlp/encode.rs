@@ -7,14 +7,16 @@ use jiff::Timestamp;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::Histogram as HistogramPoints;
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Exemplar, Gauge, HistogramDataPoint, Metric, NumberDataPoint,
-    ResourceMetrics, ScopeMetrics, Sum, exemplar, metric, number_data_point,
+    AggregationTemporality, Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge,
+    HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, exemplar,
+    metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use crate::export::catalog::{self, Family, Kind};
-use crate::export::metrics::{self, Histogram, Point, Snapshot, Value};
+use crate::export::metrics::{self, Exponential, Histogram, Point, Snapshot, Value};
 use crate::export::names::Conventions;
 
 /// A snapshot as one push.
@@ -100,15 +102,13 @@ fn encode_family(
         Kind::Gauge => metric::Data::Gauge(Gauge {
             data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
         }),
-        Kind::Histogram => metric::Data::Histogram(HistogramPoints {
-            data_points: points
-                .filter_map(|(labels, value)| match value {
-                    Value::Histogram(counted) => Some(histogram(labels, &counted, times)),
-                    _ => None,
-                })
-                .collect(),
-            aggregation_temporality: temporality,
-        }),
+        Kind::Histogram => {
+            let counted = points.filter_map(|(labels, value)| match value {
+                Value::Histogram(counted) => Some((labels, counted)),
+                _ => None,
+            });
+            histograms(counted.collect(), times)
+        }
     };
     Metric {
         name: family.name.into(),
@@ -134,6 +134,49 @@ fn number(attributes: Vec<KeyValue>, value: Value, times: Times) -> NumberDataPo
         start_time_unix_nano: times.started,
         time_unix_nano: times.now,
         value: Some(value),
+        ..Default::default()
+    }
+}
+
+/// By exponential buckets where there are such, else by fixed bounds.
+fn histograms(points: Vec<(Vec<KeyValue>, Histogram)>, times: Times) -> metric::Data {
+    let aggregation_temporality = AggregationTemporality::Cumulative.into();
+    let is_exponential = points.iter().all(|(_, counted)| counted.exponential().is_some());
+    if is_exponential {
+        let points = points.into_iter().filter_map(|(labels, counted)| {
+            Some(exponential(labels, &counted, counted.exponential()?, times))
+        });
+        return metric::Data::ExponentialHistogram(ExponentialHistogram {
+            data_points: points.collect(),
+            aggregation_temporality,
+        });
+    }
+    let points = points.into_iter().map(|(labels, counted)| histogram(labels, &counted, times));
+    metric::Data::Histogram(HistogramPoints {
+        data_points: points.collect(),
+        aggregation_temporality,
+    })
+}
+
+fn exponential(
+    attributes: Vec<KeyValue>,
+    counted: &Histogram,
+    buckets: &Exponential,
+    times: Times,
+) -> ExponentialHistogramDataPoint {
+    ExponentialHistogramDataPoint {
+        attributes,
+        start_time_unix_nano: times.started,
+        time_unix_nano: times.now,
+        count: counted.count(),
+        sum: Some(counted.sum()),
+        scale: buckets.scale(),
+        zero_count: buckets.zeros(),
+        positive: Some(Buckets {
+            offset: buckets.offset(),
+            bucket_counts: buckets.counts().collect(),
+        }),
+        exemplars: exemplars(counted, times.since),
         ..Default::default()
     }
 }

@@ -73,6 +73,16 @@ impl Environment<'_> {
         self.get(&format!("OTEL_{}_EXPORTER", self.signal.variable()))
     }
 
+    /// Whether histograms are asked for by exponential buckets.
+    pub(super) fn wants_exponential(&self) -> bool {
+        let aggregation = self.otlp("DEFAULT_HISTOGRAM_AGGREGATION", |text| match text {
+            "explicit_bucket_histogram" => Some(false),
+            "base2_exponential_bucket_histogram" => Some(true),
+            _ => None,
+        });
+        aggregation.unwrap_or(false)
+    }
+
     pub(super) fn is_insecure(&self) -> bool {
         self.otlp("INSECURE", |text| text.to_ascii_lowercase().parse().ok()).unwrap_or(false)
     }
