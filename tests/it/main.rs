@@ -22,6 +22,8 @@ mod disconnect;
 mod doctor;
 mod drain;
 mod endings;
+#[cfg(feature = "loadgen")]
+mod equal;
 mod examples;
 mod exemplars;
 mod exponential;
