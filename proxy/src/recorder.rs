@@ -22,12 +22,13 @@ use tracing::warn;
 use crate::export::Exporter;
 use crate::export::capture::CaptureConfig;
 use crate::export::history::{History, HistoryConfig};
+use crate::export::logs::{self, Logs};
 use crate::export::metrics::{InFlight, Registry, Shard, lock};
 use crate::export::names::Conventions;
 use crate::export::otlp::{Otlp, Pusher};
 use crate::export::recent::Recent;
 use crate::export::rollup::Keys;
-use crate::export::spans::{self, Sampler, SpanPusher, Traces};
+use crate::export::spans::{self, Pusher as Batches, Sampler, Traces};
 use crate::head::RequestHead;
 use crate::jobs::{JobLimits, Jobs};
 use crate::scrape::{ScrapeConfig, Scrapes};
@@ -65,6 +66,8 @@ pub struct Options {
     pub otlp: Option<Otlp>,
     /// Whose figures are pushed beside them.
     pub scrape: Vec<ScrapeConfig>,
+    /// Where log events are pushed.
+    pub logs: Option<Logs>,
     /// Where spans are pushed.
     pub traces: Option<Traces>,
     /// Whether what is said in calls is kept for their spans.
@@ -351,6 +354,10 @@ impl Recorders {
         let traces = options.traces.map(|traces| traces.start(registry.dropped(spans::NAME)));
         let (exporter, span_pusher) = traces.unzip();
         options.exporters.extend(exporter.map(|exporter| Box::new(exporter) as _));
+        let events = options.logs.map(|logs| logs.start(registry.dropped(logs::NAME)));
+        let (exporter, event_pusher) = events.unzip();
+        options.exporters.extend(exporter.map(|exporter| Box::new(exporter) as _));
+        let batches = [span_pusher, event_pusher].into_iter().flatten().collect();
         let history = options
             .history
             .path
@@ -358,7 +365,7 @@ impl Recorders {
             .map(|path| History::start(path, &options.history, Keys::new(registry.clone())));
         let (history, keeper) = history.unzip();
         options.exporters.extend(keeper.map(|keeper| Box::new(keeper) as _));
-        let background = Background::start(pusher, span_pusher, scrapes.clone())?;
+        let background = Background::start(pusher, batches, scrapes.clone())?;
         let (queue, drained) = match options.exporters {
             exporters if exporters.is_empty() => (None, None),
             exporters => {
@@ -506,11 +513,7 @@ impl Task {
 // === impl Background ===
 
 impl Background {
-    fn start(
-        metrics: Option<Pusher>,
-        spans: Option<SpanPusher>,
-        scrapes: Scrapes,
-    ) -> io::Result<Self> {
+    fn start(metrics: Option<Pusher>, batches: Vec<Batches>, scrapes: Scrapes) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopping) = oneshot::channel();
@@ -518,11 +521,13 @@ impl Background {
         std::thread::Builder::new().name("background".into()).spawn(move || {
             runtime.block_on(async {
                 let metrics = metrics.map(|pusher| Task::start(|stop| pusher.run(stop)));
-                let spans = spans.map(|pusher| Task::start(|stop| pusher.run(stop)));
+                let batches =
+                    batches.into_iter().map(|batches| Task::start(|stop| batches.run(stop)));
+                let tasks: Vec<_> = metrics.into_iter().chain(batches).collect();
                 tokio::spawn(scrapes.run());
                 let Ok(deadline) = stopping.await else { return };
-                let stopped = [metrics, spans].map(|task| task.map(|task| task.stop(deadline)));
-                for task in stopped.into_iter().flatten() {
+                let stopped = tasks.into_iter().map(|task| task.stop(deadline));
+                for task in stopped.collect::<Vec<_>>() {
                     _ = task.await;
                 }
             });

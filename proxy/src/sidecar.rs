@@ -22,6 +22,7 @@ use crate::credentials;
 use crate::export::Exporter;
 use crate::export::capture::{Capture, CaptureConfig};
 use crate::export::jsonl::JsonLines;
+use crate::export::logs::Logs;
 use crate::export::otlp::Otlp;
 use crate::export::spans::{self, Traces};
 use crate::generation::{self, Generation, Means};
@@ -352,6 +353,7 @@ fn recorders(config: &Config, prices: Arc<Prices>) -> Result<Recorders, StartErr
         capture: config.capture.file.is_some().then(|| config.capture.clone()),
         history: config.history.clone(),
         otlp: Otlp::settle(&config.otlp, variable)?,
+        logs: Logs::settle(&config.otlp, conventions, variable)?,
         scrape: config.scrape.clone(),
         exponential_histograms: config.exponential_histograms,
         captures_content: traces.is_some()

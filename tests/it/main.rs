@@ -40,6 +40,7 @@ mod late_models;
 mod limit;
 #[cfg(feature = "loadgen")]
 mod load;
+mod logs;
 mod messages;
 mod mutual_tls;
 #[cfg(feature = "loadgen")]

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod delimited;
 pub mod history;
 pub mod jsonl;
+pub mod logs;
 pub mod metrics;
 pub mod names;
 pub mod openmetrics;

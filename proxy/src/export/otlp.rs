@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::logs::LogsConfig;
 use super::metrics::Registry;
 use super::spans::TracesConfig;
 use crate::scrape::Scrapes;
@@ -57,6 +58,8 @@ pub struct OtlpConfig {
     pub compression: Compression,
     /// Which calls become spans, and how these are pushed.
     pub traces: TracesConfig,
+    /// Which calls become log events; none by default.
+    pub logs: LogsConfig,
 }
 
 /// How OTLP is carried.
@@ -147,6 +150,7 @@ impl Default for OtlpConfig {
             timeout: Duration::from_secs(10),
             compression: Compression::None,
             traces: TracesConfig::default(),
+            logs: LogsConfig::default(),
         }
     }
 }

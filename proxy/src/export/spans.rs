@@ -22,7 +22,7 @@ use tidegate_wire::Record;
 use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
-use self::encode::Encoder;
+pub(super) use self::encode::Encoder;
 pub(crate) use self::sampler::Sampler;
 use super::metrics::lock;
 use super::names::Conventions;
@@ -96,9 +96,11 @@ pub struct SpanExporter {
     queue: Arc<Queue>,
 }
 
-/// Pushes what waits, until it is told to stop.
+/// Pushes what waits, spans or log events, until it is told to stop.
 #[derive(Debug)]
-pub struct SpanPusher {
+pub struct Pusher {
+    /// What it pushes, as people call it.
+    what: &'static str,
     transport: Transport,
     queue: Arc<Queue>,
     delay: Duration,
@@ -114,7 +116,7 @@ pub struct SpanPusher {
 
 /// Encoded spans that wait.
 #[derive(Debug)]
-struct Queue {
+pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     spans: usize,
     batch: usize,
@@ -130,7 +132,7 @@ struct Waiting {
 
 /// Resource, scope and schema, encoded once.
 #[derive(Debug)]
-struct Envelope {
+pub(super) struct Envelope {
     resource: Vec<u8>,
     scope: Vec<u8>,
     schema_url: &'static str,
@@ -209,28 +211,16 @@ impl Traces {
     }
 
     /// The two halves: what takes records, and what pushes spans and counts those that it loses.
-    pub fn start(self, lost: Arc<AtomicU64>) -> (SpanExporter, SpanPusher) {
-        let queue = Arc::new(Queue {
-            waiting: Mutex::default(),
-            spans: self.queue,
-            batch: self.batch,
-            filled: Notify::new(),
-        });
+    pub fn start(self, lost: Arc<AtomicU64>) -> (SpanExporter, Pusher) {
+        let queue = Arc::new(Queue::new(self.queue, self.batch));
         let exporter = SpanExporter {
             sampler: self.sampler,
             encoder: Encoder::new(self.conventions),
             queue: queue.clone(),
         };
-        let pusher = SpanPusher {
-            envelope: Envelope::new(&self.resource, self.conventions),
-            transport: self.transport,
-            queue,
-            delay: self.delay,
-            limit: self.limit,
-            batch: Vec::new(),
-            lost,
-            failing: false,
-        };
+        let envelope = Envelope::new(&self.resource, self.conventions);
+        let pusher =
+            Pusher::new("spans", self.transport, queue, envelope, self.delay, self.limit, lost);
         (exporter, pusher)
     }
 }
@@ -270,12 +260,16 @@ impl SpanExporter {
 // === impl Queue ===
 
 impl Queue {
-    fn has_room(&self) -> bool {
+    pub(super) fn new(spans: usize, batch: usize) -> Self {
+        Self { waiting: Mutex::default(), spans, batch, filled: Notify::new() }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
         lock(&self.waiting).spans.len() < self.spans
     }
 
     /// Only the exporters' thread offers, so room that was there is there still, but for bytes.
-    fn offer(&self, span: Vec<u8>) -> bool {
+    pub(super) fn offer(&self, span: Vec<u8>) -> bool {
         let mut waiting = lock(&self.waiting);
         if waiting.bytes + span.len() > QUEUE_BYTES {
             return false;
@@ -308,21 +302,34 @@ impl Queue {
     }
 }
 
-// === impl SpanPusher ===
+// === impl Pusher ===
 
-impl SpanPusher {
+impl Pusher {
+    pub(super) fn new(
+        what: &'static str,
+        transport: Transport,
+        queue: Arc<Queue>,
+        envelope: Envelope,
+        delay: Duration,
+        limit: Duration,
+        lost: Arc<AtomicU64>,
+    ) -> Self {
+        let (batch, failing) = (Vec::new(), false);
+        Self { what, transport, queue, delay, limit, envelope, batch, lost, failing }
+    }
+
     /// Pushes batches as they fill or wait for long enough, and all that waits when it is told to
     /// stop, and until when it may.
     pub async fn run(mut self, mut stop: oneshot::Receiver<Instant>) {
         let mut client = match self.transport.connect() {
             Ok(client) => client,
             Err(error) => {
-                warn!(error = %causes(&error), "spans are not pushed");
+                warn!(error = %causes(&error), "{} are not pushed", self.what);
                 _ = stop.await;
                 return;
             }
         };
-        info!(endpoint = %self.transport.endpoint, "spans are pushed");
+        info!(endpoint = %self.transport.endpoint, "{} are pushed", self.what);
         let deadline = tokio::select! {
             deadline = &mut stop => deadline,
             () = self.push_on(&mut client) => return,
@@ -331,9 +338,9 @@ impl SpanPusher {
         // A batch that was on its way is still here, and goes once more.
         let rest = self.push_all(&mut client);
         if tokio::time::timeout_at(deadline.into(), rest).await.is_err() {
-            let spans = self.batch.len() + self.queue.len();
-            self.lost.fetch_add(spans as u64, Ordering::Relaxed);
-            warn!(spans, endpoint = %self.transport.endpoint, "spans were not pushed in time");
+            let count = self.batch.len() + self.queue.len();
+            self.lost.fetch_add(count as u64, Ordering::Relaxed);
+            warn!(count, endpoint = %self.transport.endpoint, "{} were not pushed in time", self.what);
         }
     }
 
@@ -391,11 +398,11 @@ impl SpanPusher {
         match result {
             Err(error) if !self.failing => {
                 let error = causes(&error);
-                warn!(%endpoint, %error, "spans cannot be pushed and are dropped");
+                warn!(%endpoint, %error, "{} cannot be pushed and are dropped", self.what);
                 self.failing = true;
             }
             Ok(()) if self.failing => {
-                info!(%endpoint, "spans are pushed again");
+                info!(%endpoint, "{} are pushed again", self.what);
                 self.failing = false;
             }
             _ => {}
@@ -406,7 +413,7 @@ impl SpanPusher {
 // === impl Envelope ===
 
 impl Envelope {
-    fn new(resource: &BTreeMap<String, String>, conventions: Conventions) -> Self {
+    pub(super) fn new(resource: &BTreeMap<String, String>, conventions: Conventions) -> Self {
         let mut encoded = Vec::new();
         for (name, value) in resource {
             protobuf::attribute(&mut encoded, 1, name, Value::Text(value));
@@ -417,7 +424,7 @@ impl Envelope {
         Self { resource: encoded, scope, schema_url: conventions.schema_url() }
     }
 
-    /// The message `ExportTraceServiceRequest`.
+    /// The message `ExportTraceServiceRequest`, or that of logs, which has the same form.
     fn around(&self, spans: &[Vec<u8>]) -> Bytes {
         let mut out = Vec::with_capacity(spans.iter().map(|span| span.len() + 8).sum());
         protobuf::message(&mut out, 1, |out| {

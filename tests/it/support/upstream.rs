@@ -136,6 +136,7 @@ impl Peer {
     fn note(&self, request: Message) {
         if request.line.starts_with("POST /v1/traces")
             || request.line.starts_with("POST /v1/metrics")
+            || request.line.starts_with("POST /v1/logs")
         {
             canary::search_elsewhere("what a collector was sent", &request.body);
         }

@@ -26,6 +26,8 @@ pub(in crate::export) enum Signal {
     Metrics,
     /// Spans.
     Traces,
+    /// Log events.
+    Logs,
 }
 
 /// Where and how one signal is pushed, with nothing left open.
@@ -76,13 +78,14 @@ pub(in crate::export) enum PushError {
 // === impl Signal ===
 
 impl Signal {
-    pub(super) const ALL: [Self; 2] = [Self::Metrics, Self::Traces];
+    pub(super) const ALL: [Self; 3] = [Self::Metrics, Self::Traces, Self::Logs];
 
     /// The word in the names of its variables.
     pub(super) fn variable(self) -> &'static str {
         match self {
             Self::Metrics => "METRICS",
             Self::Traces => "TRACES",
+            Self::Logs => "LOGS",
         }
     }
 
@@ -91,6 +94,7 @@ impl Signal {
         match self {
             Self::Metrics => "/v1/metrics",
             Self::Traces => "/v1/traces",
+            Self::Logs => "/v1/logs",
         }
     }
 
@@ -98,6 +102,7 @@ impl Signal {
         PathAndQuery::from_static(match self {
             Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
         })
     }
 }

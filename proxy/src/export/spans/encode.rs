@@ -48,7 +48,7 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "
 
 /// Encodes records one after the other.
 #[derive(Debug)]
-pub(super) struct Encoder {
+pub(in crate::export) struct Encoder {
     conventions: Conventions,
     /// The record at hand as JSON.
     line: Vec<u8>,
@@ -57,7 +57,7 @@ pub(super) struct Encoder {
 // === impl Encoder ===
 
 impl Encoder {
-    pub(super) fn new(conventions: Conventions) -> Self {
+    pub(in crate::export) fn new(conventions: Conventions) -> Self {
         Self { conventions, line: Vec::new() }
     }
 
@@ -74,7 +74,7 @@ impl Encoder {
         protobuf::number(&mut out, field::KIND, KIND_CLIENT);
         protobuf::fixed64(&mut out, field::START, start);
         protobuf::fixed64(&mut out, field::END, at(start, record.duration_s.unwrap_or(0.0)));
-        self.attributes(&mut out, record);
+        self.attributes(&mut out, record, field::ATTRIBUTES);
         let content = record.content.as_deref().map(Content::messages);
         if let Some(messages) = &content {
             content::attributes(&mut out, messages, self.conventions);
@@ -134,14 +134,15 @@ impl Encoder {
         out
     }
 
-    fn attributes(&mut self, out: &mut Vec<u8>, record: &Record) {
+    /// The keys of a record as attributes in this field.
+    pub(in crate::export) fn attributes(&mut self, out: &mut Vec<u8>, record: &Record, field: u32) {
         self.line.clear();
         record.write_json(&mut self.line);
-        let attributes = Attributes { out, conventions: self.conventions };
+        let attributes = Attributes { out, field, conventions: self.conventions };
         let read = serde_json::Deserializer::from_slice(&self.line).deserialize_map(attributes);
         debug_assert!(read.is_ok(), "a record is an object: {read:?}");
         if let (Some(kind), true) = (openai_api(record), self.conventions.shows_latest()) {
-            protobuf::attribute(out, field::ATTRIBUTES, "openai.api.type", Value::Text(kind));
+            protobuf::attribute(out, field, "openai.api.type", Value::Text(kind));
         }
     }
 }
@@ -233,12 +234,14 @@ impl Event {
 /// Writes each key of a record as an attribute.
 struct Attributes<'a> {
     out: &'a mut Vec<u8>,
+    field: u32,
     conventions: Conventions,
 }
 
 /// Writes the value of one key.
 struct Attribute<'a> {
     out: &'a mut Vec<u8>,
+    field: u32,
     name: &'a str,
     other_name: Option<&'a str>,
 }
@@ -266,7 +269,12 @@ impl<'de> Visitor<'de> for Attributes<'_> {
                 continue;
             }
             let (name, other_name) = self.conventions.names(key);
-            map.next_value_seed(Attribute { out: &mut *self.out, name, other_name })?;
+            map.next_value_seed(Attribute {
+                out: &mut *self.out,
+                field: self.field,
+                name,
+                other_name,
+            })?;
         }
         Ok(())
     }
@@ -285,7 +293,7 @@ impl Attribute<'_> {
                 Value::Bool(false) if name.ends_with(".request.stream") => continue,
                 value => value,
             };
-            protobuf::attribute(self.out, field::ATTRIBUTES, name, value);
+            protobuf::attribute(self.out, self.field, name, value);
         }
     }
 }
