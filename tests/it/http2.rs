@@ -47,6 +47,38 @@ async fn a_stream_that_its_caller_resets_ends_alone() {
     }
 }
 
+/// Sends all that its head announces, and keeps the mark behind it to itself.
+async fn unending(_: Request<Incoming>, short: usize) -> Response<Body> {
+    let (mut pieces, body) = piecewise();
+    tokio::spawn(async move {
+        let sent = Bytes::from_static(&COMPLETION.as_bytes()[short..]);
+        pieces.send_data(sent).await.expect("it is taken");
+        std::future::pending::<()>().await;
+        drop(pieces);
+    });
+    let answer = Response::builder().header("content-type", "application/json");
+    answer.header("content-length", COMPLETION.len()).body(body).expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_with_all_that_was_announced_has_the_whole_answer() {
+    // curl is one: it waits for no mark behind the last byte.
+    for (short, outcome) in [(0, "completed"), (1, "abandoned")] {
+        let answer = move |request| unending(request, short);
+        let sidecar = sidecar_to(serve(Speaks::Http2, answer).await, ", http2: true");
+        let mut caller = http2_caller(sidecar.address).await;
+        let call = http2_post("/v1/chat/completions", full("{}"));
+        let mut answer = caller.send_request(call).await.expect("an answer").into_body();
+        let mut came = 0;
+        while came < COMPLETION.len() - short {
+            let frame = answer.frame().await.expect("more").expect("no fault");
+            came += frame.data_ref().map_or(0, Bytes::len);
+        }
+        drop((answer, caller));
+        assert_outcome(&sidecar.finish_with_one(), outcome, None);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_its_caller_resets_before_the_head_is_abandoned() {
     let upstream = Upstream::new(|mut peer| {

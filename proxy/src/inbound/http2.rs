@@ -177,7 +177,8 @@ fn response(
     if ended {
         exchange.notes().handed_over();
     }
-    let answer = Answer { body: reply.body, exchange, bodiless, ended };
+    let left = reply.head.fields.content_length().filter(|_| !bodiless);
+    let answer = Answer { body: reply.body, exchange, bodiless, ended, left };
     let mut response = http::Response::new(deliveries.outgoing(answer));
     *response.status_mut() = http::StatusCode::from_u16(reply.head.status)
         .expect("a status of three digits was read or chosen");
@@ -216,6 +217,8 @@ struct Answer {
     exchange: Exchange,
     bodiless: bool,
     ended: bool,
+    /// Bytes that are still to come, where the head has stated a length.
+    left: Option<u64>,
 }
 
 // === impl Deliveries ===
@@ -254,8 +257,15 @@ impl Deliveries {
 impl Delivery {
     /// The caller is gone, or has its answer.
     fn leave(&self) {
-        if let Some(Answer { body, exchange, ended: false, .. }) = self.answer.take() {
-            going_on::body_is_left(exchange, body);
+        match self.answer.take() {
+            // It has all that the head announced, and need not wait for the mark behind it.
+            Some(Answer { exchange, ended: false, left: Some(0), .. }) => {
+                exchange.notes().handed_over();
+            }
+            Some(Answer { body, exchange, ended: false, .. }) => {
+                going_on::body_is_left(exchange, body);
+            }
+            _ => {}
         }
     }
 }
@@ -284,6 +294,8 @@ impl Body for Outgoing {
         self.0.waits_for_caller.set(polled.is_ready().then(Instant::now));
         let frame = ready!(polled)?;
         answer.exchange.notes().delivered();
+        let length = frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        answer.left = answer.left.map(|left| left.saturating_sub(length));
         // Nobody asks for more behind trailers.
         if frame.as_ref().is_none_or(Frame::is_trailers) {
             answer.ended = true;
