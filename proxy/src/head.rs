@@ -4,6 +4,7 @@
 //! block of bytes and the places in it, not a map.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -224,7 +225,12 @@ impl Meant {
             }
             _ => (text, None),
         };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        // What has colons stands in brackets, and is an address (RFC 3986, section 3.2.2).
+        let host = match host.strip_prefix('[') {
+            Some(rest) => rest.strip_suffix(']').filter(|host| host.parse::<Ipv6Addr>().is_ok())?,
+            None if host.contains([':', ']']) => return None,
+            None => host,
+        };
         let host = host.strip_suffix('.').unwrap_or(host);
         let port = port.unwrap_or(if tls { 443 } else { 80 });
         (!host.is_empty() && port != 0).then(|| Self {

@@ -75,7 +75,7 @@ pub(crate) enum Door {
 /// TLS on the address of calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
-    pub(crate) config: Arc<rustls::ServerConfig>,
+    pub(crate) own: Arc<tls::Own>,
     /// Whether nothing is served in the clear.
     pub(crate) is_required: bool,
 }
@@ -158,7 +158,7 @@ async fn serve_calls(
     };
     match (speaks, tls) {
         (Speaks::Tls, Some(tls)) => {
-            let shaken = Box::pin(tls::serve(tcp, tls.config, limit)).await;
+            let shaken = Box::pin(tls::serve(tcp, tls.own.config(), limit)).await;
             match shaken {
                 Ok(stream) => {
                     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);

@@ -40,16 +40,20 @@ impl Ways {
         };
         let tls = config.tls.as_ref().map(|tls| {
             let own = Own::new(tls, listen, authority)?;
-            let settled = own.config(tls)?;
-            background.spawn(own.renew());
-            Ok::<_, Error>(Tls { config: settled, is_required: tls.is_required() })
+            background.spawn(own.clone().renew());
+            Ok::<_, Error>(Tls { own, is_required: tls.is_required() })
         });
         let intercept = config
             .intercept
             .as_ref()
             .map(|intercept| Ok(Arc::new(Intercept::new(intercept.clone(), authority()?))));
         let ways = Self { tls: tls.transpose()?, intercept: intercept.transpose()? };
+        if ways.intercept.is_some() {
+            // Many files, read before a call needs them.
+            drop(crate::tls::client::usual());
+        }
         if let Some(authority) = opened.get() {
+            background.spawn(authority.clone().renew());
             tracing::info!(
                 "certificates are signed by {}; applications trust them by {}",
                 authority.files().certificate.display(),

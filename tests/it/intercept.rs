@@ -195,6 +195,119 @@ async fn this_machine_and_metadata_are_reached_by_no_proxy() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_is_reached_by_none_of_its_spellings() {
+    let (sidecar, proxy) = proxy(Launch::new(), "hosts: [providers, '*']", "");
+    let config = "hosts: [providers]";
+    let (blind, by_blind) = self::proxy(Launch::new(), config, "");
+    for host in [
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+        "169.254.169.254.",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::1]",
+        "[::169.254.169.254]",
+        "[fd00:ec2::254]",
+        "[fe80::1]",
+        "127.1",
+        "2130706433",
+    ] {
+        let (head, _) = tunnel(by_blind, &format!("{host}:80")).await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "{host}: {head}");
+        // Nor where it would be taken in.
+        let asked = format!("GET http://{host}/latest HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let reply = tokio::task::spawn_blocking(move || Wire::to(proxy).call(asked));
+        let reply = reply.await.expect("no panic");
+        // A name that ends with a dot is looked up as it stands, and there is none of this.
+        let why = if host.ends_with('.') { "upstream_unreachable" } else { "local_address" };
+        assert_eq!(reply.header("x-tidegate-error"), Some(why), "{host}");
+    }
+    assert_eq!(blind.finish().len(), 0);
+    drop(sidecar);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_could_be_read_in_two_ways_is_none() {
+    let (sidecar, proxy) = proxy(Launch::new(), "local: true", "");
+    for target in [
+        "key@api.openai.com:443",
+        "api.openai.com:443@169.254.169.254:80",
+        "api.openai.com:443:80",
+        "api.openai.com:+443",
+        "api.openai.com:0",
+        "api.openai.com:65536",
+        "api.openai.com:",
+        "api.openai.com",
+        "https://api.openai.com:443",
+        "api.openai.com/x:443",
+        "api.openai.com#x:443",
+        "api.openai.com\\x:443",
+        "[::1:443",
+        "::1:443",
+        "[fe80::1%25lo]:443",
+        ":443",
+    ] {
+        let (head, _) = tunnel(proxy, target).await;
+        assert!(head.starts_with("HTTP/1.1 400 "), "{target}: {head}");
+    }
+    drop(sidecar);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_for_the_host_of_its_tunnel_whatever_the_hello_names() {
+    let certificate = Certificate::new();
+    let port = serve(Speaks::Tls(certificate.server(&["http/1.1"])), mirror).await.port();
+    let launch = Launch::new().trust(&certificate);
+    let (sidecar, proxy) = proxy(launch, "hosts: [localhost, other.example], local: true", "");
+    let roots = sidecar.file("ca").join("ca.pem");
+    let authority = format!("localhost:{port}");
+    let (_, tcp) = tunnel(proxy, &authority).await;
+    let refused = tls(tcp, "other.example", &roots, &[]).await.expect_err("it is for another");
+    assert!(refused.to_string().contains("not valid for name"), "{refused}");
+    let (_, tcp) = tunnel(proxy, &authority).await;
+    let stream = tls(tcp, "localhost", &roots, &[]).await.expect("TLS");
+    assert_eq!(call(stream, request(&authority, false)).await.0, 200);
+    drop(sidecar);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_at_once_is_served_within_a_tunnel_too() {
+    let port = serve(Speaks::Either, mirror).await.port();
+    let (sidecar, proxy) = proxy(Launch::new(), "hosts: [localhost], local: true", "");
+    let authority = format!("localhost:{port}");
+    for (named, status) in [(authority.as_str(), 200), ("api.openai.com", 421)] {
+        let (_, tcp) = tunnel(proxy, &authority).await;
+        let io = hyper_util::rt::TokioIo::new(tcp);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut caller, connection) =
+            hyper::client::conn::http2::handshake(executor, io).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let reply = caller.send_request(request(named, true)).await.expect("an answer");
+        assert_eq!(reply.status(), status, "{named}");
+    }
+    drop(sidecar);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_falls_silent_is_let_go() {
+    let rest = "timeouts: { request_head: 200ms }";
+    let (sidecar, proxy) = proxy(Launch::new(), "hosts: [localhost], local: true", rest);
+    // In a tunnel, before its first byte and within a hello; and within the head that asks for one.
+    for said in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"PRI * HTT"] {
+        let (_, mut tcp) = tunnel(proxy, "localhost:1").await;
+        tcp.write_all(said).await.expect("it is taken");
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+    }
+    let mut tcp = tokio::net::TcpStream::connect(proxy).await.expect("it listens");
+    tcp.write_all(b"CONNECT localhost:1 HTTP/1.1\r\nHost: loc").await.expect("it is taken");
+    let _ = tcp.read_to_end(&mut Vec::new()).await;
+    drop(sidecar);
+}
+
 #[test]
 fn a_whole_url_is_a_plain_call_to_its_host() {
     let upstream = Upstream::answering(answer(COMPLETION));
@@ -371,4 +484,80 @@ fn certificates_that_cannot_be_used_are_told_with_their_file() {
         assert_eq!(output.status.code(), Some(2), "{config}: {told}");
         assert!(told.contains(part), "{config}: {told}");
     }
+}
+
+/// An authority of somebody else's: its certificate, which lasts so many days from now on, and its key.
+fn authority(days: i64) -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    let name = format!("Theirs, {days} days, {:p}", &key);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let day = std::time::Duration::from_hours(24);
+    let now = std::time::SystemTime::now();
+    params.not_before = (now - 400 * day).into();
+    let offset = day * days.unsigned_abs() as u32;
+    params.not_after = if days < 0 { now - offset } else { now + offset }.into();
+    (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
+}
+
+#[test]
+fn an_authority_that_ends_or_whose_key_is_everybodys_is_told_loudly() {
+    for (days, mode, told) in [
+        (365, 0o600, &[][..]),
+        (365, 0o644, &["may read this key"]),
+        (5, 0o640, &["expires soon"]),
+        (-1, 0o604, &["has expired", "may read this key"]),
+    ] {
+        let launch = Launch::new();
+        let (certificate, key) = authority(days);
+        std::fs::write(launch.file("theirs.pem"), certificate).expect("a folder to write to");
+        let file = launch.file("theirs.key");
+        std::fs::write(&file, key).expect("a folder to write to");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("it is ours");
+        let config = "intercept: { listen: 127.0.0.1:0 }\n\
+                      ca: { folder: ca, certificate: theirs.pem, key: theirs.key }";
+        let sidecar = launch.config(config).start();
+        for part in ["expires soon", "has expired", "may read this key"] {
+            assert_eq!(sidecar.log().contains(part), told.contains(&part), "{days} {part}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_that_is_renewed_signs_from_then_on() {
+    let launch = Launch::new();
+    let (certificate, key) = (launch.file("theirs.pem"), launch.file("theirs.key"));
+    let write = |(new_certificate, new_key): &(String, String)| {
+        std::fs::write(&certificate, new_certificate).expect("a folder to write to");
+        std::fs::write(&key, new_key).expect("a folder to write to");
+    };
+    let (old, new) = (authority(300), authority(301));
+    write(&old);
+    let config = "intercept: { listen: 127.0.0.1:0, hosts: [localhost], local: true }\n\
+                  ca: { folder: ca, certificate: theirs.pem, key: theirs.key }";
+    let sidecar = launch.config(config).start();
+    let said = "proxy (HTTPS_PROXY, HTTP_PROXY) on ";
+    wait_until("it is a proxy", || sidecar.log().contains(said));
+    let log = sidecar.log();
+    let address = log.split_once(said).and_then(|(_, rest)| rest.lines().next()).expect("a line");
+    let proxy: SocketAddr = address.trim().parse().expect("an address");
+    let bundle = sidecar.file("ca").join("bundle.pem");
+    let trusts = async |pem: &str| {
+        let roots = sidecar.file("roots.pem");
+        std::fs::write(&roots, pem).expect("a folder to write to");
+        let (_, tcp) = tunnel(proxy, "localhost:1").await;
+        tls(tcp, "localhost", &roots, &[]).await.is_ok()
+    };
+    assert!(trusts(&old.0).await && !trusts(&new.0).await);
+    // Half of it is no authority: the one before it still signs.
+    std::fs::write(&key, "half").expect("a folder to write to");
+    wait_until("it is told", || sidecar.log().contains("cannot be read anew"));
+    assert!(trusts(&old.0).await);
+    write(&new);
+    wait_until("applications are told", || {
+        std::fs::read_to_string(&bundle).is_ok_and(|text| text.contains(new.0.trim()))
+    });
+    assert!(trusts(&new.0).await && !trusts(&old.0).await);
 }

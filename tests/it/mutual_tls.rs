@@ -83,6 +83,50 @@ async fn a_certificate_that_is_renewed_is_shown_by_the_next_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_callers_are_shown_and_asked_for_follows_its_files() {
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let certificates: [Certificate; 4] = std::array::from_fn(|_| Certificate::new());
+    let [own, new_own, known, new_known] = &certificates;
+    let launch = Launch::new();
+    let folder = launch.file("");
+    let write = |name: &str, text: String| {
+        fs::write(folder.join(name), text).expect("a folder to write to");
+    };
+    write("tls.crt", own.pem());
+    write("tls.key", own.key_pem());
+    write("callers.pem", known.pem());
+    write("trusted.pem", own.pem());
+    write("next.pem", new_own.pem());
+    let config = "tls: { certificate: tls.crt, key: tls.key, callers: callers.pem }";
+    let sidecar = launch.config(config).arg("--upstream").arg(&upstream.url()).start();
+    let status = async |roots: &str, shown: &Certificate| {
+        let tcp = tokio::net::TcpStream::connect(sidecar.address).await.expect("it listens");
+        let roots = sidecar.file(roots);
+        let stream =
+            tls_showing(tcp, "localhost", &roots, &["http/1.1"], Some(shown)).await.ok()?;
+        // By TLS 1.3 a caller hears that it is refused only when it reads.
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut caller, connection) =
+            hyper::client::conn::http1::handshake(io).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        Some(caller.send_request(request()).await.ok()?.status().as_u16())
+    };
+    assert_eq!(status("trusted.pem", known).await, Some(200));
+    assert_eq!(status("trusted.pem", new_known).await, None);
+    assert_eq!(status("next.pem", known).await, None);
+    write("callers.pem", new_known.pem());
+    write("tls.crt", new_own.pem());
+    write("tls.key", new_own.key_pem());
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while status("next.pem", new_known).await != Some(200) {
+        assert!(std::time::Instant::now() < patience, "{}", sidecar.log());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(status("trusted.pem", new_known).await, None);
+    assert_eq!(status("next.pem", known).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_without_a_certificate_are_not_heard() {
     let upstream = Upstream::answering(answer(COMPLETION));
     let (known, other) = (Certificate::new(), Certificate::new());

@@ -4,7 +4,7 @@
 //! is used.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::files::{certificates, certified, wrong};
+use super::files::{certificates, certified, versions, wrong};
 use super::{Error, pair, provider};
 
 /// What TLS to one upstream needs beyond the system's roots.
@@ -76,9 +76,7 @@ impl UpstreamTlsConfig {
     }
 
     fn versions(&self) -> Vec<Option<SystemTime>> {
-        let written = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
-        let files = [&self.roots, &self.certificate, &self.key].into_iter().flatten();
-        files.map(|path| written(path)).collect()
+        versions([&self.roots, &self.certificate, &self.key].into_iter().flatten())
     }
 
     fn read(&self) -> Result<ClientConfig, Error> {

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -45,6 +46,23 @@ pub(super) fn certified(certificate: &Path, key: &Path) -> Result<Arc<CertifiedK
     CertifiedKey::from_der(chain, found, &provider()).map(Arc::new).map_err(|error| {
         wrong(certificate, format!("cannot be used with {}: {error}", key.display()))
     })
+}
+
+/// When each of these files was written; nothing for one that is not there.
+pub(super) fn versions<'a>(
+    files: impl IntoIterator<Item = &'a PathBuf>,
+) -> Vec<Option<SystemTime>> {
+    let written = |path: &PathBuf| fs::metadata(path).and_then(|data| data.modified()).ok();
+    files.into_iter().map(written).collect()
+}
+
+/// Says loudly that a key is everybody's: whoever has an authority's is any host to an application.
+pub(super) fn warn_of_readers(key: &Path) {
+    let Ok(data) = fs::metadata(key) else { return };
+    if data.permissions().mode() & 0o007 != 0 {
+        let key = key.display();
+        tracing::warn!(%key, "others than its owner and group may read this key: take the right away (chmod 600)");
+    }
 }
 
 /// Writes a file for others to read, all at once, where it does not say the same already.

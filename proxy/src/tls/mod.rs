@@ -11,6 +11,7 @@ mod shown;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ pub(crate) use authority::{Authority, files_of};
 pub use client::UpstreamTlsConfig;
 pub(crate) use own::{Own, serve};
 pub(crate) use shown::ShownNames;
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Who signs the certificates that callers are shown.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]

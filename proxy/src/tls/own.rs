@@ -6,30 +6,32 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::authority::{Authority, base, offering};
-use super::files::{certificates, certified, wrong};
-use super::{Error, TlsConfig, provider};
+use super::files::{certificates, certified, versions, wrong};
+use super::{Error, LOOK, TlsConfig, provider};
 
-/// How often files are looked at, and how long a certificate of our own is shown.
-const LOOK: Duration = Duration::from_secs(10);
+/// How long a certificate of our own is shown.
 const RENEW: Duration = Duration::from_hours(24);
 
-/// The certificate that the sidecar itself shows; it is renewed as it runs.
+/// The certificate that the sidecar itself shows, and whom it asks for one; both are read anew as it
+/// runs.
 #[derive(Debug)]
 pub(crate) struct Own {
-    shown: RwLock<Arc<CertifiedKey>>,
+    now: RwLock<Arc<ServerConfig>>,
     source: Source,
+    /// Roots of callers.
+    callers: Option<PathBuf>,
 }
 
 #[derive(Debug)]
 enum Source {
-    Files { certificate: PathBuf, key: PathBuf },
+    Files([PathBuf; 2]),
     Authority { authority: Arc<Authority>, names: Vec<String> },
 }
 
@@ -42,34 +44,32 @@ impl Own {
         authority: impl FnOnce() -> Result<Arc<Authority>, Error>,
     ) -> Result<Arc<Self>, Error> {
         let source = match (config.certificate.clone(), config.key.clone()) {
-            (Some(certificate), Some(key)) => Source::Files { certificate, key },
+            (Some(certificate), Some(key)) => Source::Files([certificate, key]),
             _ => Source::Authority { authority: authority()?, names: names(config, listen) },
         };
-        let shown = RwLock::new(source.certified()?);
-        Ok(Arc::new(Self { shown, source }))
+        let callers = config.callers.clone();
+        let now = RwLock::new(source.config(callers.as_deref())?);
+        Ok(Arc::new(Self { now, source, callers }))
     }
 
-    /// TLS with this certificate.
-    pub(crate) fn config(self: &Arc<Self>, config: &TlsConfig) -> Result<Arc<ServerConfig>, Error> {
-        let base = match &config.callers {
-            None => base().with_no_client_auth(),
-            Some(roots) => base().with_client_cert_verifier(verifier(roots)?),
-        };
-        Ok(Arc::new(offering(base.with_cert_resolver(self.clone()))))
+    /// TLS as it is by now.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        self.now.read().expect("nobody panics while writing").clone()
     }
 
-    /// Shows what the files say by then, again and again. Never ends.
+    /// Shows and asks for what the files say by then, again and again. Never ends.
     pub(crate) async fn renew(self: Arc<Self>) {
-        let mut seen = self.source.version();
+        let mut seen = self.versions();
         let mut made = tokio::time::Instant::now();
         loop {
             tokio::time::sleep(LOOK).await;
-            let now = self.source.version();
-            if now == seen && (now.is_some() || made.elapsed() < RENEW) {
+            let now = self.versions();
+            let is_ours = matches!(self.source, Source::Authority { .. });
+            if now == seen && !(is_ours && made.elapsed() >= RENEW) {
                 continue;
             }
-            match self.source.certified() {
-                Ok(shown) => *self.shown.write().expect("nobody panics while writing") = shown,
+            match self.source.config(self.callers.as_deref()) {
+                Ok(config) => *self.now.write().expect("nobody panics while writing") = config,
                 Err(error) => {
                     tracing::error!(%error, "the certificate cannot be renewed; the one before it still is shown");
                 }
@@ -77,27 +77,32 @@ impl Own {
             (seen, made) = (now, tokio::time::Instant::now());
         }
     }
-}
 
-impl ResolvesServerCert for Own {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.shown.read().expect("nobody panics while writing").clone())
+    fn versions(&self) -> Vec<Option<SystemTime>> {
+        let shown = match &self.source {
+            Source::Files(files) => &files[..],
+            Source::Authority { authority, .. } => authority.sources(),
+        };
+        versions(shown.iter().chain(&self.callers))
     }
 }
 
 impl Source {
     fn certified(&self) -> Result<Arc<CertifiedKey>, Error> {
         match self {
-            Self::Files { certificate, key } => certified(certificate, key),
+            Self::Files([certificate, key]) => certified(certificate, key),
             Self::Authority { authority, names } => authority.certify(names.clone()).map(Arc::new),
         }
     }
 
-    /// When its files were written; nothing where there are none.
-    fn version(&self) -> Option<[Option<SystemTime>; 2]> {
-        let Self::Files { certificate, key } = self else { return None };
-        let written = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
-        Some([written(certificate), written(key)])
+    /// TLS with this certificate, which asks callers for one that leads to these roots.
+    fn config(&self, callers: Option<&Path>) -> Result<Arc<ServerConfig>, Error> {
+        let base = match callers {
+            None => base().with_no_client_auth(),
+            Some(roots) => base().with_client_cert_verifier(verifier(roots)?),
+        };
+        let shown = SingleCertAndKey::from(self.certified()?);
+        Ok(Arc::new(offering(base.with_cert_resolver(Arc::new(shown)))))
     }
 }
 
