@@ -12,8 +12,9 @@ use crate::Exit;
 /// Print the variables by which an application's calls come through the sidecar.
 ///
 /// `eval "$(tidegate env --for openai)"` sets them in a shell. Without --for, those of all SDKs are
-/// printed. Two ways: `--way base-url` tells each SDK another URL; `--way proxy` makes the sidecar its
-/// HTTPS_PROXY, for SDKs whose URL cannot be told (the sidecar then runs with --intercept).
+/// printed. Three ways: `--way base-url` tells each SDK another URL; `--way proxy` makes the sidecar its
+/// HTTPS_PROXY, for SDKs whose URL cannot be told (the sidecar then runs with --intercept); `--way redirect`
+/// is for connections that the system redirects, and sets no more than whom to trust.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The SDK; may be given more than once
@@ -40,6 +41,7 @@ pub(crate) struct Args {
 enum WayArg {
     BaseUrl,
     Proxy,
+    Redirect,
 }
 
 fn names() -> clap::builder::PossibleValuesParser {
@@ -65,6 +67,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     let way = match args.way {
         WayArg::BaseUrl => Way::BaseUrl,
         WayArg::Proxy => Way::Proxy,
+        WayArg::Redirect => Way::Redirect,
     };
     let settings = Settings::new(&config, &clients, way).context("there is nothing to set")?;
     print!("{settings}");

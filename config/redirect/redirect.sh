@@ -47,13 +47,13 @@ case "${1:-}" in
 '')
     on iptables 127.0.0.0/8 169.254.0.0/16
     # Where the system has no IPv6 there is nothing to redirect.
-    if ip6tables -t nat -L >/dev/null 2>&1; then
+    if ip6tables -n -t nat -L >/dev/null 2>&1; then
         on ip6tables ::1/128 fe80::/10 fd00:ec2::254/128
     fi
     ;;
 --remove)
     off iptables
-    if ip6tables -t nat -L >/dev/null 2>&1; then off ip6tables; fi
+    if ip6tables -n -t nat -L >/dev/null 2>&1; then off ip6tables; fi
     ;;
 --help | -h) usage ;;
 *) usage >&2 && exit 2 ;;

@@ -277,8 +277,11 @@ impl Inside {
     fn environment(&self, query: &Query) -> Response<Full<Bytes>> {
         let way = match query.value("way") {
             Some("proxy") => clients::Way::Proxy,
+            Some("redirect") => clients::Way::Redirect,
             None | Some("base-url") => clients::Way::BaseUrl,
-            Some(_) => return text(StatusCode::BAD_REQUEST, "way is base-url or proxy\n"),
+            Some(_) => {
+                return text(StatusCode::BAD_REQUEST, "way is base-url, proxy or redirect\n");
+            }
         };
         let named = match query.value("for") {
             None => Some(clients::CLIENTS.iter().collect::<Vec<_>>()),

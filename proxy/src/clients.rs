@@ -9,81 +9,190 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::tls::{self, files_of};
 
-/// An SDK, and the variable by which it is told another base URL.
+/// An SDK, and the variables by which it is told another base URL.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
     /// What `tidegate env --for` calls it.
     pub name: &'static str,
     /// What it is.
     pub what: &'static str,
-    /// The variable, and what follows the sidecar's own URL in it; none where its code must say it.
-    variable: Option<(&'static str, &'static str)>,
-    /// What else must be so.
+    /// Where it comes from; the doctor looks for it there.
+    pub package: Option<Package>,
+    /// The variables, and what follows the sidecar's own URL in each; none where its code must say it.
+    pub(crate) variables: &'static [(&'static str, &'static str)],
+    /// What else must be so, by its base URL.
     note: &'static str,
+    /// What else must be so, by a proxy.
+    pub(crate) proxy_note: &'static str,
 }
+
+/// The package of an SDK, by its name there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Package {
+    /// Of Python.
+    Pypi(&'static str),
+    /// Of JavaScript.
+    Npm(&'static str),
+}
+
+const OPENAI: &[(&str, &str)] = &[("OPENAI_BASE_URL", "/v1")];
+const ANTHROPIC: &[(&str, &str)] = &[("ANTHROPIC_BASE_URL", "")];
+const BEDROCK: &[(&str, &str)] = &[("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "")];
+const VERTEX: (&str, &str) = ("GOOGLE_VERTEX_BASE_URL", "");
+const GEMINI: (&str, &str) = ("GOOGLE_GEMINI_BASE_URL", "");
+
+const RE_SIGN: &str = "the application's signature is for another host: let the upstream sign (`credential: { aws: {} }`)";
+const LOSES_PATH: &str = "give `project` and `location` to the constructor: from variables alone, some versions lose the path";
+const NO_VARIABLE: &str = "it has no variable for this: write the sidecar's address into its code, as its page shows, or take the way of the proxy";
+const NODE: &str = "Node.js takes proxies from variables since version 24 (and 22.21); before, preload what its page names";
+const NODE_HTTP2: &str = "the AWS SDK for JavaScript calls Bedrock by HTTP/2, for which Node.js knows no proxy: give its client the \
+     `requestHandler` that its page shows, or its calls go past the sidecar";
+
+/// One that needs nothing besides.
+const PLAIN: Client =
+    Client { name: "", what: "", package: None, variables: &[], note: "", proxy_note: "" };
 
 /// All that are known.
 pub const CLIENTS: &[Client] = &[
     Client {
         name: "openai",
-        what: "OpenAI's SDKs, and LangChain, LlamaIndex and others that use them",
-        variable: Some(("OPENAI_BASE_URL", "/v1")),
-        note: "",
+        what: "OpenAI's SDK for Python, and LlamaIndex and others that use it",
+        package: Some(Package::Pypi("openai")),
+        variables: OPENAI,
+        ..PLAIN
+    },
+    Client {
+        name: "openai-js",
+        what: "OpenAI's SDK for JavaScript",
+        package: Some(Package::Npm("openai")),
+        variables: OPENAI,
+        proxy_note: NODE,
+        ..PLAIN
     },
     Client {
         name: "azure-openai",
         what: "OpenAI's SDKs with Azure",
-        variable: Some(("AZURE_OPENAI_ENDPOINT", "")),
-        note: "",
+        variables: &[("AZURE_OPENAI_ENDPOINT", "")],
+        ..PLAIN
     },
     Client {
         name: "anthropic",
-        what: "Anthropic's SDKs",
-        variable: Some(("ANTHROPIC_BASE_URL", "")),
-        note: "",
+        what: "Anthropic's SDK for Python",
+        package: Some(Package::Pypi("anthropic")),
+        variables: ANTHROPIC,
+        ..PLAIN
+    },
+    Client {
+        name: "anthropic-js",
+        what: "Anthropic's SDK for JavaScript",
+        package: Some(Package::Npm("@anthropic-ai/sdk")),
+        variables: ANTHROPIC,
+        proxy_note: NODE,
+        ..PLAIN
     },
     Client {
         name: "anthropic-vertex",
         what: "Anthropic's SDKs with Vertex AI",
-        variable: Some(("ANTHROPIC_VERTEX_BASE_URL", "/v1")),
-        note: "",
+        variables: &[("ANTHROPIC_VERTEX_BASE_URL", "/v1")],
+        ..PLAIN
     },
     Client {
         name: "anthropic-bedrock",
         what: "Anthropic's SDKs with AWS Bedrock",
-        variable: Some(("ANTHROPIC_BEDROCK_BASE_URL", "")),
-        note: "the application's signature is for another host: let the upstream sign (`credential: { aws: {} }`)",
+        variables: &[("ANTHROPIC_BEDROCK_BASE_URL", "")],
+        note: RE_SIGN,
+        ..PLAIN
     },
     Client {
         name: "boto3",
-        what: "AWS's SDKs (boto3, JavaScript, Go, Java) with Bedrock",
-        variable: Some(("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "")),
-        note: "the application's signature is for another host: let the upstream sign (`credential: { aws: {} }`)",
+        what: "AWS's SDKs (boto3, Go, Java) with Bedrock",
+        package: Some(Package::Pypi("boto3")),
+        variables: BEDROCK,
+        note: RE_SIGN,
+        ..PLAIN
+    },
+    Client {
+        name: "bedrock-js",
+        what: "AWS's SDK for JavaScript with Bedrock",
+        package: Some(Package::Npm("@aws-sdk/client-bedrock-runtime")),
+        variables: BEDROCK,
+        note: RE_SIGN,
+        proxy_note: NODE_HTTP2,
     },
     Client {
         name: "google-genai",
-        what: "Google's Gen AI SDKs with Vertex AI",
-        variable: Some(("GOOGLE_VERTEX_BASE_URL", "")),
-        note: "give `project` and `location` to the constructor: from variables alone, some versions lose the path",
+        what: "Google's Gen AI SDK for Python with Vertex AI",
+        package: Some(Package::Pypi("google-genai")),
+        variables: &[VERTEX],
+        note: LOSES_PATH,
+        ..PLAIN
     },
     Client {
         name: "gemini",
-        what: "Google's Gen AI SDKs with an API key",
-        variable: Some(("GOOGLE_GEMINI_BASE_URL", "")),
-        note: "",
+        what: "Google's Gen AI SDK for Python with an API key",
+        variables: &[GEMINI],
+        ..PLAIN
+    },
+    Client {
+        name: "google-genai-js",
+        what: "Google's Gen AI SDK for JavaScript",
+        package: Some(Package::Npm("@google/genai")),
+        variables: &[VERTEX, GEMINI],
+        note: LOSES_PATH,
+        proxy_note: NODE,
     },
     Client {
         name: "google-cloud-aiplatform",
         what: "Google's Vertex AI SDK, by gRPC",
-        variable: None,
-        note: "it has no variable for this: give `api_endpoint` to its client, or take the way of the proxy",
+        package: Some(Package::Pypi("google-cloud-aiplatform")),
+        note: NO_VARIABLE,
+        ..PLAIN
+    },
+    Client {
+        name: "langchain-openai",
+        what: "LangChain with OpenAI",
+        package: Some(Package::Pypi("langchain-openai")),
+        variables: OPENAI,
+        ..PLAIN
+    },
+    Client {
+        name: "langchain-anthropic",
+        what: "LangChain with Anthropic",
+        package: Some(Package::Pypi("langchain-anthropic")),
+        variables: ANTHROPIC,
+        ..PLAIN
+    },
+    Client {
+        name: "langchain-google-genai",
+        what: "LangChain with Gemini or Vertex AI",
+        package: Some(Package::Pypi("langchain-google-genai")),
+        variables: &[VERTEX, GEMINI],
+        note: LOSES_PATH,
+        ..PLAIN
+    },
+    Client {
+        name: "langchain-aws",
+        what: "LangChain with AWS Bedrock",
+        package: Some(Package::Pypi("langchain-aws")),
+        variables: BEDROCK,
+        note: RE_SIGN,
+        ..PLAIN
     },
     Client {
         name: "ollama",
         what: "Ollama's clients",
-        variable: Some(("OLLAMA_HOST", "")),
-        note: "",
+        package: Some(Package::Pypi("ollama")),
+        variables: &[("OLLAMA_HOST", "")],
+        ..PLAIN
     },
+    Client {
+        name: "requests",
+        what: "requests, httpx and others with a URL written into the code",
+        package: Some(Package::Pypi("requests")),
+        note: NO_VARIABLE,
+        ..PLAIN
+    },
+    Client { name: "curl", what: "curl", note: NO_VARIABLE, ..PLAIN },
 ];
 
 /// The way by which calls come.
@@ -93,6 +202,8 @@ pub enum Way {
     BaseUrl,
     /// The sidecar is its proxy.
     Proxy,
+    /// The system redirects its connections.
+    Redirect,
 }
 
 /// What to set, one variable after the other.
@@ -155,7 +266,8 @@ impl Settings {
     pub fn new(config: &Config, clients: &[&Client], way: Way) -> Result<Self, Error> {
         match way {
             Way::BaseUrl => Self::base_url(config, clients),
-            Way::Proxy => Self::proxy(config),
+            Way::Proxy => Self::proxy(config, clients),
+            Way::Redirect => Self::redirect(config),
         }
     }
 
@@ -164,12 +276,10 @@ impl Settings {
         let base = format!("{scheme}://{}", reached(config.listen));
         let mut settings = Self::default();
         for client in clients {
-            if let Some((variable, path)) = client.variable {
-                settings.variables.push((variable, format!("{base}{path}")));
+            for (variable, path) in client.variables {
+                settings.set(variable, format!("{base}{path}"));
             }
-            if !client.note.is_empty() {
-                settings.notes.push(format!("{}: {}", client.name, client.note));
-            }
+            settings.note(client.name, client.note);
         }
         let is_ours = |tls: &crate::config::TlsConfig| tls.certificate.is_none();
         if config.tls.as_ref().is_some_and(is_ours) {
@@ -178,7 +288,7 @@ impl Settings {
         Ok(settings)
     }
 
-    fn proxy(config: &Config) -> Result<Self, Error> {
+    fn proxy(config: &Config, clients: &[&Client]) -> Result<Self, Error> {
         let Some(intercept) = &config.intercept else { return Err(Error::NoProxy) };
         let proxy = format!("http://{}", reached(intercept.listen));
         let mut settings = Self::default();
@@ -194,12 +304,37 @@ impl Settings {
             "NO_PROXY: add what the application must reach by itself; services of the cluster that are \
              not models, for one"
                 .to_owned(),
-            "Node.js takes proxies from variables since version 24 (and 22.21); before, give its client \
-             an agent"
-                .to_owned(),
-            "Java trusts neither variable: import ca.pem with keytool".to_owned(),
+            "Java trusts no variable: import ca.pem with keytool".to_owned(),
         ]);
+        clients.iter().for_each(|client| settings.note(client.name, client.proxy_note));
         Ok(settings)
+    }
+
+    /// Where connections go is the system's; all that is left is whom applications trust.
+    fn redirect(config: &Config) -> Result<Self, Error> {
+        let mut settings = Self::default();
+        settings.trust(config)?;
+        let is_taken = config.intercept.as_ref().is_some_and(|it| it.redirect.is_some());
+        if !is_taken {
+            let note = "the sidecar needs an address of `intercept.redirect`, and the system the rules of \
+                        config/redirect/redirect.sh";
+            settings.notes.push(note.to_owned());
+        }
+        settings.notes.push("Java trusts no variable: import ca.pem with keytool".to_owned());
+        Ok(settings)
+    }
+
+    /// Sets a variable, once.
+    fn set(&mut self, variable: &'static str, value: String) {
+        if !self.variables.iter().any(|(known, _)| *known == variable) {
+            self.variables.push((variable, value));
+        }
+    }
+
+    fn note(&mut self, client: &str, note: &str) {
+        if !note.is_empty() {
+            self.notes.push(format!("{client}: {note}"));
+        }
     }
 
     /// Has programs trust certificates that we have signed.

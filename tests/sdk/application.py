@@ -1,8 +1,10 @@
 """An application: one call by the SDK that is named, with nothing said of where it goes.
 
-Run as a program of its own, for SDKs read their variables once: `application.py CLIENT [--stream]`.
+Run as a program of its own, for SDKs read their variables once: `application.py CLIENT [--stream] [--code FILE]`. Where its page
+tells a user to write code, that is the file.
 """
 
+import os
 import sys
 
 PROMPT = "Why does the tide rise twice a day?"
@@ -14,6 +16,15 @@ def openai(stream):
     import openai
 
     client = openai.OpenAI(api_key="sk-tidecanary", max_retries=0)
+    answer = client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=stream)
+    return [part.choices[0].delta.content for part in answer if part.choices] if stream else answer.choices[0].message.content
+
+
+def azure_openai(stream):
+    import openai
+
+    os.environ.setdefault("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com")
+    client = openai.AzureOpenAI(api_key="tidecanary", api_version="2024-10-21", max_retries=0)
     answer = client.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=stream)
     return [part.choices[0].delta.content for part in answer if part.choices] if stream else answer.choices[0].message.content
 
@@ -96,7 +107,7 @@ def google_cloud_aiplatform(stream):
     from google.oauth2.credentials import Credentials
 
     place = ClientOptions(api_endpoint="us-west1-aiplatform.googleapis.com")
-    client = PredictionServiceClient(credentials=Credentials(token="tidecanary"), client_options=place)
+    client = code().get("client") or PredictionServiceClient(credentials=Credentials(token="tidecanary"), client_options=place)
     model = "projects/tides/locations/us-west1/publishers/google/models/gemini-2.5-flash"
     call = {"model": model, "contents": [{"role": "user", "parts": [{"text": PROMPT}]}]}
     if stream:
@@ -104,17 +115,69 @@ def google_cloud_aiplatform(stream):
     return client.generate_content(request=call, timeout=20)
 
 
-def requests(stream):
-    """A program that has never heard of a sidecar, to a service of its cluster."""
+def chained(model, stream):
+    """By LangChain, which calls all of them alike."""
+    return [part.text for part in model.stream(PROMPT)] if stream else model.invoke(PROMPT).text
+
+
+def langchain_openai(stream):
+    from langchain_openai import ChatOpenAI
+
+    return chained(ChatOpenAI(model="gpt-4o-mini", api_key="sk-tidecanary", max_retries=0), stream)
+
+
+def langchain_anthropic(stream):
+    from langchain_anthropic import ChatAnthropic
+
+    return chained(ChatAnthropic(model="claude-opus-4-6", api_key="sk-tidecanary", max_retries=0), stream)
+
+
+def langchain_google_genai(stream):
+    from langchain_google_genai import ChatGoogleGenerativeAI
+
+    return chained(ChatGoogleGenerativeAI(model="gemini-2.5-flash", api_key="tidecanary", max_retries=0), stream)
+
+
+def langchain_google_genai_vertex(stream):
+    from google.oauth2.credentials import Credentials
+    from langchain_google_genai import ChatGoogleGenerativeAI
+
+    place = {"project": "tides", "location": "us-central1", "credentials": Credentials(token="tidecanary")}
+    return chained(ChatGoogleGenerativeAI(model="gemini-2.5-flash", vertexai=True, max_retries=0, **place), stream)
+
+
+def langchain_aws(stream):
+    from langchain_aws import ChatBedrockConverse
+
+    keys = {"aws_access_key_id": "AKID", "aws_secret_access_key": "tidecanary"}
+    return chained(ChatBedrockConverse(model="us.amazon.nova-lite-v1:0", region_name=REGION, **keys), stream)
+
+
+def requests(stream, url="https://api.openai.com/v1/chat/completions", model="gpt-4o-mini"):
+    """A program that has never heard of a sidecar."""
     import requests
 
-    call = {"model": "gemma", "messages": MESSAGES, "stream": stream}
-    url = "http://gemma-service:8000/v1/chat/completions"
-    answer = requests.post(url, json=call, timeout=20, stream=stream)
+    call = {"model": model, "messages": MESSAGES, "stream": stream}
+    answer = code().get("answer") or requests.post(url, json=call, timeout=20, stream=stream)
     answer.raise_for_status()
     return list(answer.iter_lines()) if stream else answer.json()["choices"]
+
+
+def service(stream):
+    """The same, to a service of its cluster."""
+    return requests(stream, "http://gemma-service:8000/v1/chat/completions", "gemma")
+
+
+def code():
+    """What the code of a page has left, where there is any."""
+    names = {}
+    if "--code" in sys.argv:
+        with open(sys.argv[sys.argv.index("--code") + 1]) as page:
+            exec(page.read(), names)
+    return names
 
 
 if __name__ == "__main__":
     said = globals()[sys.argv[1].replace("-", "_")]("--stream" in sys.argv)
     assert said, "no answer"
+    print(said)

@@ -97,23 +97,35 @@ def signed_with(request, keys, service="bedrock", region="us-east-1"):
     assert (in_region, of_service) == (region, service)
     assert fields["x-amz-date"].startswith(day)
     names = names.split(";")
-    must = {"host", "x-amz-date"} | {name for name in fields if name.startswith("x-amz-")}
+    host = ":authority" if ":authority" in names else "host"
+    must = {host, "x-amz-date"} | {name for name in fields if name.startswith("x-amz-")}
     assert must | ({"content-type"} & fields.keys()) <= set(names), names
     secret, token = keys[key]
     assert fields.get("x-amz-security-token") == token
     again = AWSRequest(
         method=method,
         url=f"http://{fields['host']}{path}",
-        headers={name: fields[name] for name in names},
+        headers={name: fields[name] for name in names if name != ":authority"},
         data=body,
     )
     again.context["timestamp"] = fields["x-amz-date"]
     signer = SigV4Auth(Credentials(key, secret, token), service, region)
-    text = signer.string_to_sign(again, signer.canonical_request(again))
+    canonical = signer.canonical_request(again)
+    if ":authority" in names:
+        canonical = by_http2(canonical)
+    text = signer.string_to_sign(again, canonical)
     assert signer.signature(text, again) == signature, text
     age = time.time() - time.mktime(time.strptime(fields["x-amz-date"], "%Y%m%dT%H%M%SZ")) + time.timezone
     assert abs(age) < 120, "the signature is of now"
     return key
+
+
+def by_http2(canonical):
+    """The same for a request that was signed for HTTP/2, where the host is `:authority`."""
+    method, path, query, *headers, empty, names, digest = canonical.split("\n")
+    headers = sorted(re.sub("^host:", ":authority:", header) for header in headers)
+    names = ";".join(sorted({":authority", *names.split(";")} - {"host"}))
+    return "\n".join([method, path, query, *headers, empty, names, digest])
 
 
 class Aws:

@@ -181,6 +181,10 @@ class Sidecar:
         assert ("tidegate.time_to_first_token_s" in record) == streamed
         return record
 
+    def expects(self, count):
+        """So many records there are by now, and no more when it ends."""
+        self._expected = count
+
     def ends(self):
         """Ends the sidecar, which writes what it still holds: no call may be recorded twice."""
         self.process.stop()

@@ -1,71 +1,41 @@
 """The real SDKs, unchanged, by each way in, as the pages in `config/clients` say."""
 
 import datetime
-import ipaddress
+import json
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from google.cloud.aiplatform_v1.types import GenerateContentRequest, GenerateContentResponse
 
-from clouds import Upstream, serving, signed_with
+import matrix
 from conftest import TIDEGATE
-from processes import PATIENCE_S, Sidecar, has_network_of_its_own, running
+from matrix import BASE_URL, HOSTS, NODE, OLD_NODE, PACKAGES, PROXY, REDIRECT, ROWS
+from pages import PAGES, lines, ways
+from processes import has_network_of_its_own
 
-PAGES = Path(__file__).parents[2] / "config" / "clients"
-APPLICATION = Path(__file__).with_name("application.py")
-
-# The host that each SDK means, and what a record says of its call.
-HOSTS = {
-    "openai": ("api.openai.com", "openai", "chat"),
-    "anthropic": ("api.anthropic.com", "anthropic", "chat"),
-    "anthropic-vertex": ("us-east5-aiplatform.googleapis.com", "gcp.vertex_ai", "chat"),
-    "anthropic-bedrock": ("bedrock-runtime.us-east-1.amazonaws.com", "aws.bedrock", "chat"),
-    "boto3": ("bedrock-runtime.us-east-1.amazonaws.com", "aws.bedrock", "chat"),
-    "google-genai": ("us-central1-aiplatform.googleapis.com", "gcp.vertex_ai", "generate_content"),
-    "gemini": ("generativelanguage.googleapis.com", "gcp.gemini", "generate_content"),
-}
-# A server by gRPC, as far as it is asked.
-REQUEST, RESPONSE = GenerateContentRequest.pb(), GenerateContentResponse.pb()
-ANSWER = RESPONSE(
-    candidates=[{"content": {"role": "model", "parts": [{"text": "So."}]}, "finish_reason": 1}],
-    usage_metadata={"prompt_token_count": 3, "candidates_token_count": 2, "total_token_count": 5},
-)
-SIGNED = ("anthropic-bedrock", "boto3")
 STREAMS = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-CLIENTS = pytest.mark.parametrize("client", HOSTS)
+CLIENTS = pytest.mark.parametrize("client", ROWS)
+# Those that a Node.js calls without HTTP/2.
+OLD_CLIENTS = pytest.mark.parametrize("client", [client for client, row in ROWS.items() if row.js and not row.signs])
 
 
-def lines(client, way):
-    """The lines of shell that a page names for a way."""
-    page = (PAGES / f"{client}.md").read_text()
-    section = page.split(f"## {way}\n", 1)[1].split("\n## ")[0]
-    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert blocks, f"{client}: nothing to run for {way!r}"
-    return "".join(blocks)
-
-
-def run(client, way, stream, **variables):
-    """An application, after the lines of its page, and no other variable that could lead it anywhere."""
-    kept = {name: os.environ[name] for name in ("HOME", "LANG", "PYTHONDONTWRITEBYTECODE") if name in os.environ}
-    path = f"{TIDEGATE.parent}:{os.environ['PATH']}"
-    program = [sys.executable, APPLICATION, client] + (["--stream"] if stream else [])
-    script = f"set -euo pipefail\n{lines(client, way)}\nexec " + " ".join(map(str, program))
-    env = kept | {"PATH": path, "AWS_EC2_METADATA_DISABLED": "true"} | variables
-    ran = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0, ran.stderr + ran.stdout
+def can_run(client, node=NODE):
+    """Skips a client of JavaScript where there is nothing to run it by."""
+    if not ROWS[client].js:
+        return
+    if not (PACKAGES / "node_modules").is_dir():
+        pytest.skip("the packages of npm are not installed")
+    if not shutil.which("node", path=node):
+        pytest.skip("node is not installed")
+    matrix.put_scripts()
 
 
 class Authority:
@@ -110,131 +80,109 @@ def authority(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def provider(simulator, authority):
-    """All providers: a server by TLS that shows their names, with the simulator behind it, and what it was asked."""
-    certificate, key = authority.files({host for host, _, _ in HOSTS.values()})
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    upstream = Upstream(simulator)
-    with serving(upstream.answer, context) as url:
-        yield url.removeprefix("http://"), upstream
+def opened(simulator, authority, tmp_path_factory):
+    """One sidecar for all applications."""
+    certificate, key = authority.files(HOSTS)
+    with matrix.opened(simulator, certificate, key, authority.roots, tmp_path_factory.mktemp("ways")) as all_ways:
+        yield all_ways
 
 
 @pytest.fixture
-def started(provider, authority, simulator, tmp_path):
-    """Starts a sidecar that takes calls in by every way; gives it and the variables that say where it is."""
-
-    @contextmanager
-    def start(**more):
-        places = {host: provider[0] for host, _, _ in HOSTS.values()} | more
-        upstreams = "".join(f"  {host}: {{ url: 'https://{host}', address: '{at}' }}\n" for host, at in places.items())
-        routes = "".join(f"  - {{ match: {{ host: {host} }}, upstream: {host} }}\n" for host in places)
-        configuration = tmp_path / "tidegate.yaml"
-        configuration.write_text(
-            "intercept: { listen: '127.0.0.1:0', hosts: [providers, gemma-service] }\n"
-            f"tls: {{}}\nca: {{ folder: '{tmp_path}/ca' }}\nupstreams:\n{upstreams}"
-            f"  everything: {{ url: '{simulator}' }}\n"
-            f"  gemma: {{ url: 'http://gemma-service:8000', address: '{simulator.removeprefix('http://')}' }}\n"
-            f"routes:\n{routes}"
-            "  - { match: { host: gemma-service }, upstream: gemma }\n"
-            "  - { upstream: everything }\n"
-        )
-        records = tmp_path / "records.jsonl"
-        command = [TIDEGATE, "proxy", "--config", configuration, "--records", records, "--workers", "1"]
-        command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-        env = dict(os.environ) | {"SSL_CERT_FILE": str(authority.roots)}
-        with running(command, env) as process:
-            sidecar = Sidecar(process, records)
-            proxy = process.says(r"proxy \(HTTPS_PROXY, HTTP_PROXY\) on (127\.0\.0\.1:\d+)")
-            variables = {
-                "TIDEGATE_CONFIG": str(configuration),
-                "TIDEGATE_LISTEN": sidecar.url.removeprefix("http://"),
-                "TIDEGATE_INTERCEPT": proxy,
-            }
-            yield sidecar, variables
-            sidecar.ends()
-
-    return start
-
-
-def check(record, client, stream):
-    _, provider, operation = HOSTS[client]
-    assert record["tidegate.outcome"] == "completed", record
-    assert (record["gen_ai.provider.name"], record["gen_ai.operation.name"]) == (provider, operation)
-    assert record.get("gen_ai.request.stream", False) == stream
-    assert record["gen_ai.request.model"]
+def cell(record_property):
+    """Notes which cell of the matrix this is; conftest.py sums them up."""
+    return lambda client, way, stream: record_property("cell", (client, way, stream))
 
 
 @CLIENTS
 @STREAMS
-def test_as_its_proxy(started, provider, client, stream):
-    with started() as (sidecar, variables):
-        run(client, "As its proxy", stream, **variables)
-        record = sidecar.record()
-        check(record, client, stream)
-        assert record["server.address"] == HOSTS[client][0]
-        if client in SIGNED:
-            # What the application has signed is what the provider can verify.
-            keys = {"AKID": ("tidecanary", None)}
-            assert signed_with(provider[1].last, keys) == "AKID"
+@pytest.mark.parametrize("way", [BASE_URL, PROXY])
+def test_by(way, client, stream, opened, cell):
+    """By its base URL in the clear or by TLS, as its page says: some SDKs send keys by nothing else than TLS, which `tls: {}` offers."""
+    cell(client, way, stream)
+    can_run(client)
+    opened.call(client, way, stream)
+
+
+@OLD_CLIENTS
+@STREAMS
+def test_by_an_old_node(client, stream, opened, cell):
+    cell(client, OLD_NODE, stream)
+    can_run(client, None)
+    said = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip()
+    version = tuple(map(int, said.removeprefix("v").split(".")))
+    if not (18, 19) <= version < (22, 21):
+        pytest.skip(f"the node of this system, {said}, is no old one, or too old to be told what to load")
+    opened.call(client, OLD_NODE, stream)
+
+
+def has_rules_of_its_own(*tools):
+    """Whether a test may redirect what goes out, in a network of its own."""
+    if not has_network_of_its_own("iptables", *tools):
+        return False
+    return subprocess.run(["unshare", "-n", "iptables", "-t", "nat", "-L"], capture_output=True).returncode == 0
+
+
+NO_RULES = "iptables in a network of its own is not to be had here (root, unshare -nm)"
+
+
+@pytest.fixture(scope="module")
+def redirected(authority, tmp_path_factory):
+    """What came of each application that the system redirects."""
+    if not has_rules_of_its_own():
+        pytest.skip(NO_RULES)
+    folder = tmp_path_factory.mktemp("redirected")
+    authority.files(HOSTS, folder)
+    shutil.copy(authority.roots, folder)
+    matrix.put_scripts()
+    program = Path(__file__).with_name("redirected_sdks.py")
+    ran = subprocess.run(["unshare", "-nm", sys.executable, program, folder], capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return json.loads((folder / "cells.json").read_text())
 
 
 @CLIENTS
 @STREAMS
-def test_by_a_base_url(started, client, stream):
-    """By TLS, which the sidecar offers here: some SDKs send keys by nothing else."""
-    with started() as (sidecar, variables):
-        run(client, "By its base URL", stream, **variables)
-        check(sidecar.record(), client, stream)
+def test_redirected(client, stream, redirected, cell):
+    cell(client, REDIRECT, stream)
+    can_run(client)
+    assert redirected[f"{client} {stream}"] is None, redirected[f"{client} {stream}"]
+
+
+def test_a_name_that_leads_to_metadata_leads_nowhere(redirected):
+    assert redirected["rebound"] == {
+        "http://rebound.example/v1/models": "000 403",
+        "https://rebound.example/v1/models": "403 000",
+        "http://api.mistral.ai/v1/models": "000 403",
+        "https://api.mistral.ai/v1/models": "200 403",
+    }
+
+
+def test_the_newest_node_calls_bedrock_past_its_proxy(opened):
+    """Why the page of that client says that variables alone do not do: it calls by HTTP/2, which knows no proxy."""
+    can_run("bedrock-js")
+    env = {"PATH": f"{NODE}:{TIDEGATE.parent}:{os.environ['PATH']}", "HOME": "/nowhere"} | matrix.KEYS | opened.variables
+    script = f"{lines('bedrock-js', PROXY)}\nexec node {PACKAGES}/run.mjs bedrock converse"
+    seen = opened.sidecar.written()
+    ran = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60)
+    assert ran.returncode != 0 and opened.sidecar.written() == seen, "it takes the proxy now: let its page say so"
+    told = subprocess.run([TIDEGATE, "env", "--way", "proxy", "--for", "bedrock-js"], env=env, capture_output=True, text=True)
+    assert "requestHandler" in told.stdout, told
 
 
 @STREAMS
-def test_a_service_that_is_written_into_the_code(started, stream):
-    with started() as (sidecar, variables):
-        run("requests", "As its proxy", stream, **variables)
-        record = sidecar.record()
-        assert (record["tidegate.outcome"], record["tidegate.upstream"]) == ("completed", "gemma")
-        assert record["gen_ai.request.model"] == "gemma"
+def test_a_service_that_is_written_into_the_code(opened, stream, tmp_path):
+    sidecar = opened.sidecar
+    seen = len(sidecar.written().splitlines())
+    env = {"PATH": f"{TIDEGATE.parent}:{os.environ['PATH']}", "HOME": "/nowhere"} | opened.variables
+    program = f"{sys.executable} {Path(__file__).with_name('application.py')} service" + " --stream" * stream
+    ran = subprocess.run(["bash", "-ec", f"{lines('requests', PROXY)}\n{program}"], env=env, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    record = sidecar.records(seen + 1)[-1]
+    assert (record["tidegate.outcome"], record["tidegate.upstream"]) == ("completed", "gemma")
+    assert record["gen_ai.request.model"] == "gemma"
 
 
-@STREAMS
-def test_grpc_as_its_proxy(started, authority, stream):
-    host = "us-west1-aiplatform.googleapis.com"
-    certificate, key = authority.files([host])
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    server = grpc.server(ThreadPoolExecutor(2))
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    handlers = {"GenerateContent": grpc.unary_unary_rpc_method_handler(lambda *_: ANSWER, REQUEST.FromString, RESPONSE.SerializeToString)}
-    handlers["StreamGenerateContent"] = grpc.unary_stream_rpc_method_handler(lambda *_: iter([ANSWER]), REQUEST.FromString, RESPONSE.SerializeToString)
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("google.cloud.aiplatform.v1.PredictionService", handlers)])
-    server.start()
-    try:
-        with started(**{host: f"127.0.0.1:{port}"}) as (sidecar, variables):
-            run("google-cloud-aiplatform", "As its proxy", stream, **variables)
-            record = sidecar.record()
-            assert (record["tidegate.outcome"], record["server.address"]) == ("completed", host)
-            assert record["gen_ai.usage.output_tokens"] == 2
-    finally:
-        server.stop(None)
-
-
-def test_curl(started):
-    body = '{"model":"gpt-4o-mini","messages":[]}'
-    call = f"curl -sSf https://api.openai.com/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
-    with started() as (sidecar, variables):
-        script = f"{lines('openai', 'As its proxy')}\n{call}"
-        env = os.environ | variables | {"PATH": f"{TIDEGATE.parent}:{os.environ['PATH']}"}
-        ran = subprocess.run(["bash", "-ec", script], env=env, capture_output=True, text=True, timeout=PATIENCE_S)
-        assert ran.returncode == 0, ran.stderr
-        assert sidecar.record()["tidegate.outcome"] == "completed"
-
-
-def has_a_network_of_its_own():
-    tools = all(map(shutil.which, ("unshare", "ip", "iptables", "setpriv", "curl")))
-    return tools and subprocess.run(["unshare", "-n", "iptables", "-t", "nat", "-L"], capture_output=True).returncode == 0
-
-
-@pytest.mark.skipif(not has_a_network_of_its_own(), reason="iptables in a network of its own is not to be had here (root, unshare -n)")
+@pytest.mark.skipif(not has_rules_of_its_own("setpriv", "curl"), reason=NO_RULES)
 def test_what_the_system_redirects(authority, tmp_path):
     authority.files(["api.openai.com"], tmp_path)
     shutil.copy(authority.roots, tmp_path)
@@ -258,18 +206,21 @@ def test_the_chat_of_an_example_calls_both_its_models_by_variables_alone(authori
 def test_every_client_has_its_page():
     pages = {page.stem for page in PAGES.glob("*.md")} - {"README"}
     told = subprocess.run([TIDEGATE, "env", "--help"], capture_output=True, text=True).stdout
-    known = set(re.findall(r"^ +- ([a-z0-9-]+):", told, re.MULTILINE)) - {"base-url", "proxy"}
-    assert pages - {"requests"} == known
+    known = set(re.findall(r"^ +- ([a-z0-9-]+):", told, re.MULTILINE)) - {"base-url", "proxy", "redirect"}
+    assert pages == known
+    # What no test runs an SDK by is at least known here.
+    assert pages - {matrix.page_of(client) for client in ROWS} == {"ollama"}
 
 
 @pytest.mark.parametrize("page", sorted(page.stem for page in PAGES.glob("*.md") if page.stem != "README"))
 def test_the_lines_of_a_page_set_something(page):
     """Of SDKs that are not at hand, too."""
-    ways = re.findall(r"^## (.*)\n", (PAGES / f"{page}.md").read_text(), re.MULTILINE)
-    for way in ways:
-        if page == "google-cloud-aiplatform" and way == "By its base URL":
+    assert [BASE_URL, PROXY, REDIRECT] == [way for way in ways(page) if way != OLD_NODE]
+    for way in ways(page):
+        if "tidegate env" not in lines(page, way):
+            assert way == BASE_URL and "127.0.0.1:4100" in lines(page, way, "sh|python"), page
             continue
         env = {"PATH": f"{TIDEGATE.parent}:{os.environ['PATH']}", "HOME": "/nowhere"}
         script = f"set -euo pipefail\n{lines(page, way)}\nenv"
         told = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True).stdout
-        assert "http://127.0.0.1:410" in told, told
+        assert ("/nowhere/.local/state/tidegate/bundle.pem" if way == REDIRECT else "http://127.0.0.1:410") in told, told

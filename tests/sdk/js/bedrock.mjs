@@ -21,12 +21,16 @@ const INVOKE = {
   }),
 };
 
+// The client that a page tells a user to write, where there is one.
+const ofPage = process.env.APPLICATION_CLIENT && (await import(process.env.APPLICATION_CLIENT)).client;
+
 // Keys are dummies: the signature goes through to the simulator, which takes any.
 const client = (url, maxAttempts = 1) =>
+  ofPage ||
   new BedrockRuntimeClient({
     endpoint: url,
     region: "us-east-1",
-    credentials: { accessKeyId: "test", secretAccessKey: "tidecanary" },
+    credentials: { accessKeyId: "AKID", secretAccessKey: "tidecanary" },
     maxAttempts,
   });
 

@@ -5,7 +5,8 @@ import { OAuth2Client } from "google-auth-library";
 
 const ASKED = { model: "gemini-2.5-flash", contents: "Why does the tide rise twice a day?" };
 
-const gemini = (url) => new GoogleGenAI({ apiKey: "tidecanary", httpOptions: { baseUrl: url } });
+const to = (url) => (url ? { httpOptions: { baseUrl: url } } : {});
+const gemini = (url) => new GoogleGenAI({ apiKey: "tidecanary", ...to(url) });
 
 function vertex(url) {
   // A token is given, so that none is asked for anywhere.
@@ -16,7 +17,7 @@ function vertex(url) {
     project: "tides",
     location: "us-central1",
     googleAuthOptions: { authClient },
-    httpOptions: { baseUrl: url },
+    ...to(url),
   });
 }
 

@@ -6,7 +6,7 @@ const MODEL = "gpt-4o-mini";
 const PROMPT = "Why does the tide rise twice a day?";
 const MESSAGES = [{ role: "user", content: PROMPT }];
 
-const client = (url) => new OpenAI({ baseURL: `${url}/v1`, apiKey: "sk-tidecanary", maxRetries: 0 });
+const client = (url) => new OpenAI({ baseURL: url && `${url}/v1`, apiKey: "sk-tidecanary", maxRetries: 0 });
 const azure = (url) =>
   new AzureOpenAI({ endpoint: url, apiKey: "tidecanary", apiVersion: "2024-10-21", maxRetries: 0 });
 

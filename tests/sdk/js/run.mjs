@@ -1,5 +1,6 @@
-// Makes one call by one SDK and prints what it was told, for tests/sdk/test_javascript.py:
-// node run.mjs SDK CASE URL
+// Makes one call by one SDK and prints what it was told: node run.mjs SDK CASE [URL]
+//
+// Without a URL nothing is said of where it goes.
 
 const [sdk, name, url] = process.argv.slice(2);
 const { cases } = await import(`./${sdk}.mjs`);
