@@ -3,15 +3,18 @@
 mod show;
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use tidegate_proxy::Config;
+use tidegate_proxy::doctor::clients::{self, Surroundings, Version};
 use tidegate_proxy::doctor::{Doctor, Examination, Progress};
 
 use crate::Exit;
-use crate::units;
+use crate::{admin, units};
 
 /// A hop that takes longer is shown while it does.
 const SLOW: Duration = Duration::from_secs(1);
@@ -28,6 +31,10 @@ const WIPE: &str = "\r\x1b[2K";
 ///
 /// Keys and tokens are never shown: of a key its length, of an AWS access key id its two ends.
 /// An upstream without a credential of its own is called without any; 401 is then as it should be.
+///
+/// With --clients, which way each SDK on this machine would take is examined, too, by its variables: run
+/// it where the application runs, with the configuration of its sidecar. And what has gone past that, as
+/// its admin address tells.
 /// Exit code 0 if nothing failed, 1 if something did, 2 if the configuration cannot be read.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -37,6 +44,15 @@ pub(crate) struct Args {
     /// Examine this URL, as `tidegate proxy --upstream URL` would call it, and no other
     #[arg(long, value_name = "URL", env = "TIDEGATE_UPSTREAM")]
     upstream: Option<String>,
+    /// Examine the SDKs on this machine: in Python's environments and folders of node_modules
+    #[arg(long, env = "TIDEGATE_DOCTOR_CLIENTS")]
+    clients: bool,
+    /// Look for SDKs in this folder, too; may be given more than once
+    #[arg(long, value_name = "FOLDER", requires = "clients")]
+    look: Vec<PathBuf>,
+    /// The sidecar's admin address, which tells what has gone past it
+    #[arg(long, value_name = "ADDR", env = "TIDEGATE_ADMIN")]
+    admin: Option<SocketAddr>,
     /// How long each hop may take
     #[arg(
         long,
@@ -46,7 +62,7 @@ pub(crate) struct Args {
         value_parser = units::duration
     )]
     timeout: Duration,
-    /// Write one JSON document: `ok`, `environment`, and `upstreams` with their `hops`
+    /// Write one JSON document: `ok`, `environment`, and `upstreams` with their `hops`; `clients` and `past`
     #[arg(long, env = "TIDEGATE_DOCTOR_JSON")]
     json: bool,
 }
@@ -56,11 +72,17 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     if args.timeout.is_zero() {
         anyhow::bail!("--timeout: nothing is found in no time; give for example 10s");
     }
-    let doctor = Doctor::new(config, args.timeout);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let all = runtime.block_on(examine(&doctor, args.json));
-    // A name server that never answers holds its thread, and nobody waits for it.
-    runtime.shutdown_background();
+    let mut all = of_clients(&args, &config);
+    if !args.json {
+        all.iter().for_each(|examination| write(&show::block(examination)));
+    }
+    if !config.upstreams.is_empty() {
+        let doctor = Doctor::new(config, args.timeout);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        all.extend(runtime.block_on(examine(&doctor, args.json)));
+        // A name server that never answers holds its thread, and nobody waits for it.
+        runtime.shutdown_background();
+    }
     let text = if args.json { show::document(&all)? } else { show::summary(&all) };
     write(&text);
     match all.iter().all(|examination| examination.ok) {
@@ -79,12 +101,33 @@ fn configuration(args: &Args) -> anyhow::Result<Config> {
         config.upstreams.clear();
         config = config.everything_to(url).context("--upstream")?;
     }
-    if config.upstreams.is_empty() {
+    if config.upstreams.is_empty() && !args.clients {
         anyhow::bail!(
-            "there is nothing to examine; give --config FILE with `upstreams`, or --upstream URL"
+            "there is nothing to examine; give --config FILE with `upstreams`, --upstream URL, or --clients"
         );
     }
     Ok(config)
+}
+
+/// What is told of SDKs, where it is asked for.
+fn of_clients(args: &Args, config: &Config) -> Vec<Examination> {
+    if !args.clients {
+        return Vec::new();
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    let around = Surroundings {
+        variable: &variable,
+        found: clients::installed(&clients::folders(&variable, &args.look)),
+        node: node(),
+        metrics: admin::metrics(args.admin.unwrap_or(config.admin), args.timeout),
+    };
+    clients::examine(config, &around)
+}
+
+/// The version of Node.js, where there is one.
+fn node() -> Option<Version> {
+    let said = Command::new("node").arg("--version").stdin(Stdio::null()).output().ok()?;
+    Version::read(&String::from_utf8_lossy(&said.stdout))
 }
 
 async fn examine(doctor: &Doctor, is_json: bool) -> Vec<Examination> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 
 use serde_json::json;
-use tidegate_proxy::doctor::{Examination, Hop, Status};
+use tidegate_proxy::doctor::{Examination, Hop, Section, Status};
 
 /// Where findings begin.
 const INDENT: usize = 26;
@@ -26,18 +26,31 @@ pub(super) fn block(examination: &Examination) -> String {
 
 /// How all of it is, in one line.
 pub(super) fn summary(all: &[Examination]) -> String {
-    let count = all.iter().filter(|examination| !examination.is_environment()).count();
-    let upstreams = if count == 1 { "1 upstream".to_owned() } else { format!("{count} upstreams") };
+    let count = |section, one: &str, many: &str| match in_section(all, section).count() {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        count => Some(format!("{count} {many}")),
+    };
+    let is_asked_for_clients = in_section(all, Section::Past).next().is_some();
+    let clients = count(Section::Clients, "SDK", "SDKs")
+        .or_else(|| is_asked_for_clients.then(|| "0 SDKs".to_owned()));
+    let upstreams = count(Section::Upstreams, "upstream", "upstreams");
+    let examined: Vec<_> = clients.into_iter().chain(upstreams).collect();
+    let examined = examined.join(" and ");
     let failed: Vec<_> = all.iter().filter(|examination| !examination.ok).map(faults).collect();
     match failed.is_empty() {
-        true => format!("{upstreams} examined, nothing failed\n"),
-        false => format!("{upstreams} examined, failed: {}\n", failed.join("; ")),
+        true => format!("{examined} examined, nothing failed\n"),
+        false => format!("{examined} examined, failed: {}\n", failed.join("; ")),
     }
+}
+
+fn in_section(all: &[Examination], section: Section) -> impl Iterator<Item = &Examination> {
+    all.iter().filter(move |examination| examination.section == section)
 }
 
 /// `bedrock (credential, call)`
 fn faults(examination: &Examination) -> String {
-    if examination.is_environment() {
+    if examination.section == Section::Environment {
         return examination.upstream.clone();
     }
     let mut hops: Vec<_> =
@@ -48,16 +61,20 @@ fn faults(examination: &Examination) -> String {
 
 /// All of it as one document.
 pub(super) fn document(all: &[Examination]) -> anyhow::Result<String> {
-    let (environment, upstreams): (Vec<_>, Vec<_>) =
-        all.iter().partition(|examination| examination.is_environment());
-    let environment: Vec<&Hop> = environment.iter().flat_map(|found| &found.hops).collect();
+    let hops = |section| in_section(all, section).flat_map(|found| &found.hops).collect::<Vec<_>>();
+    let upstreams: Vec<_> = in_section(all, Section::Upstreams).collect();
     let faults = all.iter().flat_map(|examination| &examination.hops);
-    let document = json!({
+    let mut document = json!({
         "ok": all.iter().all(|examination| examination.ok),
         "faults": faults.filter(|hop| is_failed(hop)).count(),
-        "environment": environment,
+        "environment": hops(Section::Environment),
         "upstreams": upstreams,
     });
+    if in_section(all, Section::Past).next().is_some() {
+        let client = |found: &Examination| json!({ "client": found.upstream, "found": found.url, "ok": found.ok, "hops": found.hops });
+        document["clients"] = in_section(all, Section::Clients).map(client).collect();
+        document["past"] = json!(hops(Section::Past));
+    }
     Ok(format!("{}\n", serde_json::to_string_pretty(&document)?))
 }
 

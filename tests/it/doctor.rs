@@ -1,6 +1,7 @@
 //! The doctor: what is good is told so, what fails fails at its hop with advice, and no key is told.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::process::{Command, Output};
 
 use http::{Request, Response};
@@ -339,4 +340,77 @@ fn what_cannot_be_examined_is_a_fault_of_usage() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(!output.stderr.is_empty());
     }
+}
+
+/// What the doctor says of SDKs, in a folder where two are installed.
+fn clients(variables: &[(&str, &str)], more: &[&str]) -> (Option<i32>, Value) {
+    let folder = Folder::new();
+    let site = folder.file("venv/lib/python3.11/site-packages");
+    for name in
+        ["openai-3.54.0.dist-info", "google_cloud_aiplatform-2.7.0.dist-info", "x-1.dist-info"]
+    {
+        fs::create_dir_all(site.join(name)).expect("a folder to write to");
+    }
+    let package = folder.file("node_modules/@aws-sdk/client-bedrock-runtime");
+    fs::create_dir_all(&package).expect("a folder to write to");
+    let text = r#"{"version": "3.967.0"}"#;
+    fs::write(package.join("package.json"), text).expect("a folder to write to");
+    let mut command = tidegate(["doctor", "--json", "--clients", "--timeout", "10s", "--look"]);
+    command.arg(folder.file("")).current_dir(folder.file("")).args(more).env_clear();
+    command.env("PATH", "/nowhere").env("HOME", folder.file("")).envs(variables.iter().copied());
+    let output = command.output().expect("it is built");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let document = serde_json::from_str(&text)
+        .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), document)
+}
+
+#[test]
+fn each_sdk_is_told_its_way() {
+    let (code, document) = clients(&[], &[]);
+    assert_eq!(code, Some(0), "{document:#}");
+    let names: Vec<_> = document["clients"].as_array().expect("a list").iter().collect();
+    let of =
+        |name: &str| names.iter().find(|client| client["client"] == name).expect("it is found");
+    assert_eq!(names.len(), 3, "{document:#}");
+    assert!(of("openai")["found"].as_str().expect("text").starts_with("Python, openai 3.54.0 in "));
+    assert_eq!(of("openai")["hops"][0]["status"], "warning");
+    assert!(of("bedrock-js")["found"].as_str().expect("text").contains("3.967.0"));
+    assert_eq!(document["past"][0]["status"], "skipped", "no sidecar runs");
+
+    let variables =
+        [("OPENAI_BASE_URL", "http://127.0.0.1:4100/v1"), ("HTTPS_PROXY", "http://127.0.0.1:4104")];
+    let (code, document) = clients(&variables, &[]);
+    assert_eq!(code, Some(1), "gRPC reads no variable in upper case: {document:#}");
+    let told = document.to_string();
+    assert!(told.contains("OPENAI_BASE_URL points at the sidecar"), "{told}");
+    assert!(told.contains("lower case alone"), "{told}");
+    assert_eq!(document["faults"], 1);
+}
+
+#[test]
+fn a_running_sidecar_tells_what_went_past_it() {
+    let config = "intercept: { listen: 127.0.0.1:0, local: true }\nca: { folder: ca }";
+    let sidecar = Launch::new().config(config).start();
+    let said = "proxy (HTTPS_PROXY, HTTP_PROXY) on ";
+    wait_until("it is a proxy", || sidecar.log().contains(said));
+    let log = sidecar.log();
+    let proxy = log.split_once(said).and_then(|(_, rest)| rest.lines().next()).expect("a line");
+    let proxy: std::net::SocketAddr = proxy.trim().parse().expect("an address");
+    let host = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = host.local_addr().expect("a bound socket").port();
+    let asked = format!("CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+    let mut caller = std::net::TcpStream::connect(proxy).expect("it listens");
+    caller.write_all(asked.as_bytes()).expect("it is taken");
+    let mut said = [0; 13];
+    caller.read_exact(&mut said).expect("an answer");
+    assert_eq!(&said, b"HTTP/1.1 200 ");
+    let (_, document) = clients(&[], &["--admin", &sidecar.admin.to_string()]);
+    let past = document["past"].as_array().expect("a list");
+    let passed = past.iter().find(|hop| hop["hop"] == "passed by").expect("it is counted");
+    assert_eq!(
+        (passed["of"].as_str(), passed["status"].as_str()),
+        (Some("127.0.0.1"), Some("warning"))
+    );
+    assert!(passed["finding"].as_str().expect("text").starts_with("1 connections"), "{passed}");
 }

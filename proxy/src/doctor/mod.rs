@@ -7,6 +7,7 @@
 mod answer;
 mod call;
 mod certificate;
+pub mod clients;
 mod credential;
 mod plan;
 mod progress;
@@ -38,12 +39,15 @@ pub struct Doctor {
     progress: Progress,
 }
 
-/// What was found at one upstream, or in the environment.
+/// What was found at one upstream, in the environment, or of one SDK.
 #[derive(Clone, Debug, Serialize)]
 pub struct Examination {
-    /// The name of the upstream; `environment` for what all of them share.
+    /// What was examined.
+    #[serde(skip)]
+    pub section: Section,
+    /// The name of the upstream; `environment` for what all of them share; the name of the SDK.
     pub upstream: String,
-    /// Where it is, as it was configured.
+    /// Where it is, as it was configured, or was found.
     pub url: String,
     /// Whether nothing failed.
     pub ok: bool,
@@ -51,10 +55,24 @@ pub struct Examination {
     pub hops: Vec<Hop>,
 }
 
+/// What an examination is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// What all upstreams share.
+    Environment,
+    /// One upstream.
+    Upstreams,
+    /// An SDK.
+    Clients,
+    /// What goes past the sidecar.
+    Past,
+}
+
 /// What was found at one hop.
 #[derive(Clone, Debug, Serialize)]
 pub struct Hop {
-    /// `environment`, `dns`, `connect`, `tls`, `credential` or `call`.
+    /// `environment`, `dns`, `connect`, `tls`, `credential` or `call`; of an SDK `way` or `trust`; of what
+    /// goes past `sidecar`, `proxy`, `trust` or `passed by`.
     pub hop: &'static str,
     /// Of several servers which; of a credential its source.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +167,8 @@ fn environment(config: &Config) -> Examination {
         let finding = format!("{} points at the sidecar itself", found.variable);
         Hop::new("environment", None, Status::Failed, finding).advising(found.advice)
     };
-    Examination::new("environment", String::new(), found.into_iter().map(hop).collect())
+    let hops = found.into_iter().map(hop).collect();
+    Examination::of(Section::Environment, "environment", String::new(), hops)
 }
 
 // === one upstream ===
@@ -207,7 +226,7 @@ impl Patient {
         for call in calling {
             hops.extend(call.await.ok());
         }
-        Examination::new(&caller.upstream, written(&self.upstream), hops)
+        Examination::of(Section::Upstreams, &caller.upstream, written(&self.upstream), hops)
     }
 
     fn targets(&self) -> Vec<Target> {
@@ -259,14 +278,9 @@ fn written(upstream: &UpstreamConfig) -> String {
 // === impl Examination ===
 
 impl Examination {
-    /// Whether it is of what all upstreams share, rather than of one of them.
-    pub fn is_environment(&self) -> bool {
-        self.url.is_empty()
-    }
-
-    fn new(upstream: &str, url: String, hops: Vec<Hop>) -> Self {
+    fn of(section: Section, name: &str, url: String, hops: Vec<Hop>) -> Self {
         let ok = hops.iter().all(|hop| hop.status != Status::Failed);
-        Self { upstream: upstream.to_owned(), url, ok, hops }
+        Self { section, upstream: name.to_owned(), url, ok, hops }
     }
 }
 
