@@ -16,4 +16,4 @@ def ways(page):
 def lines(page, way, language="sh"):
     """The lines in a language that a page names for a way; none where it names none."""
     section = (PAGES / f"{page}.md").read_text().split(f"## {way}\n", 1)[1].split("\n## ")[0]
-    return "".join(re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL))
+    return "".join(re.findall(rf"```(?:{language})\n(.*?)```", section, re.DOTALL))
