@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from contextlib import contextmanager
 from urllib.parse import quote
 
 import openai
@@ -63,24 +64,31 @@ def test_promtool_finds_no_fault_in_the_metrics(called):
     assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
 
 
+@contextmanager
+def scraped(sidecar, folder, feature):
+    """The port of a Prometheus with this feature that reads a sidecar's metrics twice a second."""
+    configuration = folder / "prometheus.yml"
+    configuration.write_text(
+        "global: { scrape_interval: 500ms, scrape_timeout: 500ms }\n"
+        "scrape_configs:\n"
+        "  - job_name: tidegate\n"
+        f"    static_configs: [{{ targets: ['{sidecar.admin.removeprefix('http://')}'] }}]\n"
+    )
+    port = free_port()
+    command = ["prometheus", f"--config.file={configuration}", f"--enable-feature={feature}"]
+    command += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
+    with running(command) as prometheus:
+        prometheus.says(r"(Server is ready to receive web requests)")
+        yield port
+
+
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")
 def test_prometheus_leads_from_a_latency_to_a_trace(sidecar_with, tmp_path):
     traces = [f"4bf92f3577b34da6a3ce929d0e0e47{at:02x}" for at in range(CALLS)]
     # Spans are meant to go somewhere; whether they arrive is another matter.
     with sidecar_with(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_TRACES_SAMPLER="parentbased_always_on") as sidecar:
         client = openai.OpenAI(base_url=f"{sidecar.url}/v1", api_key="sk-tidecanary", max_retries=0)
-        configuration = tmp_path / "prometheus.yml"
-        configuration.write_text(
-            "global: { scrape_interval: 500ms, scrape_timeout: 500ms }\n"
-            "scrape_configs:\n"
-            "  - job_name: tidegate\n"
-            f"    static_configs: [{{ targets: ['{sidecar.admin.removeprefix('http://')}'] }}]\n"
-        )
-        port = free_port()
-        command = ["prometheus", f"--config.file={configuration}", "--enable-feature=exemplar-storage"]
-        command += [f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}"]
-        with running(command) as prometheus:
-            prometheus.says(r"(Server is ready to receive web requests)")
+        with scraped(sidecar, tmp_path, "exemplar-storage") as port:
             for at, trace in enumerate(traces):
                 client.chat.completions.create(
                     model="gpt-4o-mini",
@@ -109,18 +117,7 @@ def test_prometheus_takes_native_histograms_where_they_are_kept(sidecar_with, tm
         for _ in range(CALLS):
             client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Why?"}])
         times = sorted(record["tidegate.duration_s"] for record in sidecar.records(CALLS))
-        configuration = tmp_path / "prometheus.yml"
-        configuration.write_text(
-            "global: { scrape_interval: 500ms, scrape_timeout: 500ms }\n"
-            "scrape_configs:\n"
-            "  - job_name: tidegate\n"
-            f"    static_configs: [{{ targets: ['{sidecar.admin.removeprefix('http://')}'] }}]\n"
-        )
-        port = free_port()
-        command = ["prometheus", f"--config.file={configuration}", "--enable-feature=native-histograms"]
-        command += [f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}"]
-        with running(command) as prometheus:
-            prometheus.says(r"(Server is ready to receive web requests)")
+        with scraped(sidecar, tmp_path, "native-histograms") as port:
 
             def ask(question):
                 answer = get(f"http://127.0.0.1:{port}/api/v1/query?query={quote(question)}")
