@@ -17,6 +17,7 @@ mod run;
 mod search;
 mod signing;
 mod tickets;
+mod timer;
 mod user;
 mod verdict;
 

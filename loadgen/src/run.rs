@@ -31,6 +31,7 @@ use crate::schedule::{STAGE, Schedule, Shard, Stages, entrance};
 use crate::search::Unsearchable;
 use crate::signing::Signer;
 use crate::tickets::{Ticket, Tickets, tickets};
+use crate::timer::Timer;
 use crate::verdict::hopeless;
 use crate::workload::{Request, Workload};
 use crate::{interrupts, user};
@@ -510,8 +511,7 @@ impl Run {
     }
 
     /// Whether a call that is due then still belongs to the run, once that time has come.
-    pub(crate) async fn comes_due(&self, due: Instant) -> bool {
-        // A timer has milliseconds: one that is over already would still cost one.
+    pub(crate) async fn comes_due(&self, due: Instant, timer: &mut Timer) -> bool {
         if due <= Instant::now() && self.is_open() {
             return true;
         }
@@ -521,7 +521,7 @@ impl Run {
             ended = phase.wait_for(|phase| !matches!(phase, Phase::Running(_))) => {
                 matches!(ended.as_deref(), Ok(Phase::Draining(since)) if due < *since)
             }
-            () = sleep_until(due) => true,
+            () = timer.sleep_until(due) => true,
         }
     }
 
@@ -780,21 +780,24 @@ mod tests {
         Run::new(plan, Arc::default()).expect("a client")
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_falls_due_after_the_end_is_none_of_the_run() {
+        const SOON: Duration = Duration::from_millis(20);
         let run = new(plan("http://127.0.0.1:1", Schedule::Closed, 1));
+        let mut timer = Timer::default();
         let start = Instant::now();
-        let end = start + Duration::from_secs(2);
         run.enter(Phase::Running(start));
-        assert!(run.comes_due(start + Duration::from_secs(1)).await);
+        assert!(run.comes_due(start + SOON, &mut timer).await);
+        assert!(start.elapsed() >= SOON);
 
+        let end = Instant::now() + SOON;
         run.enter(Phase::Draining(end));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(run.comes_due(end - Duration::from_millis(1)).await, "due before, taken up late");
-        assert!(!run.comes_due(end).await);
+        let before = end - Duration::from_millis(1);
+        assert!(run.comes_due(before, &mut timer).await, "due before, taken up late");
+        assert!(!run.comes_due(end, &mut timer).await);
 
         run.enter(Phase::Over);
-        assert!(!run.comes_due(start).await);
+        assert!(!run.comes_due(start, &mut timer).await);
     }
 
     /// Runs for two seconds against a simulated server.

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 use crate::figures::Call;
 use crate::run::Run;
 use crate::schedule::Schedule;
+use crate::timer::Timer;
 use crate::workload::{Entry, Request, Synthetic};
 
 /// Users that come in each second, at least: all within a second or two.
@@ -93,7 +94,8 @@ fn carrier(run: &Arc<Run>, kind: Option<Entry>) -> Transaction {
         Box::pin(async move {
             let (run, kind) = &*shared;
             // Goose would lose the user without a word and wait for it for ever.
-            if unless_it_panics(carry(run, user, kind.as_ref())).await.is_none() {
+            let mut carrier = Carrier { run, user, timer: Timer::default() };
+            if unless_it_panics(carrier.carry(kind.as_ref())).await.is_none() {
                 run.user_panicked();
             }
             Ok(())
@@ -101,54 +103,106 @@ fn carrier(run: &Arc<Run>, kind: Option<Entry>) -> Transaction {
     }))
 }
 
-/// The whole life of a user.
-async fn carry(run: &Run, user: &mut GooseUser, kind: Option<&Entry>) {
-    let number = run.user_comes_in();
-    let Some(start) = run.start().await else { return };
-    match kind {
-        Some(entry) => call_again_and_again(run, user, entry, number, start).await,
-        None if run.plan.schedule == Schedule::Closed => {
-            take_what_is_next(run, user, number, start).await;
+/// A user, while it carries calls.
+struct Carrier<'a> {
+    run: &'a Run,
+    user: &'a mut GooseUser,
+    timer: Timer,
+}
+
+// === impl Carrier ===
+
+impl Carrier<'_> {
+    /// Its whole life.
+    async fn carry(&mut self, kind: Option<&Entry>) {
+        let number = self.run.user_comes_in();
+        let Some(start) = self.run.start().await else { return };
+        match kind {
+            Some(entry) => self.call_again_and_again(entry, number, start).await,
+            None if self.run.plan.schedule == Schedule::Closed => {
+                self.take_what_is_next(number, start).await;
+            }
+            None => self.take_what_is_due(start).await,
         }
-        None => take_what_is_due(run, user, start).await,
     }
-}
 
-/// Closed: the end of a call makes the next one due, after a rest where the mix has one.
-async fn call_again_and_again(
-    run: &Run,
-    user: &mut GooseUser,
-    entry: &Entry,
-    number: usize,
-    start: Instant,
-) {
-    let stream = run.plan.shard.of_all(number as u64);
-    let mut requests = Synthetic::new(run.plan.seed_of_users(), stream);
-    let Some(enters) = run.plan.enters(number) else { return };
-    let mut due = start + enters;
-    while run.comes_due(due).await {
-        let request = requests.request(entry);
-        let Some(call) = converse(run, user, request, due).await else { return };
-        let rested = Instant::now() + rest(&call, entry.think);
-        let Some(next) = is_there(run, number, start, rested) else { return };
-        due = next;
+    /// Closed: the end of a call makes the next one due, after a rest where the mix has one.
+    async fn call_again_and_again(&mut self, entry: &Entry, number: usize, start: Instant) {
+        let run = self.run;
+        let stream = run.plan.shard.of_all(number as u64);
+        let mut requests = Synthetic::new(run.plan.seed_of_users(), stream);
+        let Some(enters) = run.plan.enters(number) else { return };
+        let mut due = start + enters;
+        while self.comes_due(due).await {
+            let request = requests.request(entry);
+            let Some(call) = self.converse(request, due).await else { return };
+            let rested = Instant::now() + rest(&call, entry.think);
+            let Some(next) = is_there(run, number, start, rested) else { return };
+            due = next;
+        }
     }
-}
 
-/// Closed, with calls from a file: the end of a call makes the next of the file due.
-async fn take_what_is_next(run: &Run, user: &mut GooseUser, number: usize, start: Instant) {
-    let Some(enters) = run.plan.enters(number) else { return };
-    let mut due = start + enters;
-    while run.comes_due(due).await {
-        let Some(ticket) = run.next_ticket().await else { return };
-        let request = ticket.request(&run.plan);
-        // What it takes to make up a long prompt is none of the target's time.
-        let Some(call) = converse(run, user, request, due.max(Instant::now())).await else {
-            return;
-        };
-        let rested = Instant::now() + rest(&call, Duration::ZERO);
-        let Some(next) = is_there(run, number, start, rested) else { return };
-        due = next;
+    /// Closed, with calls from a file: the end of a call makes the next of the file due.
+    async fn take_what_is_next(&mut self, number: usize, start: Instant) {
+        let run = self.run;
+        let Some(enters) = run.plan.enters(number) else { return };
+        let mut due = start + enters;
+        while self.comes_due(due).await {
+            let Some(ticket) = run.next_ticket().await else { return };
+            let request = ticket.request(&run.plan);
+            // What it takes to make up a long prompt is none of the target's time.
+            let due_now = due.max(Instant::now());
+            let Some(call) = self.converse(request, due_now).await else { return };
+            let rested = Instant::now() + rest(&call, Duration::ZERO);
+            let Some(next) = is_there(run, number, start, rested) else { return };
+            due = next;
+        }
+    }
+
+    /// Open: time makes calls due, and whoever is free takes the next one. Were all busy, it is sent
+    /// late, and the lateness is part of what it took.
+    async fn take_what_is_due(&mut self, start: Instant) {
+        let run = self.run;
+        // Who waits for the start is not busy, late as he may wake.
+        let mut was_busy = false;
+        while run.is_open() {
+            let Some(ticket) = run.next_ticket().await else { return };
+            let due = start + ticket.due.unwrap_or_default();
+            if was_busy && due < Instant::now() {
+                run.no_user_was_free();
+            }
+            was_busy = true;
+            // Before it is due: what it takes to make up a long prompt is none of the target's time.
+            let request = ticket.request(&run.plan);
+            if !self.comes_due(due).await {
+                return;
+            }
+            if self.converse(request, due).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Makes a call; where it is the first of a conversation, those that follow too, each after a rest.
+    /// The last one that was made; nothing where the run is over. Who gets no whole answer does not go
+    /// on.
+    async fn converse(&mut self, mut request: Request, mut due: Instant) -> Option<Call> {
+        loop {
+            let then = request.then.clone();
+            let mut call = self.run.call(request, due).await?;
+            tell_goose(self.user, &call).await;
+            let Some(then) = then.filter(|_| call.is_whole()) else { return Some(call) };
+            due = Instant::now() + then.rest();
+            let answer = call.answer.take().unwrap_or_default();
+            request = Arc::unwrap_or_clone(then).after(answer);
+            if !self.comes_due(due).await {
+                return None;
+            }
+        }
+    }
+
+    async fn comes_due(&mut self, due: Instant) -> bool {
+        self.run.comes_due(due, &mut self.timer).await
     }
 }
 
@@ -164,51 +218,6 @@ fn rest(call: &Call, think: Duration) -> Duration {
     match call.record.status {
         Some(_) => think,
         None => think.max(UNANSWERED),
-    }
-}
-
-/// Open: time makes calls due, and whoever is free takes the next one. Were all busy, it is sent
-/// late, and the lateness is part of what it took.
-async fn take_what_is_due(run: &Run, user: &mut GooseUser, start: Instant) {
-    // Who waits for the start is not busy, late as he may wake.
-    let mut was_busy = false;
-    while run.is_open() {
-        let Some(ticket) = run.next_ticket().await else { return };
-        let due = start + ticket.due.unwrap_or_default();
-        if was_busy && due < Instant::now() {
-            run.no_user_was_free();
-        }
-        was_busy = true;
-        // Before it is due: what it takes to make up a long prompt is none of the target's time.
-        let request = ticket.request(&run.plan);
-        if !run.comes_due(due).await {
-            return;
-        }
-        if converse(run, user, request, due).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// Makes a call; where it is the first of a conversation, those that follow too, each after a rest. The
-/// last one that was made; nothing where the run is over. Who gets no whole answer does not go on.
-async fn converse(
-    run: &Run,
-    user: &mut GooseUser,
-    mut request: Request,
-    mut due: Instant,
-) -> Option<Call> {
-    loop {
-        let then = request.then.clone();
-        let mut call = run.call(request, due).await?;
-        tell_goose(user, &call).await;
-        let Some(then) = then.filter(|_| call.is_whole()) else { return Some(call) };
-        due = Instant::now() + then.rest();
-        let answer = call.answer.take().unwrap_or_default();
-        request = Arc::unwrap_or_clone(then).after(answer);
-        if !run.comes_due(due).await {
-            return None;
-        }
     }
 }
 
