@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::http::{self, Dechunker, Framing};
-use crate::workload::{Event, Reply, Workload, nanos_now};
+use tidegate_bench::http::{self, Dechunker, Framing};
+use tidegate_bench::workload::{Event, Reply, Workload, nanos_now};
 
 const BUFFER_BYTES: usize = 16 * 1024;
 /// A call that takes longer hangs.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::client::{self, Load, Until};
 use crate::target::{Kind, Setup, Target};
-use crate::workload::{self, Workload};
+use tidegate_bench::workload::{self, Workload};
 
 const CONNECTIONS: usize = 16;
 /// System calls that are named one by one.

@@ -8,25 +8,28 @@ const MAX_HEADERS: usize = 64;
 
 /// How long a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
+    /// So many bytes.
     Length(usize),
+    /// As its chunks say.
     Chunked,
 }
 
 /// What a head says that matters here.
 #[derive(Debug)]
-pub(crate) struct Head {
+pub struct Head {
     /// Bytes of the head itself, the empty line included.
-    pub(crate) length: usize,
-    pub(crate) framing: Framing,
+    pub length: usize,
+    /// How long the body is.
+    pub framing: Framing,
     /// Whether the connection ends with this message.
-    pub(crate) close: bool,
+    pub close: bool,
     /// The value of `x-workload`: what the mock is asked to play.
-    pub(crate) workload: Option<String>,
+    pub workload: Option<String>,
 }
 
 /// Reads the head of a request; `None` while it is incomplete.
-pub(crate) fn request_head(bytes: &[u8]) -> Result<Option<Head>> {
+pub fn request_head(bytes: &[u8]) -> Result<Option<Head>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes).context("request head")? {
@@ -36,7 +39,7 @@ pub(crate) fn request_head(bytes: &[u8]) -> Result<Option<Head>> {
 }
 
 /// Reads the head of a response, which must be a 200; `None` while it is incomplete.
-pub(crate) fn response_head(bytes: &[u8]) -> Result<Option<Head>> {
+pub fn response_head(bytes: &[u8]) -> Result<Option<Head>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(bytes).context("response head")? {
@@ -68,7 +71,7 @@ fn head(length: usize, headers: &[httparse::Header<'_>]) -> Result<Head> {
 
 /// Takes the chunk framing off a body, however it is cut.
 #[derive(Debug, Default)]
-pub(crate) struct Dechunker {
+pub struct Dechunker {
     state: State,
 }
 
@@ -92,7 +95,7 @@ impl Default for State {
 
 impl Dechunker {
     /// Hands the data within `input` to `data`; true once the body has ended.
-    pub(crate) fn feed(
+    pub fn feed(
         &mut self,
         mut input: &[u8],
         mut data: impl FnMut(&[u8]) -> Result<()>,

@@ -15,13 +15,13 @@ const DESCRIPTORS: usize = 8192;
 
 /// Who runs where.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cores {
+pub struct Cores {
     apart: bool,
 }
 
 impl Cores {
     /// Puts this process on its core, and what it starts with [`Cores::command`] on the other.
-    pub(crate) fn take() -> Result<Self> {
+    pub fn take() -> Result<Self> {
         let apart = available_parallelism()?.get() > 1;
         let own = std::process::id().to_string();
         if apart {
@@ -33,7 +33,7 @@ impl Cores {
     }
 
     /// A command that runs `program` on the proxy's core. The process id stays the command's.
-    pub(crate) fn command(self, program: &str) -> Command {
+    pub fn command(self, program: &str) -> Command {
         if !self.apart {
             return Command::new(program);
         }
@@ -42,7 +42,8 @@ impl Cores {
         command
     }
 
-    pub(crate) fn describe(self) -> &'static str {
+    /// Who runs where, in one line.
+    pub fn describe(self) -> &'static str {
         match self.apart {
             true => "mock, callers and sink on core 0, the proxy alone on core 1",
             false => "one core for mock, callers and proxy: only CPU time means anything here",
@@ -58,7 +59,7 @@ fn quietly(command: &mut Command) -> Result<()> {
 }
 
 /// The processor and the kernel, in one line.
-pub(crate) fn describe() -> String {
+pub fn describe() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
         .lines()
@@ -71,7 +72,7 @@ pub(crate) fn describe() -> String {
 }
 
 /// Processes that wanted a core over the last minute.
-pub(crate) fn load_average() -> f64 {
+pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }

@@ -12,23 +12,19 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 
-use crate::machine::Cores;
 use crate::report::{Round, Row};
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::target::{Kind, Setup};
+use tidegate_bench::machine::{self, Cores};
+use tidegate_bench::mock;
 
 mod client;
 mod counts;
-mod http;
-mod machine;
-mod mock;
 mod report;
 mod scenario;
 mod sink;
 mod target;
 mod truth;
-mod usage;
-mod workload;
 
 /// Measures what the sidecar costs, beside nginx and a direct connection.
 ///

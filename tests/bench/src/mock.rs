@@ -1,37 +1,89 @@
 //! The upstream: a model server that costs as little as it can.
 //!
-//! It plays the workload that a request names, and checks that the request came as it was sent.
+//! It plays the workload that a request names, and checks that the request came as it was sent. To load
+//! generators, which ask what they like, it gives a stream or a whole answer, as they ask for it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use crate::http::{self, Framing};
+use crate::http::{self, Framing, Head};
 use crate::workload::{self, Event, Reply, Workload};
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
+static CALLS: AtomicU64 = AtomicU64::new(0);
+static EVENTS: AtomicU64 = AtomicU64::new(0);
+/// For how long everything is to stand still.
+static STALL: Mutex<Option<Duration>> = Mutex::new(None);
+
+/// What was answered since the process began.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// Calls, to the end of their answers.
+    pub calls: u64,
+    /// Events of streams.
+    pub events: u64,
+}
+
+/// What requests there are.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    /// Those of the workload that they name, byte for byte.
+    Known,
+    /// Any at all.
+    Anything,
+}
+
 /// Starts the mock in a thread of its own, for as long as the process lives.
-pub(crate) fn start() -> Result<SocketAddr> {
+pub fn start() -> Result<SocketAddr> {
+    spawn(|socket| serve(socket, Asked::Known))
+}
+
+/// Starts one that answers load generators.
+pub fn start_for_anything() -> Result<SocketAddr> {
+    spawn(|socket| serve(socket, Asked::Anything))
+}
+
+fn spawn<F>(serve: fn(TcpStream) -> F) -> Result<SocketAddr>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
     let (listener, address) = listen()?;
     thread::Builder::new().name("mock".to_owned()).spawn(move || accept(listener, serve))?;
     Ok(address)
 }
 
+/// What was answered so far.
+pub fn answered() -> Answered {
+    Answered { calls: CALLS.load(Relaxed), events: EVENTS.load(Relaxed) }
+}
+
+/// Lets the mock at this address stand still for so long, as a pause of its garbage collector or of its
+/// host does: nothing is accepted, read or written.
+pub fn stall(address: SocketAddr, long: Duration) -> Result<()> {
+    *STALL.lock().expect("no thread panics with it") = Some(long);
+    std::net::TcpStream::connect(address).context("waking the upstream")?;
+    Ok(())
+}
+
 /// A listener on a free port of the loopback address.
-pub(crate) fn listen() -> Result<(TcpListener, SocketAddr)> {
+pub fn listen() -> Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listening on the loopback address")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     Ok((listener, address))
 }
 
-/// Serves every connection with `serve`, in this thread.
-pub(crate) fn accept<F>(listener: TcpListener, serve: fn(TcpStream) -> F)
+/// Serves every connection of a listener with `serve`, in this thread.
+pub fn accept<F>(listener: TcpListener, serve: fn(TcpStream) -> F)
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
@@ -60,11 +112,15 @@ fn report(error: &anyhow::Error) {
     }
 }
 
-async fn serve(mut socket: TcpStream) -> Result<()> {
+async fn serve(mut socket: TcpStream, asked: Asked) -> Result<()> {
+    if let Some(long) = STALL.lock().expect("no thread panics with it").take() {
+        thread::sleep(long);
+    }
     socket.set_nodelay(true)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut answer = Vec::with_capacity(4096);
-    while let Some(workload) = read_request(&mut socket, &mut buffer).await? {
+    while let Some(workload) = read_request(&mut socket, &mut buffer, asked).await? {
+        CALLS.fetch_add(1, Relaxed);
         match &workload.reply {
             Reply::Whole(body) => send_whole(&mut socket, body, &mut answer).await?,
             Reply::Stream { events, gap } => {
@@ -75,10 +131,11 @@ async fn serve(mut socket: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Reads one request to its end and compares it; `None` where the connection ended before it.
+/// Reads one request to its end; `None` where the connection ended before it.
 async fn read_request(
     socket: &mut TcpStream,
     buffer: &mut [u8],
+    asked: Asked,
 ) -> Result<Option<&'static Workload>> {
     let mut filled = 0;
     let head = loop {
@@ -91,6 +148,19 @@ async fn read_request(
             read => filled += read,
         }
     };
+    match asked {
+        Asked::Known => read_known(socket, buffer, filled, head).await.map(Some),
+        Asked::Anything => read_anything(socket, buffer, filled, head).await.map(Some),
+    }
+}
+
+/// Reads the body of a request that names its workload, and compares it.
+async fn read_known(
+    socket: &mut TcpStream,
+    buffer: &mut [u8],
+    filled: usize,
+    head: Head,
+) -> Result<&'static Workload> {
     let name = head.workload.context("the request came without its x-workload header")?;
     let workload = workload::named(&name).context("the request names no known workload")?;
     let body = workload.request.body();
@@ -102,8 +172,31 @@ async fn read_request(
         ensure!(read > 0, "the connection ended within a request body");
         seen = compare_body(body, seen, &buffer[..read])?;
     }
-    Ok(Some(workload))
+    Ok(workload)
 }
+
+/// Reads the body of any request, and looks for what asks for a stream.
+async fn read_anything(
+    socket: &mut TcpStream,
+    buffer: &mut [u8],
+    mut filled: usize,
+    head: Head,
+) -> Result<&'static Workload> {
+    let Framing::Length(length) = head.framing else { bail!("the request came in chunks") };
+    let end = head.length + length;
+    ensure!(end <= buffer.len(), "the request is too long");
+    while filled < end {
+        let read = socket.read(&mut buffer[filled..]).await?;
+        ensure!(read > 0, "the connection ended within a request body");
+        filled += read;
+    }
+    let body = &buffer[head.length..end];
+    let streams = body.windows(STREAM.len()).any(|part| part == STREAM);
+    workload::named(if streams { "spoken" } else { "plain" }).context("a known workload")
+}
+
+/// What asks for a stream, as all load generators here write it.
+const STREAM: &[u8] = br#""stream":true"#;
 
 fn compare_body(body: &[u8], seen: usize, part: &[u8]) -> Result<usize> {
     let end = seen + part.len();
@@ -127,7 +220,7 @@ async fn send_whole(socket: &mut TcpStream, body: &[u8], answer: &mut Vec<u8>) -
 async fn send_stream(
     socket: &mut TcpStream,
     events: &[Event],
-    gap: std::time::Duration,
+    gap: Duration,
     answer: &mut Vec<u8>,
 ) -> Result<()> {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
@@ -147,6 +240,7 @@ async fn send_stream(
             answer.extend_from_slice(b"0\r\n\r\n");
         }
         socket.write_all(answer).await?;
+        EVENTS.fetch_add(1, Relaxed);
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 use crate::client::{self, Load, Tally, Until};
 use crate::target::{Kind, Setup, Target};
 use crate::truth;
-use crate::usage::{self, Memory};
-use crate::workload;
+use tidegate_bench::usage::{self, Memory};
+use tidegate_bench::workload;
 
 use Figure::*;
 

@@ -7,8 +7,8 @@ use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::http::{self, Dechunker, Framing};
-use crate::mock;
+use tidegate_bench::http::{self, Dechunker, Framing};
+use tidegate_bench::mock;
 
 /// Starts the sink in a thread of its own, for as long as the process lives.
 pub(crate) fn start() -> Result<SocketAddr> {

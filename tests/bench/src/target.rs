@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::machine::Cores;
+use tidegate_bench::machine::Cores;
 
 /// Until a proxy takes connections; under valgrind that takes a while.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::client::histogram;
-use crate::workload;
+use tidegate_bench::workload;
 
 /// How far from the truth a record may be before something other than delay must be wrong: the two
 /// clocks of a record are read one after the other, and the process may be put aside in between.

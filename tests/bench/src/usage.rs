@@ -8,20 +8,20 @@ use anyhow::{Context as _, Result};
 
 /// Memory of a process, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// `VmRSS`: what is resident, the program's own file included.
-    pub(crate) resident: u64,
+    pub resident: u64,
     /// `RssAnon`: of that, what no file stands behind.
-    pub(crate) anonymous: u64,
+    pub anonymous: u64,
     /// `VmHWM`: the most that was resident since the start or since [`forget_peak`].
-    pub(crate) peak: u64,
+    pub peak: u64,
 }
 
 /// Time that the threads of the process ran, in user and kernel mode, to the nanosecond.
 ///
 /// The clock ticks of `/proc/PID/stat` are too coarse for slices of a second or two. Threads that
 /// have ended are not in the sum, so this fits programs that keep theirs.
-pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+pub fn cpu(pid: u32) -> Result<Duration> {
     let tasks = process(pid).join("task");
     let mut nanos = 0;
     for task in fs::read_dir(&tasks).context("reading the threads of the proxy: it has ended")? {
@@ -32,7 +32,8 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-pub(crate) fn memory(pid: u32) -> Result<Memory> {
+/// What the process holds now, and the most that it held.
+pub fn memory(pid: u32) -> Result<Memory> {
     let status = fs::read_to_string(process(pid).join("status"))
         .context("reading the memory of the proxy: it has ended")?;
     let field = |name: &str| -> Result<u64> {
@@ -44,7 +45,7 @@ pub(crate) fn memory(pid: u32) -> Result<Memory> {
 }
 
 /// Lets [`Memory::peak`] begin anew at what is resident now.
-pub(crate) fn forget_peak(pid: u32) -> Result<()> {
+pub fn forget_peak(pid: u32) -> Result<()> {
     fs::write(process(pid).join("clear_refs"), "5").context("resetting the peak of memory")
 }
 

@@ -19,12 +19,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::machine::Cores;
-
-#[allow(dead_code, reason = "the other programs of this crate use the rest")]
-mod machine;
-#[allow(dead_code, reason = "the other programs of this crate use the rest")]
-mod usage;
+use tidegate_bench::machine::{self, Cores};
+use tidegate_bench::usage;
 
 const CONNECTIONS: usize = 16;
 /// Chunks of one stream, back to back.

@@ -16,36 +16,47 @@ const ID: &str = "chatcmpl-";
 
 /// One kind of call.
 #[derive(Debug)]
-pub(crate) struct Workload {
-    pub(crate) name: &'static str,
-    pub(crate) request: Request,
-    pub(crate) reply: Reply,
+pub struct Workload {
+    /// What `x-workload` says.
+    pub name: &'static str,
+    /// What is asked.
+    pub request: Request,
+    /// What is answered.
+    pub reply: Reply,
 }
 
+/// One request.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub struct Request {
     /// Head and body, as the client sends them in one write.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     head_length: usize,
 }
 
 impl Request {
-    pub(crate) fn body(&self) -> &[u8] {
+    /// Its body.
+    pub fn body(&self) -> &[u8] {
         &self.bytes[self.head_length..]
     }
 }
 
+/// One answer.
 #[derive(Debug)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// One JSON body.
     Whole(Vec<u8>),
     /// Server-sent events, each so long after the one before.
-    Stream { events: Vec<Event>, gap: Duration },
+    Stream {
+        /// The events, the end mark among them.
+        events: Vec<Event>,
+        /// From one to the next.
+        gap: Duration,
+    },
 }
 
 impl Reply {
     /// Events of one reply; none where it comes whole.
-    pub(crate) fn events(&self) -> u64 {
+    pub fn events(&self) -> u64 {
         match self {
             Self::Whole(_) => 0,
             Self::Stream { events, .. } => events.len() as u64,
@@ -53,7 +64,7 @@ impl Reply {
     }
 
     /// How long the reply takes where nothing is in its way.
-    pub(crate) fn length(&self) -> Duration {
+    pub fn length(&self) -> Duration {
         match self {
             Self::Whole(_) => Duration::ZERO,
             Self::Stream { events, gap } => *gap * events.len() as u32,
@@ -63,8 +74,9 @@ impl Reply {
 
 /// One server-sent event, as it stands in the body.
 #[derive(Clone, Debug)]
-pub(crate) struct Event {
-    pub(crate) bytes: Vec<u8>,
+pub struct Event {
+    /// With the empty line at its end.
+    pub bytes: Vec<u8>,
     /// Where its stamps begin; `[DONE]` has none.
     stamps: Option<Stamps>,
 }
@@ -84,7 +96,7 @@ impl Event {
     }
 
     /// Appends the event with the time now in it; `first` is the time in the stream's first event.
-    pub(crate) fn write_stamped(&self, buffer: &mut Vec<u8>, first: &mut Option<u64>) {
+    pub fn write_stamped(&self, buffer: &mut Vec<u8>, first: &mut Option<u64>) {
         let begin = buffer.len();
         buffer.extend_from_slice(&self.bytes);
         if let Some(stamps) = self.stamps {
@@ -95,7 +107,7 @@ impl Event {
     }
 
     /// Checks that `seen` is this event and gives the stamp in it.
-    pub(crate) fn compare(&self, seen: &[u8]) -> Result<Option<u64>> {
+    pub fn compare(&self, seen: &[u8]) -> Result<Option<u64>> {
         let Some(Stamps { first, own }) = self.stamps else {
             ensure!(seen == self.bytes, "an event differs from what was sent");
             return Ok(None);
@@ -118,7 +130,7 @@ fn write_digits(place: &mut [u8], mut number: u64) {
 }
 
 /// When the first event of the stream with this id was written, by the wall clock, in nanoseconds.
-pub(crate) fn first_written(id: &str) -> Option<i128> {
+pub fn first_written(id: &str) -> Option<i128> {
     let digits = id.strip_prefix(ID)?;
     let nanos: u64 = digits.parse().ok().filter(|_| digits.len() == STAMP_DIGITS)?;
     let (_, begin) = *BEGIN;
@@ -131,13 +143,13 @@ static BEGIN: LazyLock<(Instant, SystemTime)> =
     LazyLock::new(|| (Instant::now(), SystemTime::now()));
 
 /// Nanoseconds since the run began; mock and client are one process and share this clock.
-pub(crate) fn nanos_now() -> u64 {
+pub fn nanos_now() -> u64 {
     let (begin, _) = *BEGIN;
     begin.elapsed().as_nanos() as u64
 }
 
 /// The workload of that name, if there is one.
-pub(crate) fn named(name: &str) -> Option<&'static Workload> {
+pub fn named(name: &str) -> Option<&'static Workload> {
     WORKLOADS.iter().find(|workload| workload.name == name)
 }
 
@@ -157,6 +169,7 @@ static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
         },
         stream("paced", 50, millis(20)),
         stream("counted", 100, millis(5)),
+        stream("spoken", 20, millis(100)),
     ]
 });
 
