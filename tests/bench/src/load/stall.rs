@@ -1,5 +1,6 @@
 //! Whether a target that stood still for two seconds is seen: ours counts from when calls were due; the
-//! users of a closed loop wait meanwhile, make no calls, and so hardly see it.
+//! users of a closed loop wait meanwhile, make no calls, and so hardly see it. (Of them wrk makes up what
+//! it did not send: it fills in one time for each of its usual intervals, and so sees it as well.)
 
 use std::fs;
 use std::net::SocketAddr;
