@@ -118,6 +118,19 @@ impl Figures {
         sum
     }
 
+    /// The same with no other times than what an objective about this metric goes by: each is a long list.
+    pub(crate) fn sum_for(&self, metric: Metric, of: impl Fn(&Key) -> bool) -> Tally {
+        let mut sum = Tally::default();
+        let tallies = self.series.iter().filter(|(key, _)| of(key));
+        tallies.for_each(|(_, tally)| sum.add_for(metric, tally));
+        sum
+    }
+
+    /// How many calls there were.
+    pub(crate) fn calls(&self) -> u64 {
+        self.series.values().map(Tally::calls).sum()
+    }
+
     /// All calls.
     pub(crate) fn total(&self) -> Tally {
         self.sum(|_| true)

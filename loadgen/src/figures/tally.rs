@@ -132,6 +132,26 @@ impl Tally {
 
     /// Takes in other calls.
     pub(crate) fn add(&mut self, other: &Self) {
+        self.add_counts(other);
+        self.send_lag.add(&other.send_lag);
+        self.add_times(other, |_| true);
+    }
+
+    /// Takes in of other calls what an objective about this metric goes by.
+    pub(crate) fn add_for(&mut self, metric: Metric, other: &Self) {
+        self.add_counts(other);
+        // Gaps are as many as there are streams.
+        let streams = metric == Metric::Gap;
+        self.add_times(other, |of| of == metric || streams && of == Metric::TimeToFirstToken);
+    }
+
+    fn add_times(&mut self, other: &Self, are_kept: impl Fn(Metric) -> bool) {
+        for (metric, times) in other.times.iter().filter(|(metric, _)| are_kept(**metric)) {
+            self.times.entry(*metric).or_default().add(times);
+        }
+    }
+
+    fn add_counts(&mut self, other: &Self) {
         self.outcomes.add(&other.outcomes);
         self.streams += other.streams;
         self.answered += other.answered;
@@ -144,10 +164,6 @@ impl Tally {
         self.tokens.add(&other.tokens);
         self.cost = sum(self.cost, other.cost, f64::add);
         self.unpriced += other.unpriced;
-        self.send_lag.add(&other.send_lag);
-        for (metric, times) in &other.times {
-            self.times.entry(*metric).or_default().add(times);
-        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn hopeless<'a>(
     let more = FASTER * left / so_far;
     let confidence = objectives.confidence.share();
     objectives.objectives.iter().filter(|_| more.is_finite()).find(|objective| {
-        let tally = figures.sum(|key| key.is_of(objective));
+        let tally = figures.sum_for(objective.metric, |key| key.is_of(objective));
         is_lost(objective, &tally, more, confidence)
     })
 }

@@ -16,7 +16,7 @@ const MARGIN: f64 = 0.5;
 
 impl Judged {
     pub(super) fn of(objective: &Objective, evidence: &Evidence<'_>, confidence: f64) -> Self {
-        let tally = evidence.figures.sum(|key| key.is_of(objective));
+        let tally = evidence.figures.sum_for(objective.metric, |key| key.is_of(objective));
         let (metric, bound) = (objective.metric, objective.bound());
         let ran_out =
             !evidence.was_stopped && matches!(evidence.ended, Ended::Complete | Ended::Capped);
@@ -29,7 +29,7 @@ impl Judged {
                 judge.nothing(0, "not measured: the run did not count goodput by these objectives")
             }
             (Metric::Goodput, Bound::Above(limit)) => {
-                let is_of_all = tally.calls() == evidence.figures.total().calls();
+                let is_of_all = tally.calls() == evidence.figures.calls();
                 let unsent = if is_of_all { evidence.unsent + forgotten } else { 0 };
                 judge.goodput(&tally, tally.calls() + unsent, limit)
             }
