@@ -140,6 +140,43 @@ fn a_load_that_the_generator_cannot_make_is_no_capacity() {
 }
 
 #[test]
+fn what_the_other_side_says_stands_beside_the_times_of_each_load() {
+    // Six users on four sequences: two of them wait.
+    let place = Place::new("4", "{ metric: duration, quantile: 0.5, below: 20s }");
+    let [page, note] = ["page.html", "note.md"].map(|name| place.path(name));
+    let metrics = format!("{}/metrics", place.simulator.url);
+    let more = ["users", "--search-from", "2", "--search-to", "6", "--search-steps", "3"];
+    let watched = ["--scrape", &metrics, "--duration", "4s", "--warm-up", "500ms"];
+    let forms = ["--report", &page, "--markdown", &note];
+    let (output, report) = place.search(&[&more[..], &watched, &forms].concat());
+    let steps = report["steps"].as_array().expect("steps");
+    let said = |step: &Value, what: &str, of: &str| step["other_side"][what][of].as_f64();
+    let (light, heavy) = (&steps[0], steps.last().expect("a step"));
+    assert_eq!(
+        (&light["load"], &heavy["load"]),
+        (&2.0.into(), &6.0.into()),
+        "{}",
+        self::said(&output)
+    );
+    assert_eq!(said(light, "waiting", "most"), Some(0.0), "{light:#}");
+    assert!(said(heavy, "waiting", "mean") > Some(0.5), "{heavy:#}");
+    assert!(said(heavy, "waiting", "most") <= Some(2.0), "{heavy:#}");
+    assert!(said(light, "gpu", "mean") < Some(0.7) && said(heavy, "gpu", "mean") > Some(0.7));
+    for what in ["waiting", "running", "cache", "gpu"] {
+        let place = report["curve"].as_array().and_then(|curve| curve.last()).expect("a curve");
+        assert!(said(place, what, "mean").is_some(), "{what}: {place:#}");
+    }
+    let read = |path: &str| fs::read_to_string(path).expect("it was written");
+    assert!(read(&page).contains("Calls that wait at the other side, over load"));
+    assert!(read(&note).contains("| waiting | running | cache | GPU |"));
+    assert!(
+        self::said(&output).contains("waiting  running  cache   GPU"),
+        "{}",
+        self::said(&output)
+    );
+}
+
+#[test]
 fn what_goes_together_with_no_search_is_refused() {
     let place = Place::new("4", "{ metric: calls_per_second, above: 3 }");
     let [slo, baseline] = [place.path("slo.yaml"), place.path("none.json")];

@@ -118,8 +118,8 @@ def search(simulator, tmp_path_factory):
     (folder / "slo.yaml").write_text(OBJECTIVES)
     (folder / "mix.yaml").write_text(MIX)
     command = [TIDEGATE, "load", "--target", simulator, "--search", "users", "--search-to", "8"]
-    command += ["--search-pause", "0s", "--duration", "1s", "--warm-up", "100ms"]
-    command += ["--slo", folder / "slo.yaml", "--mix", folder / "mix.yaml"]
+    command += ["--search-pause", "0s", "--duration", "3s", "--warm-up", "100ms"]
+    command += ["--slo", folder / "slo.yaml", "--mix", folder / "mix.yaml", "--scrape", f"{simulator}/metrics"]
     command += ["--report", folder / "search.html", "--json", folder / "search.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 3, done.stderr
@@ -159,7 +159,8 @@ def test_the_page_is_drawn_asks_nobody_and_fits(reports, tmp_path, width, scheme
 def test_the_page_of_a_search_has_the_curve_of_times_over_load(search, tmp_path, width, scheme):
     picture = Path(os.environ.get("TIDEGATE_PICTURES", tmp_path)) / f"search-{scheme}-{width}.png"
     seen = looked_at(search / "search.html", width, scheme, picture)
-    titles = {"Time to first token", "Duration", "Answers", "Calls in flight"}
+    titles = {"Time to first token", "Duration", "Answers", "Calls in flight", "Cache in use", "GPU in use"}
+    titles |= {f"Calls that {what} at the other side" for what in ("wait", "run")}
     assert set(seen["drawn"]) == {f"{title}, over load" for title in titles}
     steps = json.loads((search / "search.json").read_text())["steps"]
     assert [step["load"] for step in steps] == [1, 2, 4, 8]

@@ -5,6 +5,7 @@ mod fault;
 mod joined;
 mod kind;
 mod points;
+mod strain;
 mod tally;
 mod timeline;
 mod times;
@@ -22,12 +23,14 @@ use crate::workload::{Answer, Entry, Mix, Request};
 
 pub use fault::{Fault, FaultCount};
 pub use kind::Kind;
+pub use strain::{Strain, Strained};
 pub use tally::{Outcomes, Tokens};
 pub use times::Quantiles;
 
 pub(crate) use fault::Faults;
 pub(crate) use joined::{Joined, Parts, Seen, Sent};
 pub(crate) use points::{Point, Points};
+pub(crate) use strain::together;
 pub(crate) use tally::Tally;
 pub(crate) use timeline::{OVER_TIME, Slice, Timeline};
 pub(crate) use times::Times;

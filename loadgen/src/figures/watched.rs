@@ -127,6 +127,14 @@ impl Series {
         self.over_time.slices().for_each(|(_, level)| total.add(level));
         total
     }
+
+    /// What was read of it before this moment.
+    pub(super) fn before(&self, moment: Duration) -> Level {
+        let (mut total, half) = (Level::default(), self.over_time.slice() / 2);
+        let slices = self.over_time.slices().filter(|(start, _)| *start + half < moment);
+        slices.for_each(|(_, level)| total.add(level));
+        total
+    }
 }
 
 // === impl Shows ===

@@ -33,7 +33,7 @@ use crate::verdict::Evidence;
 use crate::workload::Entry;
 
 pub use crate::compare::{Change, Compared, Comparison};
-pub use crate::figures::{Fault, FaultCount, Kind, Outcomes, Quantiles, Tokens};
+pub use crate::figures::{Fault, FaultCount, Kind, Outcomes, Quantiles, Strain, Strained, Tokens};
 pub use crate::verdict::{Finding, Judged, Verdict};
 pub use document::Unreadable;
 pub use merge::Unmergeable;

@@ -30,6 +30,8 @@ impl Step {
         let looks = in_flight.len().max(1) as f64;
         let mean = in_flight.iter().map(|(_, calls)| *calls as f64).sum::<f64>() / looks;
         let total = report.figures.total();
+        let other_side =
+            report.figures.watched.strain(Duration::from_secs_f64(report.run.duration_s));
         Self {
             load,
             is_near,
@@ -45,6 +47,7 @@ impl Step {
             is_short: false,
             lacked_users: report.generator.found_no_user > 0 || report.generator.unsent > 0,
             objectives: report.verdict.map(|verdict| verdict.objectives).unwrap_or_default(),
+            other_side,
             summary: Summary::of(&total, Duration::from_secs_f64(report.run.duration_s)),
             invalid: report.invalid.or_else(|| was_stalled.then(stalled)),
             shares: shares.collect(),

@@ -109,6 +109,11 @@ pub(super) fn count(count: f64) -> String {
     }
 }
 
+/// A share, as an axis has it.
+pub(super) fn percent(share: f64) -> String {
+    format!("{}%", rounded(share * 100.0))
+}
+
 fn rounded(number: f64) -> String {
     format!("{}", (number * 1e4).round() / 1e4)
 }

@@ -9,6 +9,7 @@ use super::scale::{self, Scale};
 use super::sections::wide;
 use super::text::Escaped;
 use super::{END, head};
+use crate::figures::{Strain, Strained};
 use crate::report::search::{Place, SEARCH_DEFINITIONS, SearchReport, Step};
 use crate::report::{Quantiles, load_text, time};
 use crate::search::Load;
@@ -50,7 +51,9 @@ fn over_load(report: &SearchReport) -> String {
         Some(counts(report, "Answers", "whole answers a second", |place| place.answered_per_s)),
         Some(counts(report, "Calls in flight", "on average", |place| place.in_flight)),
     ];
-    let figures: String = charts.iter().flatten().map(Chart::html).collect();
+    let others = report.strains().into_iter().map(|strain| Some(self::strain(report, strain)));
+    let charts = charts.into_iter().chain(others);
+    let figures: String = charts.flatten().map(|chart| chart.html()).collect();
     format!(
         "<h2>Over load</h2>\n<p class=\"faint\">Steps of about the same load are one place.</p>\n<div \
          class=\"charts\">\n{figures}</div>\n"
@@ -59,12 +62,11 @@ fn over_load(report: &SearchReport) -> String {
 
 fn times(report: &SearchReport, name: &str, metric: Metric) -> Option<Chart> {
     let quantiles: [fn(&Quantiles) -> f64; 3] = [|q| q.p50, |q| q.p90, |q| q.p99];
-    let in_sight = report.capacity.map_or(f64::INFINITY, |capacity| capacity.load * IN_SIGHT);
     let slowest = |places: &mut dyn Iterator<Item = &Place>| {
         places.filter_map(|place| place.time(metric, |q| q.p99)).reduce(f64::max)
     };
     let all = slowest(&mut report.curve.iter())?;
-    let most = slowest(&mut report.curve.iter().filter(|place| place.load <= in_sight));
+    let most = slowest(&mut in_sight(report));
     let most = most.unwrap_or(all);
     let title = format!("{name}, over load");
     let mut chart = chart(report, &title, Scale::up_to(most, scale::seconds));
@@ -87,6 +89,40 @@ fn counts(report: &SearchReport, name: &str, unit: &str, of: fn(&Place) -> f64) 
     let points = report.curve.iter().map(|place| Some((place.load, of(place))));
     chart.line("one", unit, points)
 }
+
+/// How hard the other side had it, on the same loads.
+fn strain(report: &SearchReport, strain: Strain) -> Chart {
+    let (name, note) = match strain {
+        Strain::Waiting => ("Calls that wait at the other side", TOGETHER),
+        Strain::Running => ("Calls that run at the other side", TOGETHER),
+        Strain::Cache => ("Cache in use", OF_EACH),
+        Strain::Gpu => ("GPU in use", OF_EACH),
+    };
+    let of = |place: &Place, at: fn(&Strained) -> f64| {
+        Some((place.load, at(place.other_side.get(&strain)?)))
+    };
+    let places = report.curve.iter();
+    let most = in_sight(report).filter_map(|place| of(place, |said| said.most));
+    let y = match strain.is_share() {
+        true => Scale::up_to(1.0, scale::percent),
+        false => Scale::up_to(most.map(|(_, most)| most).fold(0.0, f64::max), scale::count),
+    };
+    chart(report, &format!("{name}, over load"), y)
+        .line("one", "on average", places.clone().map(|place| of(place, |said| said.mean)))
+        .line("p99", "the most", places.map(|place| of(place, |said| said.most)))
+        .note(note.to_owned())
+}
+
+/// The places that are to fit in.
+fn in_sight(report: &SearchReport) -> impl Iterator<Item = &Place> {
+    let most = report.capacity.map_or(f64::INFINITY, |capacity| capacity.load * IN_SIGHT);
+    report.curve.iter().filter(move |place| place.load <= most)
+}
+
+/// What the lines of charts are of, where there are several servers.
+const TOGETHER: &str = "Of all servers together, while calls counted.";
+const OF_EACH: &str =
+    "The mean of all servers, and the one that had the most, while calls counted.";
 
 /// An empty one, with the capacity and the knee in it.
 fn chart(report: &SearchReport, title: &str, y: Scale) -> Chart {

@@ -23,16 +23,25 @@ impl SearchReport {
         for objective in &self.objectives {
             _ = writeln!(text, "- to be kept: {}", Code(&objective.title()));
         }
-        text += "\n| load | held | calls | answered/s | in flight | TTFT p50 | p99 | duration p50 | p99 |\n\
-                 |--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+        let strains = self.strains();
+        let words: String =
+            strains.iter().map(|strain| format!(" {} |", strain.as_str())).collect();
+        _ = writeln!(
+            text,
+            "\n| load | held | calls | answered/s | in flight | TTFT p50 | p99 | duration p50 | p99 |{words}\n\
+             |--:|--:|--:|--:|--:|--:|--:|--:|--:|{}",
+            "--:|".repeat(strains.len())
+        );
         let two: [fn(&Quantiles) -> f64; 2] = [|q| q.p50, |q| q.p99];
         for place in &self.curve {
             let [first, first_slow] =
                 two.map(|at| time(place.time_to_first_token_s.as_ref().map(at)));
             let [whole, whole_slow] = two.map(|at| time(place.duration_s.as_ref().map(at)));
+            let said: String =
+                strains.iter().map(|strain| format!(" {} |", place.strain(*strain))).collect();
             _ = writeln!(
                 text,
-                "| {} | {} of {} | {} | {:.1} | {:.1} | {first} | {first_slow} | {whole} | {whole_slow} |",
+                "| {} | {} of {} | {} | {:.1} | {:.1} | {first} | {first_slow} | {whole} | {whole_slow} |{said}",
                 number(place.load),
                 place.held(self),
                 place.steps,

@@ -4,18 +4,20 @@ mod junit;
 mod markdown;
 mod table;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_settings::{Metric, Objective};
 
 use super::{Decision, Ended, Judged, Quantiles, Summary};
-use crate::figures::Tally;
+use crate::figures::{Strain, Strained, Tally};
 use crate::run::Plan;
 use crate::search::{Load, Search};
 use crate::workload::Entry;
 
 /// How the figures of a search are to be read.
-pub(in crate::report) const SEARCH_DEFINITIONS: [&str; 5] = [
+pub(in crate::report) const SEARCH_DEFINITIONS: [&str; 6] = [
     "Capacity: the load beyond which a larger share of calls misses an objective than it allows, or calls \
      pile up, however long that load lasts. It is found from the shares of all steps near it together; \
      the interval holds it with 95%.",
@@ -25,6 +27,8 @@ pub(in crate::report) const SEARCH_DEFINITIONS: [&str; 5] = [
     "Knee: of all loads the one at which calls answered each second, by how long one takes on average, are \
      the most (Kleinrock's power). Beyond, calls wait more than they are answered faster.",
     "A step in which the generator was the limit is invalid, and its load is never said to hold.",
+    "The other side, where it was watched: read every second while calls of a step counted. Waiting and \
+     running are calls, of all servers together; cache and GPU are shares, the mean of all servers.",
 ];
 /// Steps whose loads differ by no more than this share are one place of the curve.
 const NEIGHBOURS: f64 = 0.02;
@@ -146,6 +150,9 @@ pub struct Step {
     pub is_short: bool,
     /// What each objective came to in it.
     pub objectives: Vec<Judged>,
+    /// How hard the other side had it while its calls counted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_side: BTreeMap<Strain, Strained>,
     /// What its calls came to.
     #[serde(flatten)]
     pub summary: Summary,
@@ -182,6 +189,9 @@ pub struct Place {
     /// To the last byte, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<Quantiles>,
+    /// How hard the other side had it: the mean of the steps, and the most of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_side: BTreeMap<Strain, Strained>,
 }
 
 /// Where more load begins to cost more than it brings.
@@ -247,6 +257,13 @@ impl SearchReport {
             (Found::Found, None) if !self.is_short => Decision::Pass,
             _ => Decision::Inconclusive,
         }
+    }
+
+    /// What is known of the other side.
+    pub(in crate::report) fn strains(&self) -> Vec<Strain> {
+        let is_said =
+            |strain: &Strain| self.curve.iter().any(|place| place.other_side.contains_key(strain));
+        Strain::ALL.into_iter().filter(is_said).collect()
     }
 
     /// The report as a JSON document; times in seconds.
@@ -380,8 +397,20 @@ impl Place {
             in_flight: mean(|step| step.in_flight),
             time_to_first_token_s: quantiles(Metric::TimeToFirstToken),
             duration_s: quantiles(Metric::Duration),
+            other_side: strain(steps),
         }
     }
+}
+
+/// How hard the other side had it in these steps, as far as they say.
+fn strain(steps: &[&Step]) -> BTreeMap<Strain, Strained> {
+    let of = |strain: &Strain| {
+        let said: Vec<_> = steps.iter().filter_map(|step| step.other_side.get(strain)).collect();
+        let most = said.iter().map(|said| said.most).reduce(f64::max)?;
+        let mean = said.iter().map(|said| said.mean).sum::<f64>() / said.len() as f64;
+        Some((*strain, Strained { mean, most }))
+    };
+    Strain::ALL.iter().filter_map(of).collect()
 }
 
 // === impl Step ===

@@ -5,6 +5,7 @@ use std::fmt;
 use tidegate_settings::Metric;
 
 use super::{Place, SEARCH_DEFINITIONS, SearchReport, number};
+use crate::figures::Strain;
 use crate::report::{Grid, Quantiles, time};
 
 /// A search as a table, to be printed.
@@ -59,17 +60,21 @@ fn curve(report: &SearchReport) -> Grid {
         crate::search::Load::Rate => "calls/s",
         crate::search::Load::Users => "users",
     };
-    grid.row(["", "", "", "answered", "in", "TTFT", "", "", "duration", "", "", ""]);
-    grid.row([
-        load, "held", "calls", "a second", "flight", "p50", "p90", "p99", "p50", "p90", "p99", "",
-    ]);
+    let strains = report.strains();
+    let above = ["", "", "", "answered", "in", "TTFT", "", "", "duration", "", ""];
+    let header =
+        [load, "held", "calls", "a second", "flight", "p50", "p90", "p99", "p50", "p90", "p99"];
+    let means = strains.iter().map(|_| "mean");
+    let words = strains.iter().map(|strain| strain.as_str());
+    grid.row(above.into_iter().chain(words).chain([""]));
+    grid.row(header.into_iter().chain(means).chain([""]));
     for place in &report.curve {
-        grid.row(row(report, place));
+        grid.row(row(report, place, &strains));
     }
     grid
 }
 
-fn row(report: &SearchReport, place: &Place) -> Vec<String> {
+fn row(report: &SearchReport, place: &Place, strains: &[Strain]) -> Vec<String> {
     let three: [fn(&Quantiles) -> f64; 3] = [|q| q.p50, |q| q.p90, |q| q.p99];
     let mut row = vec![
         number(place.load),
@@ -80,6 +85,7 @@ fn row(report: &SearchReport, place: &Place) -> Vec<String> {
     ];
     row.extend(three.map(|at| time(place.time_to_first_token_s.as_ref().map(at))));
     row.extend(three.map(|at| time(place.duration_s.as_ref().map(at))));
+    row.extend(strains.iter().map(|strain| place.strain(*strain)));
     let is_knee = report.knee.is_some_and(|knee| knee.load == place.load);
     row.push(if is_knee { "knee".to_owned() } else { String::new() });
     row
@@ -92,6 +98,12 @@ impl Place {
     pub(in crate::report) fn held(&self, report: &SearchReport) -> usize {
         let is_here = |load: f64| load >= self.lowest && load <= self.highest;
         report.steps.iter().filter(|step| step.held() && is_here(step.load)).count()
+    }
+
+    /// How hard the other side had it on average.
+    pub(in crate::report) fn strain(&self, strain: Strain) -> String {
+        let said = self.other_side.get(&strain);
+        said.map_or_else(|| "-".to_owned(), |said| strain.text(said.mean))
     }
 
     /// One of its quantiles, where it was measured.

@@ -69,3 +69,60 @@ fn what_it_came_to_is_said_with_its_interval() {
         ("1 user".into(), "7 users".into())
     );
 }
+
+fn step(load: f64, said: &[(Strain, f64)]) -> Step {
+    let call = crate::figures::tests::call(1.0, tidegate_wire::Outcome::Completed);
+    let mut tally = Tally::default();
+    tally.record(&call);
+    let said =
+        said.iter().map(|(strain, mean)| (*strain, Strained { mean: *mean, most: 2.0 * mean }));
+    Step {
+        load,
+        is_near: true,
+        held: Held::Held,
+        why: Vec::new(),
+        began: Timestamp::UNIX_EPOCH,
+        warm_up_s: 0.0,
+        duration_s: 10.0,
+        users: 1,
+        ended: Ended::Complete,
+        in_flight: 1.0,
+        growth: 0.0,
+        is_short: false,
+        objectives: Vec::new(),
+        other_side: said.collect(),
+        summary: Summary::of(&tally, std::time::Duration::from_secs(10)),
+        lacked_users: false,
+        invalid: None,
+        shares: Vec::new(),
+        tally,
+    }
+}
+
+#[test]
+fn steps_of_about_the_same_load_say_together_how_hard_the_other_side_had_it() {
+    let steps = vec![
+        step(10.0, &[(Strain::Waiting, 1.0)]),
+        step(10.1, &[(Strain::Waiting, 3.0), (Strain::Gpu, 0.5)]),
+        step(20.0, &[]),
+    ];
+    let curve = curve(&steps);
+    let said: Vec<_> = curve.iter().map(|place| &place.other_side).collect();
+    let waiting = (Strain::Waiting, Strained { mean: 2.0, most: 6.0 });
+    let gpu = (Strain::Gpu, Strained { mean: 0.5, most: 1.0 });
+    assert_eq!(said, [&[waiting, gpu].into(), &BTreeMap::new()]);
+
+    let report = SearchReport { curve, ..report(Found::Found, None, None) };
+    assert_eq!(report.strains(), [Strain::Waiting, Strain::Gpu]);
+    let table = report.table().to_string();
+    let cells: Vec<Vec<_>> =
+        table.lines().take(4).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(cells[0][3..], ["duration", "waiting", "GPU"]);
+    assert_eq!((&cells[2][11..], &cells[3][11..]), (&["2", "50%"][..], &["-", "-"][..]), "{table}");
+    let markdown = report.markdown();
+    assert!(markdown.contains("| duration p50 | p99 | waiting | GPU |\n"), "{markdown}");
+    assert!(markdown.contains(" 2 | 50% |\n"), "{markdown}");
+    let html = report.html();
+    assert!(html.contains("Calls that wait at the other side, over load"));
+    assert!(html.contains("GPU in use, over load") && !html.contains("Cache in use"));
+}
