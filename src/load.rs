@@ -276,10 +276,11 @@ fn duration(
     }
 }
 
-/// Standard output, kept for results alone: what Goose prints there goes to standard error.
+/// Standard output, kept for results alone. What Goose prints there (that users have come in) would stand
+/// across the view, which says it too.
 fn results() -> anyhow::Result<File> {
     let results = std::io::stdout().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdout(std::io::stderr())?;
+    rustix::stdio::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     Ok(results.into())
 }
 

@@ -1,8 +1,14 @@
 //! The command line: each command is a few lines that call a library.
 
+use std::io::IsTerminal;
+#[cfg(not(feature = "loadgen"))]
+use std::io::stderr;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+#[cfg(feature = "loadgen")]
+// Above the view of a load test, where there is one.
+use tidegate_loadgen::stderr;
 use tracing_subscriber::prelude::*;
 
 mod admin;
@@ -143,9 +149,10 @@ fn is_told(metadata: &tracing::Metadata<'_>) -> bool {
 fn log_to_standard_error() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEGATE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(stderr)
+        .with_ansi(has_colours && std::io::stderr().is_terminal())
         .with_filter(tracing_subscriber::filter::filter_fn(is_told));
     tracing_subscriber::registry().with(lines).with(filter).init();
 }

@@ -10,11 +10,14 @@ use tidegate_wire::{Outcome, Record};
 use tokio::time::Instant;
 
 use crate::figures::{Call, Figures};
+use crate::news::News;
 use crate::verdict::is_good;
 
 /// Every call of a run, counted once.
 pub(crate) struct Recorder {
     pub(crate) figures: Figures,
+    /// What happened since the view of the run last looked.
+    pub(crate) news: News,
     /// When the last call ended; what was cut off did not end by itself.
     pub(crate) last_end: Option<Instant>,
     /// Whether some call could not be written.
@@ -35,6 +38,7 @@ impl Recorder {
     ) -> Self {
         Self {
             figures,
+            news: News::default(),
             last_end: None,
             records_lost: false,
             records: records.map(BufWriter::new),

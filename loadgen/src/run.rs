@@ -88,6 +88,8 @@ pub struct Plan {
     pub save: Option<PathBuf>,
     /// Where the run goes on, if it was stopped before.
     pub resume: Option<Arc<Resume>>,
+    /// Of a search, which step of it this is and what is known so far, in words.
+    pub(crate) step: Option<String>,
 }
 
 /// What a run came to, and what only who leads several must know.
@@ -166,6 +168,7 @@ impl Plan {
             watch: Watch::default(),
             save: None,
             resume: None,
+            step: None,
         }
     }
 
@@ -208,7 +211,7 @@ impl Plan {
     }
 
     /// The stage in which a call is due.
-    fn stage_at(&self, due: Duration) -> Arc<str> {
+    pub(crate) fn stage_at(&self, due: Duration) -> Arc<str> {
         self.stages.as_ref().map_or_else(|| STAGE.into(), |stages| stages.name_at(due))
     }
 
@@ -562,6 +565,7 @@ impl Run {
             if counts {
                 recorder.record(&call);
             }
+            recorder.news.ended(&call, counts);
             self.calls.ended.fetch_add(1, Relaxed);
         }
         if let Some(pairs) = &self.pairs {
@@ -631,6 +635,11 @@ impl Run {
     /// Calls that were under way when the run was killed, and of which nothing is known.
     pub(crate) fn forgotten(&self) -> u64 {
         self.plan.resume.as_ref().map_or(0, |resume| resume.generator.forgotten)
+    }
+
+    /// Whether calls that are made now are in the figures.
+    pub(crate) fn counts(&self) -> bool {
+        self.elapsed() >= self.plan.warm_up
     }
 
     /// What was spent of the caps.

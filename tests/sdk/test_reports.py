@@ -163,7 +163,8 @@ def test_the_page_of_a_search_has_the_curve_of_times_over_load(search, tmp_path,
     titles |= {f"Calls that {what} at the other side" for what in ("wait", "run")}
     assert set(seen["drawn"]) == {f"{title}, over load" for title in titles}
     steps = json.loads((search / "search.json").read_text())["steps"]
-    assert [step["load"] for step in steps] == [1, 2, 4, 8]
+    # A step in which this machine was too busy says nothing, and is made again.
+    assert [step["load"] for step in steps if step["held"] != "invalid"] == [1, 2, 4, 8]
     assert "The capacity is more than 8 users" in seen["text"] and "knee" in seen["text"]
 
 

@@ -111,8 +111,11 @@ impl Reader {
             ticks.tick().await;
             let text = self.text().await;
             let values = text.map(|text| self.values(&text, Instant::now()));
-            let Some(at) = run.elapsed().checked_sub(run.plan.warm_up) else { continue };
             let mut recorder = run.recorder();
+            for (id, value) in values.iter().flatten() {
+                recorder.news.heard(id, *value);
+            }
+            let Some(at) = run.elapsed().checked_sub(run.plan.warm_up) else { continue };
             keep(&mut recorder.figures.watched, at, values, &self.source);
         }
     }
@@ -287,6 +290,7 @@ fn keep(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::Strain;
 
     fn reader() -> Reader {
         Reader {
@@ -347,6 +351,12 @@ mod tests {
                 "vllm:request_queue_time_seconds, mean{} 1.5",
             ]
         );
+    }
+
+    #[test]
+    fn every_metric_that_says_how_hard_it_is_is_kept() {
+        let reader = reader();
+        assert!(Strain::metrics().count() > 10 && Strain::metrics().all(|name| reader.keeps(name)));
     }
 
     #[test]

@@ -231,7 +231,7 @@ pub fn time(seconds: Option<f64>) -> String {
 }
 
 /// A count short enough for a column: `950`, `12.3k`, `4.5M`.
-fn count(count: u64) -> String {
+pub(super) fn count(count: u64) -> String {
     match count {
         0..10_000 => count.to_string(),
         10_000..1_000_000 => format!("{:.1}k", count as f64 / 1e3),

@@ -40,11 +40,17 @@ pub(super) fn fault_of_ours(
     if total.answered == 0 {
         return Some(format!("{} never answered", run.target));
     }
-    generator_was_the_limit(run, total.calls(), generator)
+    let is_open = run.schedule != Schedule::Closed.as_str();
+    generator_was_the_limit(is_open, users, total.calls(), generator)
 }
 
-fn generator_was_the_limit(run: &Setup, calls: u64, generator: &Generator) -> Option<String> {
-    let is_open = run.schedule != Schedule::Closed.as_str();
+/// Whether an open or a closed loop of so many users and calls was held up by the generator, and what to do.
+pub(super) fn generator_was_the_limit(
+    is_open: bool,
+    users: usize,
+    calls: u64,
+    generator: &Generator,
+) -> Option<String> {
     let latest = if is_open { LATEST_AT_A_RATE } else { LATEST_IN_A_LOOP }.as_secs_f64();
     let found_no_user = if is_open { generator.found_no_user } else { 0 };
     let were_busy = generator.unsent > 0 || found_no_user > calls / BUSY_ONE_IN;
@@ -58,9 +64,9 @@ fn generator_was_the_limit(run: &Setup, calls: u64, generator: &Generator) -> Op
     }
     if were_busy {
         what += &format!(
-            "; {found_no_user} calls were due while all {} users were busy, and {} of them were \
+            "; {found_no_user} calls were due while all {users} users were busy, and {} of them were \
              never sent",
-            run.users, generator.unsent
+            generator.unsent
         );
     }
     let advice = match (were_busy, is_open) {

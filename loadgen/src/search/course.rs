@@ -167,6 +167,11 @@ impl Course {
         self.held
     }
 
+    /// The lowest load that did not.
+    pub(crate) fn missed(&self) -> Option<f64> {
+        self.missed
+    }
+
     /// Whether so much was missed that no other step is needed to be sure.
     fn is_hopeless(&self, seen: &Seen) -> bool {
         const MUCH: f64 = 10.0;

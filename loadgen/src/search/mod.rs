@@ -15,6 +15,7 @@ mod pace;
 mod rehearsed;
 mod step;
 
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +25,10 @@ use tokio::time::sleep;
 
 use crate::budget::Budget;
 use crate::interrupts;
-use crate::report::{Capacity, Ended, Found, SearchReport, Step};
+use crate::report::{Capacity, Ended, Found, SearchReport, Step, load_text};
 use crate::run::{Error, Outcome, Plan, carry_out};
 use crate::schedule::Schedule;
+use crate::screen::stderr;
 use course::{Bounds, Course, Next, Place};
 use pace::Pace;
 
@@ -148,7 +150,8 @@ impl Walk {
             Ended::Complete | Ended::Hopeless => {}
         }
         let step = self.judged(load, is_near, &plan, outcome);
-        eprintln!("{}", step.sentence(self.search.what));
+        // A closed standard error is no reason to end a search.
+        let _ = writeln!(stderr(), "{}", step.sentence(self.search.what));
         let gives_up = self.learn(&step, plan.users.get());
         self.steps.push(step);
         Ok(gives_up)
@@ -203,8 +206,30 @@ impl Walk {
             // Other prompts each time: what was asked before may be answered from a cache.
             seed: self.plan.seed.wrapping_add(self.steps.len() as u64),
             lost_by: Some(lost_by),
+            step: Some(self.step_text(load)),
             ..self.plan.clone()
         }
+    }
+
+    /// Which step it is that is to come, and what is known before it.
+    fn step_text(&self, load: f64) -> String {
+        let (number, most) = (self.steps.len() + 1, self.search.steps);
+        let text = |load| load_text(load, self.search.what);
+        let known = match (self.course.place(), self.course.held(), self.course.missed()) {
+            (Some(place), ..) => format!(
+                "the capacity seems to be {}, between {} and {}",
+                text(place.load),
+                text(place.at_least),
+                text(place.at_most)
+            ),
+            (None, Some(held), Some(missed)) => {
+                format!("{} held, {} did not", text(held), text(missed))
+            }
+            (None, Some(held), None) => format!("{} held", text(held)),
+            (None, None, Some(missed)) => format!("{} did not hold", text(missed)),
+            (None, None, None) => "nothing is known yet".to_owned(),
+        };
+        format!("step {number} of {most} at most, {}: {known}", text(load))
     }
 
     /// Waits, and says whether somebody asked to stop meanwhile.

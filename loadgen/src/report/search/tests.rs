@@ -118,7 +118,7 @@ fn steps_of_about_the_same_load_say_together_how_hard_the_other_side_had_it() {
     let cells: Vec<Vec<_>> =
         table.lines().take(4).map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(cells[0][3..], ["duration", "waiting", "GPU"]);
-    assert_eq!((&cells[2][11..], &cells[3][11..]), (&["2", "50%"][..], &["-", "-"][..]), "{table}");
+    assert_eq!((&cells[2][13..], &cells[3][13..]), (&["2", "50%"][..], &["-", "-"][..]), "{table}");
     let markdown = report.markdown();
     assert!(markdown.contains("| duration p50 | p99 | waiting | GPU |\n"), "{markdown}");
     assert!(markdown.contains(" 2 | 50% |\n"), "{markdown}");
