@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use jiff::Timestamp;
-use tidegate_wire::content::{self, Content, Part};
+use tidegate_wire::content::{self, Spoken};
 use tidegate_wire::{Ending, ErrorOrigin, HeadView, Id, Observer, Prices, Record, Shape};
 use tokio::time::Instant;
 
@@ -165,7 +165,7 @@ struct Call {
     observer: Observer,
     record: Record,
     received: u64,
-    content: Option<Content>,
+    spoken: Option<Spoken>,
 }
 
 /// What kind of call a request is, as its head says.
@@ -179,19 +179,11 @@ pub(crate) fn shape(request: &Request, host: Option<&str>) -> Shape {
 }
 
 /// What a model said, without what it thought.
-fn answer(content: &Content, record: &Record) -> Answer {
-    let messages = content.messages();
-    let parts = messages.output.first().into_iter().flat_map(|message| &message.parts);
-    let texts = parts.filter_map(|part| match part {
-        Part::Text(text) => Some(&**text),
-        _ => None,
-    });
+fn answer(spoken: Spoken, record: &Record) -> Answer {
+    let (text, is_whole) = spoken.finish();
     let thought = record.reasoning_tokens.unwrap_or(0);
-    Answer {
-        text: texts.collect(),
-        tokens: record.output_tokens.map(|tokens| tokens.saturating_sub(thought)),
-        is_whole: !messages.is_truncated,
-    }
+    let tokens = record.output_tokens.map(|tokens| tokens.saturating_sub(thought));
+    Answer { text, tokens, is_whole }
 }
 
 // === impl Target ===
@@ -242,8 +234,7 @@ impl Call {
         observer.request(&request.body);
         let path = request.path.split('?').next().unwrap_or_default();
         let is_kept = request.then.is_some();
-        let content =
-            is_kept.then(|| Content::of(path, &request.headers, &client.answers)).flatten();
+        let spoken = is_kept.then(|| Spoken::of(path, &client.answers)).flatten();
         let record = Record {
             time: Timestamp::now() - (sent - due),
             trace_id: Id(rand::random()),
@@ -255,7 +246,7 @@ impl Call {
             request_bytes: Some(request.body.len() as u64),
             ..Record::default()
         };
-        Self { due, sent, observer, record, received: 0, content }
+        Self { due, sent, observer, record, received: 0, spoken }
     }
 
     /// A trace of its own for each call: by it, a record of the sidecar finds ours.
@@ -268,16 +259,16 @@ impl Call {
     fn head(&mut self, response: &reqwest::Response) {
         self.observer.head(response.status().as_u16(), response.headers(), self.due.elapsed());
         self.record.status = Some(response.status().as_u16());
-        if let Some(content) = &mut self.content {
-            content.head(response.headers());
+        if let Some(spoken) = &mut self.spoken {
+            spoken.head(response.headers());
         }
     }
 
     fn chunk(&mut self, bytes: &[u8]) {
         self.observer.chunk(bytes, self.due.elapsed());
         self.received += bytes.len() as u64;
-        if let Some(content) = &mut self.content {
-            content.response(bytes);
+        if let Some(spoken) = &mut self.spoken {
+            spoken.response(bytes);
         }
     }
 
@@ -305,13 +296,13 @@ impl Call {
     }
 
     fn close(self, ending: Ending, prices: &Prices) -> Sample {
-        let Self { due, sent, observer, mut record, received, content } = self;
+        let Self { due, sent, observer, mut record, received, spoken } = self;
         let ended = due.elapsed();
         let gaps = observer.token_gaps().collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);
         prices.apply(&mut record);
-        let answer = content.map(|content| answer(&content, &record));
+        let answer = spoken.map(|spoken| answer(spoken, &record));
         Sample { record, send_lag: sent - due, gaps, answer }
     }
 }

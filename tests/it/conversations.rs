@@ -82,6 +82,43 @@ fn a_stream_is_gone_on_from_as_well_and_a_failure_is_not() {
 }
 
 #[test]
+fn a_long_stream_is_gone_on_from_word_for_word() {
+    let words: Vec<_> = (0..5_000).map(|number| format!("w{number} ")).collect();
+    let said = words.concat();
+    let chat = |word: &str| {
+        json!({ "id": "chatcmpl-0123456789abcdef", "object": "chat.completion.chunk", "created": 1_700_000_000,
+                "model": "m", "system_fingerprint": "fp_0123456789",
+                "choices": [{ "index": 0, "delta": { "content": word }, "finish_reason": null }] })
+    };
+    let messages = |word: &str| {
+        json!({ "type": "content_block_delta", "index": 0,
+                "delta": { "type": "text_delta", "text": word } })
+    };
+    let begun = json!({ "type": "content_block_start", "index": 0,
+                        "content_block": { "type": "text", "text": "" } });
+    let stopped = json!({ "type": "message_delta", "delta": { "stop_reason": "end_turn" } });
+    let named = |event: Value| {
+        format!("event: {}\ndata: {event}\n\n", event["type"].as_str().expect("a type"))
+    };
+    let deltas: String = words.iter().map(|word| named(messages(word))).collect();
+    let end = named(stopped) + &named(json!({ "type": "message_stop" }));
+    let chunks: String = words.iter().map(|word| format!("data: {}\n\n", chat(word))).collect();
+    for (call, events) in [
+        ("openai/chat", format!("{chunks}{FINISH}{DONE}")),
+        ("anthropic/messages", named(begun) + &deltas + &end),
+    ] {
+        let upstream = Upstream::answering(format!("{STREAM_HEAD}{}{LAST_CHUNK}", chunk(&events)));
+        let mix = format!("[{{ call: {call}, model: m, stream: true, turns: 2, think: 10ms }}]");
+        load(&upstream.url(), &mix, &[]);
+        let next = &bodies(&upstream, 2)[1];
+        assert!(
+            events.len() > 5 * (64 << 10) && next.to_string().contains(&said),
+            "{call}: {next}"
+        );
+    }
+}
+
+#[test]
 fn people_s_questions_are_asked_as_far_as_the_mix_says() {
     let upstream = Upstream::answering(answer(&completion("New.").to_string()));
     let said = |from: &str, value: &str| json!({ "from": from, "value": value });

@@ -11,6 +11,7 @@ mod mend;
 mod message;
 mod openai;
 mod prompt;
+mod spoken;
 
 use std::fmt;
 use std::io::Read;
@@ -25,6 +26,7 @@ use crate::kept::Kept;
 
 pub use crate::kept::Budget;
 pub use message::{Message, Messages, Part};
+pub use spoken::{MAX_SPOKEN, Spoken};
 
 use message::Choices;
 

@@ -241,6 +241,23 @@ impl Choices {
         self.0.clear();
     }
 
+    /// Forgets all but what the first choice says in words, and says how long that is.
+    pub(super) fn only_words(&mut self) -> usize {
+        while self.0.len() > 1 {
+            self.0.pop_last();
+        }
+        self.0.values_mut().next().map_or(0, Choice::only_words)
+    }
+
+    /// What the first choice says in words.
+    pub(super) fn into_text(mut self) -> String {
+        self.only_words();
+        match self.0.pop_first().and_then(|(_, mut choice)| choice.parts.pop()) {
+            Some((_, Part::Text(text))) => text,
+            _ => String::new(),
+        }
+    }
+
     pub(super) fn finish(self) -> Vec<Message> {
         let message = |choice: Choice| Message {
             role: choice.role.unwrap_or_else(|| "assistant".to_owned()),
@@ -265,6 +282,24 @@ impl Choice {
         if let Some(reason) = reason {
             self.finish_reason = Some(reason.to_owned());
         }
+    }
+
+    /// Makes one text of all that is said in words, to which the next piece is added.
+    fn only_words(&mut self) -> usize {
+        if let [(_, Part::Text(text))] = &self.parts[..] {
+            return text.len();
+        }
+        let (mut block, mut all) = (0, String::new());
+        for (at, part) in self.parts.drain(..) {
+            if let Part::Text(text) = part {
+                (block, all) = (at, if all.is_empty() { text } else { all + &text });
+            }
+        }
+        let bytes = all.len();
+        if bytes > 0 {
+            self.parts.push((block, Part::Text(all)));
+        }
+        bytes
     }
 
     pub(super) fn push(&mut self, part: Part) {
