@@ -7,6 +7,7 @@
 
 mod history;
 mod live;
+mod metrics;
 mod page;
 mod switch;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -32,7 +33,6 @@ use tracing::{debug, warn};
 use crate::clients;
 use crate::export::history::History;
 use crate::export::metrics::Registry;
-use crate::export::prometheus::Prometheus;
 use crate::export::recent::Recent;
 use crate::generation::Generation;
 use crate::query::Query;
@@ -72,7 +72,7 @@ tidegate
 /// What administration shows.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    prometheus: Prometheus,
+    metrics: metrics::Metrics,
     readiness: Readiness,
     hosts: Arc<[String]>,
     /// Absent where nothing is served but metrics and health.
@@ -97,6 +97,8 @@ type Shown = UnsyncBoxBody<Bytes, Infallible>;
 /// What a path shows.
 enum Page {
     Ready(Response<Full<Bytes>>),
+    /// The metrics, of which few are read at once.
+    Metrics(metrics::Question),
     /// The state of policies, which the workers must be asked for.
     Policies(Arc<Inside>),
     /// Something is to be switched.
@@ -151,8 +153,8 @@ impl Readiness {
 impl Admin {
     /// Shows this registry and this readiness, to who names one of these hosts too.
     pub fn new(registry: Arc<Registry>, readiness: Readiness, hosts: Vec<String>) -> Self {
-        let prometheus = Prometheus::new(registry);
-        Self { prometheus, readiness, hosts: hosts.into(), inside: None, history: None }
+        let metrics = metrics::Metrics::new(registry);
+        Self { metrics, readiness, hosts: hosts.into(), inside: None, history: None }
     }
 
     /// Shows configuration and policies too.
@@ -173,7 +175,7 @@ impl Admin {
         let page = match (request.uri().path(), surface, &self.inside) {
             ("/livez", _, _) => Page::Ready(text(StatusCode::OK, "ok\n")),
             ("/readyz", _, _) => Page::Ready(self.readyz()),
-            ("/metrics", _, _) => Page::Ready(self.metrics(&request)),
+            ("/metrics", _, _) => Page::Metrics(self.metrics.asked(request.headers())),
             ("/", Surface::Admin, _) if page::is_for(request.headers()) => {
                 Page::Ready(page::answer())
             }
@@ -236,22 +238,6 @@ impl Admin {
         })
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let accept = request.headers().get_all(ACCEPT).iter().filter_map(|one| one.to_str().ok());
-        match self.prometheus.accepted(&accept.collect::<Vec<_>>().join(",")) {
-            Ok((content_type, metrics)) => {
-                let mut answer = text(StatusCode::OK, metrics);
-                let content_type = HeaderValue::from_static(content_type);
-                answer.headers_mut().insert(CONTENT_TYPE, content_type);
-                answer
-            }
-            Err(error) => {
-                warn!(%error, "metrics cannot be shown");
-                text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be shown\n")
-            }
-        }
-    }
-
     /// A browser always names the host; who names none is no browser.
     fn is_host(&self, request: &Request<Incoming>) -> bool {
         let Some(host) = request.headers().get(HOST) else { return true };
@@ -312,6 +298,7 @@ impl Page {
     async fn answer(self) -> Response<Shown> {
         let answer = match self {
             Self::Tail(answer) => return answer,
+            Self::Metrics(question) => return question.answer().await,
             Self::Ready(answer) => answer,
             Self::Policies(inside) => {
                 let generation = inside.generations.borrow().clone();

@@ -588,8 +588,8 @@ mod tests {
     }
 
     fn counter(registry: &Registry, name: &str) -> u64 {
-        let families = registry.snapshot().families;
-        let points = families.iter().filter(|(family, _)| family.prometheus == name);
+        let snapshot = registry.snapshot();
+        let points = snapshot.families().filter(|(family, _)| family.prometheus == name);
         let counts = points.flat_map(|(_, points)| points).map(|point| match point.value {
             Value::Counter(count) => count,
             _ => panic!("{name} is no counter"),

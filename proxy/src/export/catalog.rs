@@ -2,7 +2,9 @@
 //!
 //! Prometheus and OTLP show this one list, so they cannot disagree.
 
-use super::metrics::{Labels, Series, Value};
+use std::sync::Arc;
+
+use super::metrics::{Counted, Labels, Series};
 use super::names::Conventions;
 
 mod cache;
@@ -190,7 +192,7 @@ pub struct Label {
     /// Its name in Prometheus.
     pub prometheus: &'static str,
     /// Its value for a series of calls, and the part of it that is read.
-    pub(super) value: fn(&Labels, &'static str) -> String,
+    pub(super) value: fn(&Labels, &'static str) -> Arc<str>,
 }
 
 impl Family {
@@ -205,7 +207,7 @@ impl Family {
     }
 }
 
-type Read = fn(&Labels, &Series, &mut dyn FnMut(&'static str, Value));
+type Read = fn(&Labels, &Series, &mut dyn FnMut(&'static str, Counted<'_>));
 
 #[cfg(test)]
 mod tests {

@@ -6,11 +6,14 @@
 //! Sources: `io/prometheus/client/metrics.proto` of prometheus/client_model; Prometheus, "Native
 //! Histograms".
 
-use super::catalog::{Family, Kind};
+use bytes::Bytes;
+
+use super::catalog::{FAMILIES, Family, Kind};
 use super::metrics::{Exemplar, Exponential, Histogram, Point, Snapshot, Value};
+use super::names::Conventions;
 use super::otlp::protobuf::{bytes, fixed64, message, number};
 
-/// The content type of [`encode`].
+/// The content type of [`page`].
 pub const CONTENT_TYPE: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
@@ -19,21 +22,18 @@ const SCHEMAS: std::ops::RangeInclusive<i32> = -4..=8;
 /// What is no greater counts as zero: the default of Prometheus' own libraries, 2^-128.
 const ZERO_THRESHOLD: f64 = 2.938_735_877_055_719e-39;
 
-/// All metrics of a snapshot, each family with its length in front.
-pub fn encode(snapshot: &Snapshot) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 << 10);
-    for (name, points) in &snapshot.families {
-        let mut family = Vec::new();
-        encode_family(&mut family, name, snapshot, points);
+/// All metrics of a snapshot, a family at a time, each with its length in front.
+pub fn page(snapshot: Snapshot) -> impl Iterator<Item = Bytes> {
+    let conventions = snapshot.conventions;
+    snapshot.slices(FAMILIES.iter().copied(), usize::MAX).map(move |slice| {
         // As a field would be, less its key.
-        let mut field = Vec::with_capacity(family.len() + 6);
-        bytes(&mut field, 1, &family);
-        out.extend_from_slice(&field[1..]);
-    }
-    out
+        let mut field = Vec::new();
+        message(&mut field, 1, |out| encode(out, slice.family, conventions, &slice.points));
+        Bytes::from(field).slice(1..)
+    })
 }
 
-fn encode_family(out: &mut Vec<u8>, family: &Family, snapshot: &Snapshot, points: &[Point]) {
+fn encode(out: &mut Vec<u8>, family: &Family, conventions: Conventions, points: &[Point]) {
     bytes(out, 1, family.prometheus.as_bytes());
     bytes(out, 2, family.help.as_bytes());
     number(
@@ -47,7 +47,7 @@ fn encode_family(out: &mut Vec<u8>, family: &Family, snapshot: &Snapshot, points
     );
     for point in points {
         message(out, 4, |out| {
-            for (label, value) in family.shown(snapshot.conventions).zip(&point.labels) {
+            for (label, value) in family.shown(conventions).zip(&point.labels) {
                 pair(out, label.prometheus, value);
             }
             match &point.value {

@@ -6,7 +6,6 @@
 //! choose become values only once an upstream has answered them with a 2xx, and only so many.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +15,7 @@ use tidegate_credential::Freshness;
 use tidegate_wire::Record;
 use tokio::time::Instant;
 
-use super::catalog::{self, FAMILIES, Family};
+use super::catalog::{self, Family};
 use super::names::Conventions;
 use crate::jobs::{JobLimits, Jobs};
 
@@ -24,15 +23,19 @@ mod arms;
 mod exponential;
 mod reloads;
 mod series;
+mod snapshot;
 mod value;
 mod words;
 
 use reloads::Reloads;
 use series::{Key, Keyed};
+use snapshot::Points;
 use words::{LocalNames, Words};
 
 pub use exponential::Exponential;
 pub(super) use series::{Labels, Series};
+pub use snapshot::{Point, Slice, Snapshot};
+pub(super) use value::Counted;
 pub use value::{
     Amount, Exemplar, Histogram, SECONDS, SECONDS_ADDED, SECONDS_PER_TOKEN, TOKENS, Value,
 };
@@ -99,33 +102,8 @@ pub struct Shard {
 #[derive(Debug)]
 pub struct InFlight(Arc<AtomicI64>);
 
-/// All metrics at one moment.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// When the counters began, at zero.
-    pub started: Timestamp,
-    /// The conventions by which labels are named.
-    pub conventions: Conventions,
-    /// Every metric that has at least one point.
-    pub families: Vec<(&'static Family, Vec<Point>)>,
-}
-
-/// One series of a metric.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Point {
-    /// The values of the family's labels that are shown, in their order; an empty one is an absent
-    /// one.
-    pub labels: Vec<String>,
-    /// What was counted.
-    pub value: Value,
-}
-
 /// All that was counted of calls.
-type AllSeries = FxHashMap<Labels, Series>;
-
-/// The points of each family, by its name and their labels.
-#[derive(Debug, Default)]
-struct Points(BTreeMap<&'static str, BTreeMap<Vec<String>, Value>>);
+type AllSeries = FxHashMap<Arc<Labels>, Arc<Series>>;
 
 // === impl Registry ===
 
@@ -284,34 +262,27 @@ impl Registry {
         lock(&self.dropped).entry(exporter).or_default().clone()
     }
 
-    /// Adds up what all workers have counted.
+    /// What all workers have counted by now, and all else that has metrics.
     pub fn snapshot(&self) -> Snapshot {
-        let mut series = AllSeries::default();
-        let mut points = Points::default();
+        let mut series = Vec::new();
+        let mut others = Points::default();
         for shard in lock(&self.shards).iter() {
-            lock(shard).read(&mut series, &mut points);
+            lock(shard).read(&mut series, &mut others);
         }
         for (exporter, count) in lock(&self.dropped).iter() {
             let value = Value::Counter(count.load(Ordering::Relaxed));
-            points.add(&catalog::RECORDS_DROPPED, vec![(*exporter).into()], value);
+            others.add(&catalog::RECORDS_DROPPED, vec![(*exporter).into()], value);
         }
         for source in lock(&self.sources).iter() {
-            source.read(&mut |family, labels, value| points.add(family, labels, value));
+            source.read(&mut |family, labels, value| others.add(family, labels, value));
         }
-        self.reloads.read(&mut points);
+        self.reloads.read(&mut others);
         // Nobody but a reader could tell when a job was given up.
         self.jobs.sweep(Instant::now());
-        self.jobs.read(&mut |family, labels, value| points.add(family, labels, value));
+        self.jobs.read(&mut |family, labels, value| others.add(family, labels, value));
         let build = vec![catalog::VERSION.into(), catalog::REVISION.into()];
-        points.add(&catalog::BUILD_INFO, build, Value::Gauge(1));
-        for (labels, counted) in &series {
-            points.add_series(labels, counted, self.conventions);
-        }
-        Snapshot {
-            started: self.started,
-            conventions: self.conventions,
-            families: points.into_families(),
-        }
+        others.add(&catalog::BUILD_INFO, build, Value::Gauge(1));
+        Snapshot { started: self.started, conventions: self.conventions, series, others }
     }
 }
 
@@ -336,40 +307,6 @@ impl<F: Fn() -> Option<Freshness> + Send + Sync> Source for Watched<F> {
 impl std::fmt::Debug for dyn Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Source")
-    }
-}
-
-// === impl Points ===
-
-impl Points {
-    fn add(&mut self, family: &Family, labels: Vec<String>, value: Value) {
-        match self.0.entry(family.prometheus).or_default().entry(labels) {
-            Entry::Occupied(mut sum) => sum.get_mut().merge(&value),
-            Entry::Vacant(new) => _ = new.insert(value),
-        }
-    }
-
-    fn add_series(&mut self, labels: &Labels, counted: &Series, conventions: Conventions) {
-        let is_own = !labels.own.is_empty();
-        for family in FAMILIES.iter().filter(|family| family.is_of_own() == is_own) {
-            (family.read)(labels, counted, &mut |part, value| {
-                if !matches!(&value, Value::Histogram(counted) if counted.count() == 0) {
-                    let shown = family.shown(conventions);
-                    let labels = shown.map(|label| (label.value)(labels, part)).collect();
-                    self.add(family, labels, value);
-                }
-            });
-        }
-    }
-
-    /// In the order of the catalog.
-    fn into_families(mut self) -> Vec<(&'static Family, Vec<Point>)> {
-        let point = |(labels, value)| Point { labels, value };
-        let families = FAMILIES.iter().filter_map(|family| {
-            let points = self.0.remove(family.prometheus)?;
-            Some((*family, points.into_iter().map(point).collect()))
-        });
-        families.collect()
     }
 }
 
@@ -401,11 +338,12 @@ impl Shard {
             key = Key { model: OTHER, region: OTHER, ..key };
         }
         match self.series.get_mut(&key as &dyn Keyed) {
-            Some(series) => series.add(record, has_span),
+            // A copy, where a reader holds what it was.
+            Some(series) => Arc::make_mut(series).add(record, has_span),
             None => {
                 let mut series = Series::new(self.is_exponential);
                 series.add(record, has_span);
-                self.series.insert(Labels::from(key), series);
+                self.series.insert(Labels::from(key).into(), series.into());
             }
         }
         if record.own().is_some() {
@@ -436,13 +374,9 @@ impl Shard {
     }
 
     /// Adds what this worker has counted.
-    fn read(&self, series: &mut AllSeries, points: &mut Points) {
-        for (labels, counted) in &self.series {
-            match series.get_mut(labels) {
-                Some(sum) => sum.merge(counted),
-                None => _ = series.insert(labels.clone(), counted.clone()),
-            }
-        }
+    fn read(&self, series: &mut Vec<(Arc<Labels>, Arc<Series>)>, points: &mut Points) {
+        series
+            .extend(self.series.iter().map(|(labels, counted)| (labels.clone(), counted.clone())));
         for (family, words) in
             [(&catalog::NOT_UNDERSTOOD, &self.not_understood), (&catalog::WARNINGS, &self.warnings)]
         {

@@ -79,11 +79,13 @@ mod tests {
 
     fn check_numbers(registry: Arc<Registry>) {
         let conventions = registry.conventions();
-        let text = prometheus::Prometheus::new(registry.clone()).text().expect("metrics encode");
-        let request = otlp::encode(registry.snapshot(), &BTreeMap::new(), None);
-        let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+        let (_, page) = prometheus::Prometheus::new(registry.clone()).accepted("text/plain");
+        let text = String::from_utf8(page.collect::<Vec<_>>().concat()).expect("it is text");
+        let resource = BTreeMap::new();
+        let parts = otlp::parts(registry.snapshot(), &resource, None);
+        let metrics: Vec<_> = parts.flat_map(otlp::metrics).collect();
 
-        let (shown, pushed) = (parse(&text), flatten(metrics, conventions));
+        let (shown, pushed) = (parse(&text), flatten(&metrics, conventions));
         assert_eq!(text.contains("gen_ai_provider_name="), conventions != Conventions::V1_36);
         assert_eq!(text.contains("gen_ai_system="), conventions != Conventions::Latest);
         assert_eq!(metrics.len(), FAMILIES.len(), "each metric has a value here");
@@ -113,7 +115,7 @@ mod tests {
         }
     }
 
-    fn busy_registry() -> Registry {
+    pub(super) fn busy_registry() -> Registry {
         let registry = Registry::new([], []);
         registry.dropped("jsonl");
         let (age, expires_in) = (Some(Duration::from_secs(7)), Some(Duration::from_secs(60)));

@@ -7,32 +7,43 @@
 
 use std::fmt::Write;
 
-use super::catalog::{Family, Kind};
-use super::metrics::{Exemplar, Histogram, Point, Snapshot, Value};
+use bytes::Bytes;
 
-/// The content type of [`text`].
+use super::catalog::{FAMILIES, Family, Kind};
+use super::metrics::{Exemplar, Histogram, Point, Slice, Snapshot, Value};
+use super::names::Conventions;
+
+/// The content type of [`page`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All metrics of a snapshot.
-pub fn text(snapshot: Snapshot) -> String {
-    let mut page = Page(String::with_capacity(64 << 10));
-    for (family, points) in &snapshot.families {
-        page.family(family);
-        for point in points {
-            let shown = family.shown(snapshot.conventions);
-            let labels =
-                shown.zip(&point.labels).map(|(label, value)| (label.prometheus, &**value));
-            page.point(family.prometheus, &labelled(labels), point);
-        }
+/// All metrics of a snapshot, so many points at a time.
+pub fn page(snapshot: Snapshot, points: usize) -> impl Iterator<Item = Bytes> {
+    let conventions = snapshot.conventions;
+    let slices = snapshot.slices(FAMILIES.iter().copied(), points);
+    slices
+        .map(move |slice| Bytes::from(text(&slice, conventions)))
+        .chain([Bytes::from_static(b"# EOF\n")])
+}
+
+fn text(slice: &Slice, conventions: Conventions) -> String {
+    let family = slice.family;
+    let mut text = Text::default();
+    if slice.is_first {
+        text.family(family);
     }
-    page.0.push_str("# EOF\n");
-    page.0
+    for point in &slice.points {
+        let shown = family.shown(conventions);
+        let labels = shown.zip(&point.labels).map(|(label, value)| (label.prometheus, &**value));
+        text.point(family.prometheus, &labelled(labels), point);
+    }
+    text.0
 }
 
 /// Text that grows by lines.
-struct Page(String);
+#[derive(Default)]
+struct Text(String);
 
-impl Page {
+impl Text {
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         self.0.write_fmt(line).expect("a string takes all that is written");
         self.0.push('\n');

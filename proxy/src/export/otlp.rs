@@ -16,9 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
 use rustls::pki_types::pem;
 use schemars::JsonSchema;
@@ -31,8 +29,8 @@ use super::metrics::Registry;
 use super::spans::TracesConfig;
 use crate::scrape::Scrapes;
 
-pub(crate) use self::encode::encode;
-use self::encode::{encode_foreign, foreign};
+use self::encode::encode_foreign;
+pub(super) use self::encode::{metrics, parts};
 pub(super) use self::environment::Environment;
 pub(super) use self::transport::{Client, PushError, Signal, Transport, causes};
 
@@ -236,33 +234,30 @@ impl Pusher {
 
     async fn push(&mut self, client: &mut Client) {
         let now = Timestamp::now();
-        let request = encode(self.registry.snapshot(), &self.otlp.resource, self.pushed);
-        if self.push_one(client, &request).await {
+        let parts = parts(self.registry.snapshot(), &self.otlp.resource, self.pushed);
+        let parts = parts.map(|part| part.encode_to_vec());
+        let pushed = push_all(client, parts, self.otlp.transport.timeout).await;
+        if self.has_arrived(&pushed) {
             // A call may have ended before it is counted.
             self.pushed = now.checked_sub(SignedDuration::from_secs(1)).ok();
         }
         // Each by itself: a page that is refused for its length takes nothing else with it.
         for target in self.scrapes.clone().targets() {
-            let metrics = target.take();
-            if metrics.is_empty() {
+            let read = target.take();
+            if read.is_empty() {
                 continue;
             }
-            let request = encode_foreign(metrics, &target.name, &self.otlp.resource);
-            if !self.push_one(client, &request).await {
-                target.put_back(foreign(request));
+            let request = encode_foreign(read, &target.name, &self.otlp.resource);
+            let pushed = push_one(client, request.encode_to_vec()).await;
+            if !self.has_arrived(&pushed) {
+                target.put_back(metrics(request));
             }
         }
     }
 
-    /// Whether it has arrived.
-    async fn push_one(
-        &mut self,
-        client: &mut Client,
-        request: &ExportMetricsServiceRequest,
-    ) -> bool {
-        let pushed = client.push(request.encode_to_vec().into()).await;
-        let pushed = pushed.and_then(|answer| accepted(&answer));
-        match &pushed {
+    /// Whether it has; the log says so where that is new.
+    fn has_arrived(&mut self, pushed: &Result<(), PushError>) -> bool {
+        match pushed {
             Err(error) if !self.failing => {
                 let (endpoint, error) = (&self.otlp.transport.endpoint, causes(error));
                 warn!(%endpoint, %error, "metrics cannot be pushed; they add up until they can");
@@ -276,6 +271,35 @@ impl Pusher {
         }
         pushed.is_ok()
     }
+}
+
+/// Pushes one part after the other, all within the time of a push: the first error, if there is one. A
+/// part that is refused keeps no other from being pushed.
+async fn push_all(
+    client: &mut Client,
+    parts: impl Iterator<Item = Vec<u8>>,
+    limit: Duration,
+) -> Result<(), PushError> {
+    let end = Instant::now() + limit;
+    let mut result = Ok(());
+    for part in parts {
+        let pushed = match Instant::now() < end {
+            true => push_one(client, part).await,
+            false => Err(PushError::Timeout),
+        };
+        let is_away = pushed.as_ref().is_err_and(PushError::is_away);
+        result = result.and(pushed);
+        if is_away {
+            // What is left would fare no better, and comes with the next push.
+            break;
+        }
+    }
+    result
+}
+
+async fn push_one(client: &mut Client, request: Vec<u8>) -> Result<(), PushError> {
+    let answer = client.push(request.into()).await?;
+    accepted(&answer)
 }
 
 /// The push has arrived; the collector may still have refused some of it. The answers to metrics
@@ -293,24 +317,30 @@ pub(super) fn accepted(answer: &[u8]) -> Result<(), PushError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::convert::Infallible;
     use std::io::Read;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http::{Request, Response};
     use http_body_util::{BodyExt, Full};
     use hyper::body::{Bytes, Incoming};
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
     use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
         MetricsService, MetricsServiceServer,
     };
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, Metric, NumberDataPoint};
+    use tidegate_wire::{Outcome, Record};
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
     use tonic::codec::CompressionEncoding;
     use tower::Service;
 
     use super::*;
-    use crate::export::metrics::lock;
+    use crate::export::metrics::{Value, lock};
 
     fn settle(variables: &[(&str, &str)], config: &OtlpConfig) -> Result<Option<Otlp>, Error> {
         Otlp::settle(config, |name| {
@@ -508,6 +538,142 @@ mod tests {
         let mut client = otlp.transport.connect().expect("it builds");
         let error = client.push(Default::default()).await.expect_err("it is refused");
         assert_eq!(causes(&error), "collector answered 503 Service Unavailable");
+    }
+
+    /// Models times statuses: more than a collector takes at once.
+    fn crowded_registry() -> Registry {
+        let registry = Registry::new([], []);
+        let shards = [registry.shard(), registry.shard()];
+        for (at, status) in (200..205).chain(400..405).cycle().take(2_000).enumerate() {
+            let model = format!("{:0>120}", at / 10);
+            let record = Record {
+                operation: Some("chat".into()),
+                provider: Some("a".repeat(100).into()),
+                request_model: Some(model.into()),
+                route: Some("default".into()),
+                upstream: Some("pool".into()),
+                stream: Some(status % 2 == 0),
+                status: Some(status),
+                outcome: Some(if status < 400 { Outcome::Completed } else { Outcome::Failed }),
+                duration_s: Some(0.5),
+                time_to_first_token_s: Some(0.25),
+                time_per_output_token_s: Some(0.05),
+                gap_max_s: Some(0.1),
+                input_tokens: Some(3),
+                output_tokens: Some(5),
+                ..Record::default()
+            };
+            shards.iter().for_each(|shard| lock(shard).add(&record));
+        }
+        registry
+    }
+
+    /// Its metrics in one piece, by their names.
+    fn whole(
+        parts: impl IntoIterator<Item = ExportMetricsServiceRequest>,
+    ) -> BTreeMap<String, Metric> {
+        let mut whole = BTreeMap::<_, Metric>::new();
+        for metric in parts.into_iter().flat_map(metrics) {
+            let Some(whole) = whole.get_mut(&metric.name) else {
+                whole.insert(metric.name.clone(), metric);
+                continue;
+            };
+            match (whole.data.as_mut(), metric.data) {
+                (Some(Data::Sum(whole)), Some(Data::Sum(part))) => {
+                    whole.data_points.extend(part.data_points);
+                }
+                (Some(Data::Gauge(whole)), Some(Data::Gauge(part))) => {
+                    whole.data_points.extend(part.data_points);
+                }
+                (Some(Data::Histogram(whole)), Some(Data::Histogram(part))) => {
+                    whole.data_points.extend(part.data_points);
+                }
+                (whole, part) => panic!("{whole:?} goes on as {part:?}"),
+            }
+        }
+        whole
+    }
+
+    /// It takes 4 MiB a request, as collectors do unless they are told otherwise.
+    #[tokio::test]
+    async fn what_is_too_much_for_one_request_arrives_in_parts() {
+        const LIMIT: usize = 4 << 20;
+        let (listener, address) = listener().await;
+        let (got, mut pushes) = mpsc::channel(64);
+        tokio::spawn(serve_grpc(listener, got));
+        let config = OtlpConfig { protocol: Some(Protocol::Grpc), ..configured(&address) };
+        let otlp = settle(&[], &config).expect("it is valid").expect("it is on");
+        let mut pusher = Pusher::new(otlp, Arc::new(crowded_registry()));
+        let mut client = pusher.otlp.transport.connect().expect("it builds");
+        pusher.push(&mut client).await;
+        assert!(pusher.pushed.is_some() && !pusher.failing, "all has arrived");
+
+        let parts: Vec<_> = std::iter::from_fn(|| pushes.try_recv().ok()).collect();
+        let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
+        let sizes: Vec<_> = parts.iter().map(Message::encoded_len).collect();
+        assert!(sizes.iter().sum::<usize>() > LIMIT, "{sizes:?} would fit one request");
+        assert!(sizes.iter().all(|size| *size <= LIMIT / 2), "{sizes:?}");
+        let arrived = whole(parts);
+        for (family, points) in pusher.registry.snapshot().families() {
+            let (times, count) = match arrived[family.name].data.as_ref().expect("it has data") {
+                Data::Sum(sum) => times(&sum.data_points),
+                Data::Gauge(gauge) => times(&gauge.data_points),
+                Data::Histogram(counted) => {
+                    let sum: u64 = counted.data_points.iter().map(|point| point.count).sum();
+                    let expected = points.iter().map(|point| match &point.value {
+                        Value::Histogram(counted) => counted.count(),
+                        other => panic!("{other:?}"),
+                    });
+                    assert_eq!(sum, expected.sum::<u64>(), "{}", family.name);
+                    let time = |point: &HistogramDataPoint| point.time_unix_nano;
+                    (counted.data_points.iter().map(time).collect(), counted.data_points.len())
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(count, points.len(), "{}", family.name);
+            assert_eq!(times.len(), 1, "{} is of one moment", family.name);
+        }
+    }
+
+    fn times(points: &[NumberDataPoint]) -> (BTreeSet<u64>, usize) {
+        (points.iter().map(|point| point.time_unix_nano).collect(), points.len())
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_refused_keeps_no_other_from_arriving() {
+        let (listener, address) = listener().await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let answer = move |request: Request<Incoming>| {
+            let is_second = count.fetch_add(1, Ordering::Relaxed) == 1;
+            async move {
+                request.into_body().collect().await.expect("it ends");
+                let answer = Response::builder().status(if is_second { 400 } else { 200 });
+                Ok::<_, Infallible>(answer.body(Full::<Bytes>::default()).expect("it is valid"))
+            }
+        };
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("it accepts");
+                let http = hyper::server::conn::http1::Builder::new();
+                let service = service_fn(answer.clone());
+                tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        let config = OtlpConfig { protocol: Some(Protocol::HttpProtobuf), ..configured(&address) };
+        let otlp = settle(&[], &config).expect("it is valid").expect("it is on");
+        let registry = Arc::new(crowded_registry());
+        let resource = BTreeMap::new();
+        let all = parts(registry.snapshot(), &resource, None).count();
+        let mut pusher = Pusher::new(otlp, registry);
+        let mut client = pusher.otlp.transport.connect().expect("it builds");
+        pusher.push(&mut client).await;
+        assert!(all > 3, "{all} parts");
+        assert_eq!(asked.swap(0, Ordering::Relaxed), all);
+        assert!(pusher.failing && pusher.pushed.is_none(), "one has not arrived");
+        asked.store(2, Ordering::Relaxed);
+        pusher.push(&mut client).await;
+        assert!(!pusher.failing && pusher.pushed.is_some(), "now all have");
     }
 
     async fn listener() -> (TcpListener, String) {

@@ -2,25 +2,28 @@
 
 use std::sync::Arc;
 
-use ::prometheus::core::{Collector, Desc};
 use ::prometheus::proto::MetricType;
 use ::prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily};
 use ::prometheus::{TEXT_FORMAT, TextEncoder};
+use bytes::Bytes;
 
 use super::catalog::{FAMILIES, Family, Kind};
-use super::metrics::{self, Point, Registry, Value};
+use super::metrics::{self, Point, Registry, Slice, Snapshot, Value};
 use super::names::Conventions;
 use super::{delimited, openmetrics};
 
-/// The content type of [`Prometheus::text`].
+/// The content type of the text format.
 pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 
-/// All metrics of a registry, and whatever else is registered beside them.
+/// Points that are written at a time: of histograms some 100 KiB.
+const POINTS: usize = 16;
+
+/// A page of metrics, of which each part is made when it is asked for.
+pub type Page = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// All metrics of a registry.
 #[derive(Clone, Debug)]
-pub struct Prometheus {
-    registry: ::prometheus::Registry,
-    calls: Arc<Registry>,
-}
+pub struct Prometheus(Arc<Registry>);
 
 /// The formats in which they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,40 +33,48 @@ enum Format {
     Delimited,
 }
 
-/// Shows the calls of a registry to the `prometheus` crate.
-struct Calls {
-    registry: Arc<Registry>,
-    descriptions: Vec<Desc>,
-}
+// === impl Prometheus ===
 
 impl Prometheus {
     /// Shows this registry.
     pub fn new(registry: Arc<Registry>) -> Self {
-        let descriptions =
-            FAMILIES.iter().map(|family| describe(family, registry.conventions())).collect();
-        let prometheus = ::prometheus::Registry::new();
-        prometheus
-            .register(Box::new(Calls { registry: registry.clone(), descriptions }))
-            .expect("the catalog names each metric once");
-        Self { registry: prometheus, calls: registry }
+        Self(registry)
     }
 
-    /// All metrics, as somebody with this `Accept` asks for them, and the type of that.
-    pub fn accepted(&self, accept: &str) -> Result<(&'static str, Vec<u8>), ::prometheus::Error> {
-        let snapshot = || self.calls.snapshot();
-        Ok(match Format::accepted(accept, self.calls.is_exponential()) {
-            Format::Delimited => (delimited::CONTENT_TYPE, delimited::encode(&snapshot())),
+    /// All metrics of this moment, as somebody with this `Accept` asks for them, and the type of that.
+    pub fn accepted(&self, accept: &str) -> (&'static str, Page) {
+        let snapshot = self.0.snapshot();
+        match Format::accepted(accept, self.0.is_exponential()) {
+            Format::Delimited => (delimited::CONTENT_TYPE, Box::new(delimited::page(snapshot))),
             Format::OpenMetrics => {
-                (openmetrics::CONTENT_TYPE, openmetrics::text(snapshot()).into_bytes())
+                (openmetrics::CONTENT_TYPE, Box::new(openmetrics::page(snapshot, POINTS)))
             }
-            Format::Text => (CONTENT_TYPE, self.text()?.into_bytes()),
-        })
+            Format::Text => (CONTENT_TYPE, Box::new(page(snapshot, POINTS))),
+        }
     }
+}
 
-    /// All metrics, as text.
-    pub fn text(&self) -> Result<String, ::prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+/// All metrics of a snapshot as text, so many points at a time; by name, as the libraries of
+/// Prometheus show them.
+fn page(snapshot: Snapshot, points: usize) -> impl Iterator<Item = Bytes> {
+    let mut families = FAMILIES.to_vec();
+    families.sort_by_key(|family| family.prometheus);
+    let conventions = snapshot.conventions;
+    snapshot.slices(families, points).map(move |slice| Bytes::from(text(slice, conventions)))
+}
+
+fn text(slice: Slice, conventions: Conventions) -> String {
+    let is_first = slice.is_first;
+    let mut text = String::new();
+    TextEncoder::new()
+        .encode_utf8(&[encode(slice.family, conventions, slice.points)], &mut text)
+        .expect("it has a name and points, and a string takes all that is written");
+    if !is_first {
+        // The encoder says of each part what it is part of: the page says so once.
+        let head = text.match_indices('\n').nth(1).map_or(0, |(at, _)| at + 1);
+        text.drain(..head);
     }
+    text
 }
 
 // === impl Format ===
@@ -95,25 +106,6 @@ impl Format {
     }
 }
 
-impl Collector for Calls {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descriptions.iter().collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let snapshot = self.registry.snapshot();
-        let conventions = snapshot.conventions;
-        let families = snapshot.families.into_iter();
-        families.map(|(family, points)| encode(family, conventions, points)).collect()
-    }
-}
-
-fn describe(family: &Family, conventions: Conventions) -> Desc {
-    let labels = family.shown(conventions).map(|label| label.prometheus.to_owned()).collect();
-    Desc::new(family.prometheus.into(), family.help.into(), labels, Default::default())
-        .expect("the names in the catalog are valid")
-}
-
 fn encode(family: &Family, conventions: Conventions, points: Vec<Point>) -> MetricFamily {
     let mut encoded = MetricFamily::default();
     encoded.set_name(family.prometheus.into());
@@ -132,7 +124,7 @@ fn encode_point(family: &Family, conventions: Conventions, point: Point) -> Metr
     let labels = family.shown(conventions).zip(point.labels).map(|(label, value)| {
         let mut pair = LabelPair::default();
         pair.set_name(label.prometheus.into());
-        pair.set_value(value);
+        pair.set_value(value.to_string());
         pair
     });
     let mut metric = Metric::from_label(labels.collect());
@@ -178,6 +170,55 @@ fn encode_histogram(histogram: &metrics::Histogram) -> Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::tests::busy_registry;
+
+    #[test]
+    fn a_page_reads_the_same_in_whatever_parts_it_is_made() {
+        let registry = busy_registry();
+        let whole = |page: &mut dyn Iterator<Item = Bytes>| {
+            let parts: Vec<_> = page.collect();
+            (parts.len(), parts.concat())
+        };
+        let families: Vec<_> = {
+            let snapshot = registry.snapshot();
+            let points = snapshot.families();
+            points.map(|(family, points)| encode(family, snapshot.conventions, points)).collect()
+        };
+        let mut by_name = families;
+        by_name.sort_by(|one, other| one.name().cmp(other.name()));
+        let expected = TextEncoder::new().encode_to_string(&by_name).expect("it encodes");
+        for points in [1, 2, 3, POINTS, usize::MAX] {
+            let (parts, text) = whole(&mut page(registry.snapshot(), points));
+            assert_eq!(text, expected.as_bytes(), "{points} at a time");
+            assert!(parts > FAMILIES.len() || points >= POINTS, "{parts} parts");
+        }
+
+        let in_parts = |points| whole(&mut openmetrics::page(registry.snapshot(), points)).1;
+        let expected = in_parts(usize::MAX);
+        assert!(expected.ends_with(b"\n# EOF\n"));
+        for points in [1, 2, POINTS] {
+            assert_eq!(in_parts(points), expected, "{points} at a time");
+        }
+    }
+
+    /// What is being shown is of one moment, however long that takes.
+    #[test]
+    fn calls_that_end_while_a_page_is_read_are_on_the_next_one() {
+        let registry = Registry::new([], []);
+        let shard = registry.shard();
+        let count = || metrics::lock(&shard).add(&tidegate_wire::Record::default());
+        let calls = |text: &str| {
+            let line = text.lines().find(|line| line.starts_with("tidegate_calls_total{"));
+            line.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+        };
+        count();
+        let page = page(registry.snapshot(), POINTS);
+        count();
+        let text = |parts: Vec<Bytes>| String::from_utf8(parts.concat()).expect("it is text");
+        assert_eq!(calls(&text(page.collect())).as_deref(), Some("1"));
+        let next = super::page(registry.snapshot(), POINTS);
+        assert_eq!(calls(&text(next.collect())).as_deref(), Some("2"));
+    }
 
     #[test]
     fn each_gets_the_format_that_it_would_rather_have() {

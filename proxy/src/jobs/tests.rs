@@ -37,10 +37,11 @@ impl Test {
 
     /// A number by its name and the value of its last label, empty where there is no such series.
     fn value(&self, name: &str, last: &str) -> Option<f64> {
-        let families = self.registry.snapshot().families;
-        let (_, points) = families.into_iter().find(|(family, _)| family.prometheus == name)?;
+        let snapshot = self.registry.snapshot();
+        let (_, points) = snapshot.families().find(|(family, _)| family.prometheus == name)?;
         let mut points = points.into_iter();
-        let point = points.find(|point| point.labels.last().is_none_or(|label| label == last))?;
+        let point =
+            points.find(|point| point.labels.last().is_none_or(|label| **label == *last))?;
         Some(match point.value {
             Value::Counter(count) => count as f64,
             Value::Amount(amount) => amount.units(),
@@ -240,9 +241,9 @@ fn labels_stay_bounded_whatever_callers_ask_for() {
         let provider = Some(number.to_string().as_str().into());
         test.see(Record { provider, ..done(&number.to_string()) }, 1);
     }
-    let families = test.registry.snapshot().families;
-    let (_, points) = families
-        .into_iter()
+    let snapshot = test.registry.snapshot();
+    let (_, points) = snapshot
+        .families()
         .find(|(family, _)| family.prometheus == "tidegate_jobs_total")
         .expect("jobs were counted");
     assert!(points.len() <= MAX_SERIES + 1, "{} series", points.len());

@@ -4,7 +4,7 @@ use tidegate_wire::CacheSource;
 
 use super::labels::{CACHE, MODEL, PROVIDER, REASON, REGION, ROUTE, TYPE, UPSTREAM};
 use super::{Family, Kind};
-use crate::export::metrics::Value;
+use crate::export::metrics::Counted;
 
 /// The types of [`CACHE_SAVED_TOKENS`], in the order in which a series keeps them.
 pub(in crate::export) const SAVED_TYPES: [&str; 2] = ["input", "output"];
@@ -21,7 +21,7 @@ pub static CACHE_CALLS: Family = Family {
         let counts =
             series.cached.iter().flat_map(|cached| CacheSource::ALL.iter().zip(cached.calls));
         for (source, count) in counts.filter(|(_, count)| *count > 0) {
-            put(source.as_str(), Value::Counter(count));
+            put(source.as_str(), Counted::Counter(count));
         }
     },
 };
@@ -38,7 +38,7 @@ pub static CACHE_SAVED_TOKENS: Family = Family {
         let saved =
             series.cached.iter().flat_map(|cached| SAVED_TYPES.iter().zip(cached.saved_tokens));
         for (kind, tokens) in saved {
-            tokens.into_iter().for_each(|tokens| put(kind, Value::Counter(tokens)));
+            tokens.into_iter().for_each(|tokens| put(kind, Counted::Counter(tokens)));
         }
     },
 };
@@ -53,7 +53,7 @@ pub static CACHE_SAVED_COST: Family = Family {
     labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM],
     read: |_, series, put| {
         let saved = series.cached.iter().filter_map(|cached| cached.saved_cost);
-        saved.for_each(|cost| put("", Value::Amount(cost)));
+        saved.for_each(|cost| put("", Counted::Amount(cost)));
     },
 };
 

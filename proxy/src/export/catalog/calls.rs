@@ -7,7 +7,7 @@ use super::labels::{
     REGION, ROUTE, SPLIT, STATUS, STREAM, TYPE, UPSTREAM, WAIT, is_model_call,
 };
 use super::{Family, Kind, Label};
-use crate::export::metrics::Value;
+use crate::export::metrics::Counted;
 
 /// The types of [`TOKENS`], in the order in which a series keeps them.
 pub(in crate::export) const TOKEN_TYPES: [&str; 5] =
@@ -43,7 +43,7 @@ pub static CALLS: Family = Family {
         &CALLER,
         &SPLIT,
     ],
-    read: |_, series, put| put("", Value::Counter(series.calls)),
+    read: |_, series, put| put("", Counted::Counter(series.calls)),
 };
 
 const TIMED: &[&Label] =
@@ -57,7 +57,7 @@ pub static CALL_DURATION: Family = Family {
     help: "Time from the request head to the last byte of the response.",
     kind: Kind::Histogram,
     labels: TIMED,
-    read: |_, series, put| put("", Value::Histogram(series.duration.clone())),
+    read: |_, series, put| put("", Counted::Histogram(&series.duration)),
 };
 
 /// How long streams took to their first token.
@@ -68,7 +68,7 @@ pub static TIME_TO_FIRST_TOKEN: Family = Family {
     help: "Time from the request head to the first token of a stream.",
     kind: Kind::Histogram,
     labels: TIMED,
-    read: |_, series, put| put("", Value::Histogram(series.time_to_first_token.clone())),
+    read: |_, series, put| put("", Counted::Histogram(&series.time_to_first_token)),
 };
 
 /// How long each further token of a stream took.
@@ -79,7 +79,7 @@ pub static TIME_PER_OUTPUT_TOKEN: Family = Family {
     help: "Time between the first and the last token of a stream, by the tokens after the first.",
     kind: Kind::Histogram,
     labels: TIMED,
-    read: |_, series, put| put("", Value::Histogram(series.time_per_output_token.clone())),
+    read: |_, series, put| put("", Counted::Histogram(&series.time_per_output_token)),
 };
 
 /// What the sidecar itself costs.
@@ -90,7 +90,7 @@ pub static OVERHEAD: Family = Family {
     help: "Time that Tidegate itself added to a call.",
     kind: Kind::Histogram,
     labels: &[&ROUTE],
-    read: |_, series, put| put("", Value::Histogram(series.overhead.clone())),
+    read: |_, series, put| put("", Counted::Histogram(&series.overhead)),
 };
 
 /// Tokens as providers state them.
@@ -104,7 +104,7 @@ pub static TOKENS: Family = Family {
     read: |_, series, put| {
         for (part, tokens) in TOKEN_TYPES.into_iter().zip(series.tokens) {
             if let Some(tokens) = tokens {
-                put(part, Value::Counter(tokens));
+                put(part, Counted::Counter(tokens));
             }
         }
     },
@@ -118,7 +118,7 @@ pub static USAGE_ABSENT: Family = Family {
     help: "Completed model calls whose answer states no token numbers.",
     kind: Kind::Counter,
     labels: &[&MODEL],
-    read: |_, series, put| put("", Value::Counter(series.usage_absent)),
+    read: |_, series, put| put("", Counted::Counter(series.usage_absent)),
 };
 
 /// How long streams took to their first token, by the size of the prompt.
@@ -131,7 +131,7 @@ pub static TIME_TO_FIRST_TOKEN_BY_INPUT: Family = Family {
     labels: &[&MODEL, &INPUT_SIZE],
     read: |_, series, put| {
         for (class, times) in SIZE_CLASSES.into_iter().zip(series.by_input.iter()) {
-            put(class, Value::Histogram(times.clone()));
+            put(class, Counted::Histogram(times));
         }
     },
 };
@@ -146,7 +146,7 @@ pub static CALL_DURATION_BY_OUTPUT: Family = Family {
     labels: &[&MODEL, &OUTPUT_SIZE],
     read: |_, series, put| {
         for (class, times) in OUTPUT_CLASSES.into_iter().zip(series.by_output.iter()) {
-            put(class, Value::Histogram(times.clone()));
+            put(class, Counted::Histogram(times));
         }
     },
 };
@@ -161,7 +161,7 @@ pub static LONGEST_GAP: Family = Family {
     help: "Of each stream, the longest time between two chunks that bear tokens.",
     kind: Kind::Histogram,
     labels: STREAMED,
-    read: |_, series, put| put("", Value::Histogram(series.longest_gap.clone())),
+    read: |_, series, put| put("", Counted::Histogram(&series.longest_gap)),
 };
 
 /// How often streams fell silent.
@@ -174,7 +174,7 @@ pub static STALLS: Family = Family {
     labels: STREAMED,
     read: |_, series, put| {
         if series.longest_gap.count() > 0 {
-            put("", Value::Counter(series.stalls));
+            put("", Counted::Counter(series.stalls));
         }
     },
 };
@@ -189,7 +189,7 @@ pub static WAIT_TIME: Family = Family {
     labels: &[&ROUTE, &UPSTREAM, &WAIT],
     read: |_, series, put| {
         for (wait, times) in WAITS.into_iter().zip(series.waits.iter()) {
-            put(wait, Value::Histogram(times.clone()));
+            put(wait, Counted::Histogram(times));
         }
     },
 };
@@ -205,7 +205,7 @@ pub static INPUT_MEDIA: Family = Family {
     read: |_, series, put| {
         for (kind, count) in MEDIA_KINDS.into_iter().zip(series.media) {
             if count > 0 {
-                put(kind, Value::Counter(count));
+                put(kind, Counted::Counter(count));
             }
         }
     },
@@ -221,7 +221,7 @@ pub static COST: Family = Family {
     labels: &[&MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &CALLER, &SPLIT],
     read: |_, series, put| {
         if let Some(cost) = series.cost {
-            put("", Value::Amount(cost));
+            put("", Counted::Amount(cost));
         }
     },
 };
@@ -236,7 +236,7 @@ pub static UNPRICED_CALLS: Family = Family {
     labels: &[&MODEL, &PROVIDER],
     read: |labels, series, put| {
         if is_model_call(labels) {
-            put("", Value::Counter(series.unpriced));
+            put("", Counted::Counter(series.unpriced));
         }
     },
 };
@@ -252,7 +252,7 @@ pub static UNPRICED_TOKENS: Family = Family {
     read: |_, series, put| {
         for (part, tokens) in UNPRICED_TYPES.into_iter().zip(series.unpriced_tokens) {
             if series.unpriced > 0 {
-                put(part, Value::Counter(tokens));
+                put(part, Counted::Counter(tokens));
             }
         }
     },

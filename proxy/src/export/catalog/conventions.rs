@@ -5,7 +5,7 @@ use super::labels::{
     is_model_call,
 };
 use super::{Family, Kind};
-use crate::export::metrics::Value;
+use crate::export::metrics::Counted;
 
 /// `gen_ai.client.operation.duration` of the GenAI conventions.
 pub static CLIENT_OPERATION_DURATION: Family = Family {
@@ -17,7 +17,7 @@ pub static CLIENT_OPERATION_DURATION: Family = Family {
     labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL, &ERROR_TYPE],
     read: |labels, series, put| {
         if is_model_call(labels) {
-            put("", Value::Histogram(series.duration.clone()));
+            put("", Counted::Histogram(&series.duration));
         }
     },
 };
@@ -38,8 +38,8 @@ pub static CLIENT_TOKEN_USAGE: Family = Family {
     ],
     read: |labels, series, put| {
         if is_model_call(labels) {
-            put("input", Value::Histogram(series.input_usage.clone()));
-            put("output", Value::Histogram(series.output_usage.clone()));
+            put("input", Counted::Histogram(&series.input_usage));
+            put("output", Counted::Histogram(&series.output_usage));
         }
     },
 };
@@ -54,7 +54,7 @@ pub static SERVER_TIME_TO_FIRST_TOKEN: Family = Family {
     labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL],
     read: |labels, series, put| {
         if is_model_call(labels) {
-            put("", Value::Histogram(series.time_to_first_token.clone()));
+            put("", Counted::Histogram(&series.time_to_first_token));
         }
     },
 };
@@ -69,7 +69,7 @@ pub static SERVER_TIME_PER_OUTPUT_TOKEN: Family = Family {
     labels: &[&GEN_AI_OPERATION, &GEN_AI_PROVIDER, &GEN_AI_SYSTEM, &GEN_AI_MODEL],
     read: |labels, series, put| {
         if is_model_call(labels) {
-            put("", Value::Histogram(series.time_per_output_token.clone()));
+            put("", Counted::Histogram(&series.time_per_output_token));
         }
     },
 };

@@ -4,7 +4,7 @@ use tidegate_wire::DrainEnd;
 
 use super::labels::{END, MODEL, PROVIDER, REGION, ROUTE, SOURCE, UPSTREAM};
 use super::{Family, Kind};
-use crate::export::metrics::Value;
+use crate::export::metrics::Counted;
 
 /// The sources of [`TOKENS_WASTED`], in the order in which a series keeps them.
 pub(in crate::export) const WASTE_SOURCES: [&str; 2] = ["stated", "share"];
@@ -20,7 +20,7 @@ pub static DRAINS: Family = Family {
     read: |_, series, put| {
         for (end, count) in DrainEnd::ALL.into_iter().zip(series.drains) {
             if count > 0 {
-                put(end.as_str(), Value::Counter(count));
+                put(end.as_str(), Counted::Counter(count));
             }
         }
     },
@@ -48,7 +48,7 @@ pub static TOKENS_WASTED: Family = Family {
     read: |_, series, put| {
         for (source, tokens) in WASTE_SOURCES.into_iter().zip(series.wasted) {
             if tokens > 0 {
-                put(source, Value::Counter(tokens));
+                put(source, Counted::Counter(tokens));
             }
         }
     },

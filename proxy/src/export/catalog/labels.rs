@@ -1,26 +1,25 @@
 //! What tells series apart.
 
+use std::sync::Arc;
+
 use tidegate_wire::Outcome;
 
 use super::Label;
 use crate::export::metrics::Labels;
 use crate::export::names;
 
-pub(super) static CALLER: Label = Label::same("caller", |labels, _| labels.caller.to_string());
-pub(super) static MODEL: Label = Label::same("model", |labels, _| labels.model.to_string());
-pub(super) static PROVIDER: Label =
-    Label::same("provider", |labels, _| labels.provider.to_string());
-pub(super) static OPERATION: Label =
-    Label::same("operation", |labels, _| labels.operation.to_string());
-pub(super) static REGION: Label = Label::same("region", |labels, _| labels.region.to_string());
-pub(super) static ROUTE: Label = Label::same("route", |labels, _| labels.route.to_string());
-pub(super) static UPSTREAM: Label =
-    Label::same("upstream", |labels, _| labels.upstream.to_string());
-pub(super) static SPLIT: Label = Label::same("split", |labels, _| labels.split.to_string());
-pub(super) static OWN: Label = Label::same("kind", |labels, _| labels.own.to_owned());
-pub(super) static TO: Label = Label::same("to", |_, part| part.to_owned());
-pub(super) static BY: Label = Label::same("by", |_, part| part.to_owned());
-pub(super) static CACHE: Label = Label::same("cache", |_, part| part.to_owned());
+pub(super) static CALLER: Label = Label::same("caller", |labels, _| labels.caller.clone());
+pub(super) static MODEL: Label = Label::same("model", |labels, _| labels.model.clone());
+pub(super) static PROVIDER: Label = Label::same("provider", |labels, _| labels.provider.clone());
+pub(super) static OPERATION: Label = Label::same("operation", |labels, _| labels.operation.clone());
+pub(super) static REGION: Label = Label::same("region", |labels, _| labels.region.clone());
+pub(super) static ROUTE: Label = Label::same("route", |labels, _| labels.route.clone());
+pub(super) static UPSTREAM: Label = Label::same("upstream", |labels, _| labels.upstream.clone());
+pub(super) static SPLIT: Label = Label::same("split", |labels, _| labels.split.clone());
+pub(super) static OWN: Label = Label::same("kind", |labels, _| labels.own.into());
+pub(super) static TO: Label = Label::same("to", |_, part| part.into());
+pub(super) static BY: Label = Label::same("by", |_, part| part.into());
+pub(super) static CACHE: Label = Label::same("cache", |_, part| part.into());
 pub(super) static STREAM: Label = Label::same("stream", |labels, _| text(labels.stream));
 pub(super) static STATUS: Label = Label::same("status", |labels, _| text(labels.status));
 pub(super) static OUTCOME: Label =
@@ -63,7 +62,7 @@ pub(super) static GEN_AI_PROVIDER: Label =
 pub(super) static GEN_AI_SYSTEM: Label = Label {
     name: names::SYSTEM,
     prometheus: "gen_ai_system",
-    value: |labels, _| names::system(&labels.provider).to_owned(),
+    value: |labels, _| names::system(&labels.provider).into(),
 };
 pub(super) static GEN_AI_MODEL: Label =
     Label { name: "gen_ai.request.model", prometheus: "gen_ai_request_model", value: MODEL.value };
@@ -73,7 +72,7 @@ pub(super) static ERROR_TYPE: Label =
     Label { name: "error.type", prometheus: "error_type", value: |labels, _| error_type(labels) };
 
 impl Label {
-    const fn same(name: &'static str, value: fn(&Labels, &'static str) -> String) -> Self {
+    const fn same(name: &'static str, value: fn(&Labels, &'static str) -> Arc<str>) -> Self {
         Self { name, prometheus: name, value }
     }
 }
@@ -84,14 +83,14 @@ pub(super) fn is_model_call(labels: &Labels) -> bool {
 
 /// The status where it is an error, else the outcome where it is none; nothing on success. The
 /// provider's own words stay in the records: they are not ours to bound.
-fn error_type(labels: &Labels) -> String {
+fn error_type(labels: &Labels) -> Arc<str> {
     match (labels.outcome, labels.status) {
-        (None | Some(Outcome::Completed), _) => String::new(),
-        (Some(_), Some(status)) if status >= 400 => status.to_string(),
+        (None | Some(Outcome::Completed), _) => Arc::default(),
+        (Some(_), Some(status)) if status >= 400 => text(Some(status)),
         (Some(outcome), _) => outcome.as_str().into(),
     }
 }
 
-fn text(value: Option<impl ToString>) -> String {
-    value.map(|value| value.to_string()).unwrap_or_default()
+fn text(value: Option<impl ToString>) -> Arc<str> {
+    value.map(|value| value.to_string().into()).unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use super::labels::{
     MODEL, OUTCOME, OWN, PROVIDER, REASON, REGION, RESULT, ROUTE, STATUS, STREAM, TYPE, UPSTREAM,
 };
 use super::{Family, Kind, Label};
-use crate::export::metrics::Value;
+use crate::export::metrics::Counted;
 
 /// Those that are read off such calls.
 pub(super) static OF_OWN: [&Family; 5] =
@@ -19,7 +19,7 @@ pub static OWN_CALLS: Family = Family {
     help: "Calls that Tidegate made itself and that have ended: copies of callers' (shadow), those that keep an upstream warm (warm_up), and those that say what a question means (embedding).",
     kind: Kind::Counter,
     labels: &[&OWN, &MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &STREAM, &STATUS, &OUTCOME],
-    read: |_, series, put| put("", Value::Counter(series.calls)),
+    read: |_, series, put| put("", Counted::Counter(series.calls)),
 };
 
 const TIMED: &[&Label] = &[&OWN, &MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM, &STREAM, &OUTCOME];
@@ -32,7 +32,7 @@ pub static OWN_CALL_DURATION: Family = Family {
     help: "Time that Tidegate's own calls took, from their start to the last byte of the response.",
     kind: Kind::Histogram,
     labels: TIMED,
-    read: |_, series, put| put("", Value::Histogram(series.duration.clone())),
+    read: |_, series, put| put("", Counted::Histogram(&series.duration)),
 };
 
 /// How long their streams took to the first token.
@@ -43,7 +43,7 @@ pub static OWN_TIME_TO_FIRST_TOKEN: Family = Family {
     help: "Time that streams of Tidegate's own calls took, from their start to the first token.",
     kind: Kind::Histogram,
     labels: TIMED,
-    read: |_, series, put| put("", Value::Histogram(series.time_to_first_token.clone())),
+    read: |_, series, put| put("", Counted::Histogram(&series.time_to_first_token)),
 };
 
 /// Tokens that they used.
@@ -57,7 +57,7 @@ pub static OWN_TOKENS: Family = Family {
     read: |_, series, put| {
         let stated = TOKEN_TYPES.into_iter().zip(series.tokens);
         stated.for_each(|(part, tokens)| {
-            tokens.into_iter().for_each(|tokens| put(part, Value::Counter(tokens)));
+            tokens.into_iter().for_each(|tokens| put(part, Counted::Counter(tokens)));
         });
     },
 };
@@ -71,7 +71,7 @@ pub static OWN_COST: Family = Family {
     kind: Kind::Counter,
     labels: &[&OWN, &MODEL, &PROVIDER, &REGION, &ROUTE, &UPSTREAM],
     read: |_, series, put| {
-        series.cost.into_iter().for_each(|cost| put("", Value::Amount(cost)));
+        series.cost.into_iter().for_each(|cost| put("", Counted::Amount(cost)));
     },
 };
 

@@ -229,39 +229,6 @@ impl Series {
             }
         }
     }
-
-    pub(super) fn merge(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.usage_absent += other.usage_absent;
-        for (sum, stated) in self.tokens.iter_mut().zip(other.tokens) {
-            merge_stated(sum, stated);
-        }
-        merge_cost(&mut self.cost, other.cost);
-        if let Some(others) = &other.cached {
-            self.cached.get_or_insert_default().merge(others);
-        }
-        self.unpriced += other.unpriced;
-        for (sum, tokens) in self.unpriced_tokens.iter_mut().zip(other.unpriced_tokens) {
-            *sum = sum.saturating_add(tokens);
-        }
-        self.duration.merge(&other.duration);
-        self.time_to_first_token.merge(&other.time_to_first_token);
-        self.time_per_output_token.merge(&other.time_per_output_token);
-        self.overhead.merge(&other.overhead);
-        self.input_usage.merge(&other.input_usage);
-        self.output_usage.merge(&other.output_usage);
-        self.longest_gap.merge(&other.longest_gap);
-        self.stalls = self.stalls.saturating_add(other.stalls);
-        self.by_input.merge(&other.by_input);
-        self.by_output.merge(&other.by_output);
-        self.waits.merge(&other.waits);
-        let counts = self.media.iter_mut().zip(other.media);
-        let drains = self.drains.iter_mut().zip(other.drains);
-        let wasted = self.wasted.iter_mut().zip(other.wasted);
-        for (sum, count) in counts.chain(drains).chain(wasted) {
-            *sum = sum.saturating_add(count);
-        }
-    }
 }
 
 // === impl CachedCalls ===
@@ -277,14 +244,6 @@ impl CachedCalls {
             merge_stated(sum, saved);
         }
         merge_cost(&mut self.saved_cost, saved_cost_usd.map(Amount::new));
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.calls.iter_mut().zip(other.calls).for_each(|(sum, count)| *sum += count);
-        for (sum, saved) in self.saved_tokens.iter_mut().zip(other.saved_tokens) {
-            merge_stated(sum, saved);
-        }
-        merge_cost(&mut self.saved_cost, other.saved_cost);
     }
 }
 
@@ -370,9 +329,9 @@ impl Keyed for Labels {
     }
 }
 
-impl<'a> Borrow<dyn Keyed + 'a> for Labels {
+impl<'a> Borrow<dyn Keyed + 'a> for Arc<Labels> {
     fn borrow(&self) -> &(dyn Keyed + 'a) {
-        self
+        &**self
     }
 }
 

@@ -37,6 +37,14 @@ pub enum Value {
     Histogram(Histogram),
 }
 
+/// What was counted of calls, where it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::export) enum Counted<'a> {
+    Counter(u64),
+    Amount(Amount),
+    Histogram(&'a Histogram),
+}
+
 /// An amount such as 0.25 seconds or dollars, counted in whole picos (10⁻¹²) of its unit: whole
 /// numbers add up the same in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +99,33 @@ impl Value {
             (Self::Measure(sum), Self::Measure(measure)) => *sum += measure,
             (Self::Histogram(sum), Self::Histogram(counted)) => sum.merge(counted),
             _ => debug_assert!(false, "a family has one kind of value"),
+        }
+    }
+
+    /// Adds what was counted of calls.
+    pub(super) fn add(&mut self, counted: Counted<'_>) {
+        match (self, counted) {
+            (Self::Counter(sum), Counted::Counter(count)) => *sum = sum.saturating_add(count),
+            (Self::Amount(sum), Counted::Amount(amount)) => sum.add(amount),
+            (Self::Histogram(sum), Counted::Histogram(counted)) => sum.merge(counted),
+            _ => debug_assert!(false, "a family has one kind of value"),
+        }
+    }
+}
+
+// === impl Counted ===
+
+impl Counted<'_> {
+    /// Whether there is no such series yet.
+    pub(super) fn is_nothing(self) -> bool {
+        matches!(self, Self::Histogram(counted) if counted.count() == 0)
+    }
+
+    pub(super) fn to_value(self) -> Value {
+        match self {
+            Self::Counter(count) => Value::Counter(count),
+            Self::Amount(amount) => Value::Amount(amount),
+            Self::Histogram(counted) => Value::Histogram(counted.clone()),
         }
     }
 }
@@ -252,12 +287,6 @@ impl<const N: usize> ByClass<N> {
     /// Counts seconds in this class.
     pub(super) fn observe(&mut self, class: usize, seconds: f64) {
         self.all()[class].observe(Some(seconds));
-    }
-
-    pub(super) fn merge(&mut self, other: &Self) {
-        if let Some(others) = &other.all {
-            self.all().iter_mut().zip(others.iter()).for_each(|(mine, other)| mine.merge(other));
-        }
     }
 
     /// Those that there are, from the first class on.

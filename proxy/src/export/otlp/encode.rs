@@ -1,6 +1,7 @@
 //! A snapshot in the messages of OTLP.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -14,27 +15,42 @@ use opentelemetry_proto::tonic::metrics::v1::{
     metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message as _;
 
-use crate::export::catalog::{self, Family, Kind};
+use crate::export::catalog::{self, FAMILIES, Family, Kind};
 use crate::export::metrics::{self, Exponential, Histogram, Point, Snapshot, Value};
 use crate::export::names::Conventions;
 
-/// A snapshot as one push.
+/// Encoded bytes of one request, about: a collector takes 4 MiB by default.
+const PART_BYTES: usize = 1 << 20;
+/// Points of one family that are never parted: some 200 KiB of histograms with long labels.
+const POINTS: usize = 128;
+
+/// A snapshot as one push, in so many requests as it takes, each made when it is asked for. All tell of
+/// the same moment.
 ///
 /// Of exemplars only those that came since the push before: what was told once is told.
-pub(crate) fn encode(
+pub(crate) fn parts(
     snapshot: Snapshot,
     resource: &BTreeMap<String, String>,
     since: Option<Timestamp>,
-) -> ExportMetricsServiceRequest {
+) -> impl Iterator<Item = ExportMetricsServiceRequest> {
     let times = Times { started: nanoseconds(snapshot.started), now: now(), since };
     let conventions = snapshot.conventions;
-    let metrics = snapshot
-        .families
-        .into_iter()
-        .map(|(family, points)| encode_family(family, conventions, points, times))
-        .collect();
-    request(scope("tidegate", Vec::new()), metrics, resource)
+    let slices = snapshot.slices(FAMILIES.iter().copied(), POINTS);
+    let mut metrics = slices
+        .map(move |slice| encode_family(slice.family, conventions, slice.points, times))
+        .map(|metric| (metric.encoded_len(), metric))
+        .peekable();
+    std::iter::from_fn(move || {
+        let (mut bytes, first) = metrics.next()?;
+        let mut part = vec![first];
+        while let Some((more, metric)) = metrics.next_if(|(more, _)| bytes + more <= PART_BYTES) {
+            bytes += more;
+            part.push(metric);
+        }
+        Some(request(scope("tidegate", Vec::new()), part, resource))
+    })
 }
 
 /// The figures of somebody else, which were read by this name, as one push.
@@ -43,12 +59,12 @@ pub(super) fn encode_foreign(
     target: &str,
     resource: &BTreeMap<String, String>,
 ) -> ExportMetricsServiceRequest {
-    let attributes = vec![attribute("target", target.into())];
+    let attributes = vec![attribute("target", target)];
     request(scope("tidegate.scrape", attributes), metrics, resource)
 }
 
-/// What [`encode_foreign`] was given.
-pub(super) fn foreign(request: ExportMetricsServiceRequest) -> Vec<Metric> {
+/// The metrics of a request.
+pub(in crate::export) fn metrics(request: ExportMetricsServiceRequest) -> Vec<Metric> {
     let scopes = request.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
     scopes.flat_map(|scope| scope.metrics).collect()
 }
@@ -63,7 +79,7 @@ fn request(
     metrics: Vec<Metric>,
     resource: &BTreeMap<String, String>,
 ) -> ExportMetricsServiceRequest {
-    let attributes = resource.iter().map(|(name, value)| attribute(name, value.clone())).collect();
+    let attributes = resource.iter().map(|(name, value)| attribute(name, value)).collect();
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
             resource: Some(Resource { attributes, ..Default::default() }),
@@ -92,7 +108,7 @@ fn encode_family(
     let temporality = AggregationTemporality::Cumulative.into();
     let points = points
         .into_iter()
-        .map(|point| (attributes(family, conventions, point.labels), point.value));
+        .map(|point| (attributes(family, conventions, &point.labels), point.value));
     let data = match family.kind {
         Kind::Counter => metric::Data::Sum(Sum {
             data_points: points.map(|(labels, value)| number(labels, value, times)).collect(),
@@ -209,7 +225,7 @@ fn exemplars(counted: &Histogram, since: Option<Timestamp>) -> Vec<Exemplar> {
 }
 
 /// An empty label is an absent attribute.
-fn attributes(family: &Family, conventions: Conventions, values: Vec<String>) -> Vec<KeyValue> {
+fn attributes(family: &Family, conventions: Conventions, values: &[Arc<str>]) -> Vec<KeyValue> {
     family
         .shown(conventions)
         .zip(values)
@@ -218,10 +234,11 @@ fn attributes(family: &Family, conventions: Conventions, values: Vec<String>) ->
         .collect()
 }
 
-fn attribute(name: &str, value: String) -> KeyValue {
+fn attribute(name: &str, value: &str) -> KeyValue {
+    let value = any_value::Value::StringValue(value.into());
     KeyValue {
         key: name.into(),
-        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value)) }),
+        value: Some(AnyValue { value: Some(value) }),
         ..Default::default()
     }
 }

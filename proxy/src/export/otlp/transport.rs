@@ -251,6 +251,11 @@ async fn post(
 // === impl PushError ===
 
 impl PushError {
+    /// Whether there was no collector to be heard.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Connect(_) | Self::Http(_))
+    }
+
     /// Whether the same push may arrive a moment later, as the specification of OTLP says.
     pub(in crate::export) fn is_passing(&self) -> bool {
         use tonic::Code;
