@@ -15,6 +15,7 @@ mod corpus;
 mod credential_faults;
 mod credential_refused;
 mod credentials;
+mod crowd;
 mod deadlines;
 #[cfg(feature = "loadgen")]
 mod demo;
