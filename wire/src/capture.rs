@@ -3,6 +3,9 @@
 //! A line is a JSON object whose first key is a checksum of all that stands behind it, so that a line
 //! that was torn by a crash is told from a whole one. It holds the call's [`Record`] and its request.
 //! Credentials are never in it: of the head only listed fields are kept.
+//!
+//! Where calls are encrypted, a line holds several such lines, sealed together by whoever has the keys:
+//! here it is only told from others.
 
 mod filler;
 mod redact;
@@ -21,8 +24,10 @@ use filler::Filler;
 
 pub use sketch::{BLOCK_BYTES, Sketch};
 
-/// The version of the format; a reader takes no newer one.
+/// The version of a line that is one call.
 pub const VERSION: u32 = 1;
+/// The version of a line in which calls are sealed, and the newest that a reader takes.
+pub const SEALED_VERSION: u32 = 2;
 
 /// Fields of a head that say how a body reads, or how it is to be answered.
 const FIELDS: [&str; 9] = [
@@ -38,8 +43,11 @@ const FIELDS: [&str; 9] = [
 ];
 /// What a line begins with; the checksum follows, and eight digits later the rest.
 const OPENING: &[u8] = b"{\"crc\":\"";
+const CRC_DIGITS: usize = 8;
 /// What stands between the checksum and the rest.
 const CLOSING: &[u8] = b"\",";
+/// What the rest begins with where calls are sealed.
+const SEALED_OPENING: &[u8] = b"\"version\":2,\"age\":\"";
 
 /// How much of a request is kept.
 #[derive(
@@ -113,6 +121,8 @@ pub enum LineError {
         /// The version that it says.
         version: u32,
     },
+    /// It holds calls that are sealed.
+    Sealed,
     /// Its checksum is right, and yet it does not read.
     Unreadable(serde_json::Error),
 }
@@ -197,23 +207,16 @@ impl Writer {
 
     /// Appends the line of a call, with its end.
     pub fn write(&self, record: &Record, captured: &Captured, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(OPENING);
-        out.extend_from_slice(b"00000000");
-        out.extend_from_slice(CLOSING);
-        let checked = out.len();
-        let mode = serde_json::to_string(&self.mode).expect("a word serialises");
-        out.extend_from_slice(
-            format!("\"version\":{VERSION},\"mode\":{mode},{}\"record\":", self.sample).as_bytes(),
-        );
-        record.write_json(out);
-        out.extend_from_slice(b",\"request\":");
-        serde_json::to_writer(&mut *out, &self.request(captured)).expect("texts serialise");
-        out.push(b'}');
-        let crc = format!("{:08x}", crc32fast::hash(&out[checked..]));
-        let place = start + OPENING.len();
-        out[place..place + crc.len()].copy_from_slice(crc.as_bytes());
-        out.push(b'\n');
+        checked_line(out, |out| {
+            let mode = serde_json::to_string(&self.mode).expect("a word serialises");
+            out.extend_from_slice(
+                format!("\"version\":{VERSION},\"mode\":{mode},{}\"record\":", self.sample)
+                    .as_bytes(),
+            );
+            record.write_json(out);
+            out.extend_from_slice(b",\"request\":");
+            serde_json::to_writer(&mut *out, &self.request(captured)).expect("texts serialise");
+        });
     }
 
     /// What is kept of a request.
@@ -269,23 +272,78 @@ impl Request {
 impl Entry {
     /// Reads a line, with or without its end.
     pub fn read(line: &[u8]) -> Result<Self, LineError> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let rest = line.strip_prefix(OPENING).ok_or(LineError::Foreign)?;
-        let (crc, rest) = rest.split_at_checked(8).ok_or(LineError::Damaged)?;
-        let body = rest.strip_prefix(CLOSING).ok_or(LineError::Damaged)?;
-        if crc != format!("{:08x}", crc32fast::hash(body)).as_bytes() {
-            return Err(LineError::Damaged);
-        }
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let version: Version = serde_json::from_slice(line).map_err(LineError::Unreadable)?;
-        match version.version {
+        let line = whole(line)?;
+        match version(line)? {
             VERSION => serde_json::from_slice(line).map_err(LineError::Unreadable),
+            SEALED_VERSION => Err(LineError::Sealed),
             version => Err(LineError::Newer { version }),
         }
     }
+}
+
+// === Sealed lines ===
+
+/// Appends the line that holds this message, with its end.
+pub fn write_sealed(message: &[u8], out: &mut Vec<u8>) {
+    checked_line(out, |out| {
+        out.extend_from_slice(SEALED_OPENING);
+        out.extend_from_slice(STANDARD.encode(message).as_bytes());
+        out.push(b'"');
+    });
+}
+
+/// The message that a line holds, with or without its end; nothing where it is of another kind, which is
+/// told by how it begins.
+pub fn read_sealed(line: &[u8]) -> Result<Option<Vec<u8>>, LineError> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        age: &'a str,
+    }
+    let beginning = OPENING.len() + CRC_DIGITS + CLOSING.len();
+    if !line.get(beginning..).is_some_and(|rest| rest.starts_with(SEALED_OPENING)) {
+        return Ok(None);
+    }
+    let line = whole(line)?;
+    let read: Line<'_> = serde_json::from_slice(line).map_err(LineError::Unreadable)?;
+    STANDARD.decode(read.age).map(Some).map_err(|_| LineError::Damaged)
+}
+
+// === Any line ===
+
+/// Appends a line of what is written, between its checksum and its end.
+fn checked_line(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(OPENING);
+    out.extend_from_slice(b"00000000");
+    out.extend_from_slice(CLOSING);
+    let checked = out.len();
+    write(out);
+    out.push(b'}');
+    let crc = format!("{:08x}", crc32fast::hash(&out[checked..]));
+    let place = start + OPENING.len();
+    out[place..place + crc.len()].copy_from_slice(crc.as_bytes());
+    out.push(b'\n');
+}
+
+/// A line without its end, if it is as it was written.
+fn whole(line: &[u8]) -> Result<&[u8], LineError> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let rest = line.strip_prefix(OPENING).ok_or(LineError::Foreign)?;
+    let (crc, rest) = rest.split_at_checked(CRC_DIGITS).ok_or(LineError::Damaged)?;
+    let body = rest.strip_prefix(CLOSING).ok_or(LineError::Damaged)?;
+    match crc == format!("{:08x}", crc32fast::hash(body)).as_bytes() {
+        true => Ok(line),
+        false => Err(LineError::Damaged),
+    }
+}
+
+fn version(line: &[u8]) -> Result<u32, LineError> {
+    #[derive(Deserialize)]
+    struct Line {
+        version: u32,
+    }
+    let read: Line = serde_json::from_slice(line).map_err(LineError::Unreadable)?;
+    Ok(read.version)
 }
 
 impl fmt::Display for LineError {
@@ -299,8 +357,9 @@ impl fmt::Display for LineError {
             ),
             Self::Newer { version } => write!(
                 f,
-                "written in version {version} of the format; this program reads version {VERSION}"
+                "written in version {version} of the format; this program reads {SEALED_VERSION} and older ones"
             ),
+            Self::Sealed => f.write_str("its calls are encrypted"),
             Self::Unreadable(error) => write!(f, "{error}"),
         }
     }
@@ -379,6 +438,24 @@ mod tests {
         for at in 0..whole {
             let mut changed = line.clone();
             changed[at] ^= 1;
+            assert!(Entry::read(&changed).is_err(), "changed at {at}");
+        }
+    }
+
+    #[test]
+    fn a_sealed_line_gives_its_message_back_and_is_no_call() {
+        let mut sealed = Vec::new();
+        write_sealed(b"\x00 a message", &mut sealed);
+        let text = String::from_utf8(sealed.clone()).expect("a line is text");
+        assert!(text.ends_with("\",\"version\":2,\"age\":\"ACBhIG1lc3NhZ2U=\"}\n"), "{text}");
+        let read = read_sealed(&sealed).expect("it reads");
+        assert_eq!(read.as_deref(), Some(&b"\x00 a message"[..]));
+        assert!(matches!(Entry::read(&sealed), Err(LineError::Sealed)));
+        assert!(read_sealed(&line(Mode::Full, BODY)).expect("it reads").is_none());
+        for at in 0..sealed.len() - 1 {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(!matches!(read_sealed(&changed), Ok(Some(_))), "changed at {at}");
             assert!(Entry::read(&changed).is_err(), "changed at {at}");
         }
     }
