@@ -215,7 +215,7 @@ impl Facts {
                 self.counts.add(Count::Images, 1);
                 self.ended = true;
             }
-            _ if memchr::memmem::find(kind, b"reasoning").is_some() => {
+            _ if is_about_reasoning(kind) => {
                 self.item.is_about_reasoning = true;
             }
             _ => {}
@@ -358,6 +358,11 @@ fn replace(kept: &mut String, text: &[u8]) {
 
 fn kept(text: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+/// Every event has a type: a search that is set up for each costs more than it finds.
+fn is_about_reasoning(kind: &[u8]) -> bool {
+    memchr::memchr_iter(b'r', kind).any(|at| kind[at..].starts_with(b"reasoning"))
 }
 
 /// AWS puts a namespace in front of its types, and a link behind.

@@ -25,6 +25,8 @@ pub struct Table<F> {
 #[derive(Debug)]
 pub(super) struct Node<F> {
     pub(super) keys: Vec<(&'static [u8], u16)>,
+    /// By length, whether a key is so long.
+    lengths: u64,
     /// The node of the elements, if this is an array.
     pub(super) each: u16,
     pub(super) want: Option<(Want, F)>,
@@ -74,7 +76,9 @@ impl<F: Copy> Table<F> {
             return known;
         }
         let new = self.push();
-        self.nodes[usize::from(node)].keys.push((key, new));
+        let node = &mut self.nodes[usize::from(node)];
+        node.keys.push((key, new));
+        node.lengths |= length_bit(key);
         new
     }
 
@@ -98,17 +102,25 @@ impl<F> Table<F> {
 
     /// The node of a key, or [`DEAD`].
     pub(super) fn find(&self, node: u16, key: &[u8]) -> u16 {
-        let keys = &self.node(node).keys;
+        let node = self.node(node);
+        if node.lengths & length_bit(key) == 0 {
+            return DEAD;
+        }
         // Lengths and first letters tell most keys apart without a look at the rest.
         let is_key = |known: &&'static [u8]| {
             known.len() == key.len() && known.first() == key.first() && *known == key
         };
-        keys.iter().find(|(known, _)| is_key(known)).map_or(DEAD, |(_, node)| *node)
+        node.keys.iter().find(|(known, _)| is_key(known)).map_or(DEAD, |(_, node)| *node)
     }
 }
 
 impl<F> Node<F> {
     fn new() -> Self {
-        Self { keys: Vec::new(), each: DEAD, want: None, closed: None }
+        Self { keys: Vec::new(), lengths: 0, each: DEAD, want: None, closed: None }
     }
+}
+
+/// All keys of 63 bytes and more share a bit.
+fn length_bit(key: &[u8]) -> u64 {
+    1 << key.len().min(63)
 }
