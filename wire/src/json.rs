@@ -5,10 +5,12 @@
 //! after another (NDJSON, NUL-ended), and the elements of an array at the root are each an item.
 //! Malformed text is an error, never a panic; what lies off the paths is only checked for balance.
 
+mod repeat;
 mod scalar;
 mod scan;
 mod table;
 
+pub use repeat::Repeating;
 pub use scalar::Scalar;
 pub use table::{Table, Want};
 
@@ -48,7 +50,7 @@ pub enum Error {
 }
 
 /// Reads JSON along the paths of its table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reader<F: 'static> {
     table: &'static Table<F>,
     step: Step,

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::dialect::Field;
 use crate::facts::Facts;
-use crate::json::{Reader, Table};
+use crate::json::{Repeating, Table};
 
 /// Base64 digits that are decoded at once.
 const GROUPS: usize = 1024;
@@ -13,7 +13,7 @@ const GROUPS: usize = 1024;
 /// JSON that comes as base64 within the JSON.
 #[derive(Debug)]
 pub(crate) struct Nested {
-    reader: Reader<Field>,
+    reader: Repeating<Field>,
     /// Digits that wait for their group of four.
     digits: [u8; 4],
     waiting: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Nested {
 
 impl Nested {
     pub(crate) fn new(table: &'static Table<Field>) -> Self {
-        Self { reader: Reader::new(table), digits: [0; 4], waiting: 0 }
+        Self { reader: Repeating::new(table), digits: [0; 4], waiting: 0 }
     }
 
     /// Decodes and reads on; nothing where that cannot be done.

@@ -62,7 +62,7 @@ struct Text {
 /// What a text is written in.
 #[derive(Debug)]
 enum Reader {
-    Json(json::Reader<Field>),
+    Json(json::Repeating<Field>),
     Proto(proto::Reader<Field>),
 }
 
@@ -82,7 +82,7 @@ impl Reply {
                 facts.counts.set(*count, value);
             }
         }
-        let json = Reader::Json(json::Reader::new(&reading.paths));
+        let json = Reader::Json(json::Repeating::new(&reading.paths));
         // What is not gRPC is an answer from somewhere on the way: an error, most likely.
         if let Some(messages) = messages.filter(|_| grpc::is_grpc(headers)) {
             return Self::by_grpc(messages, headers, json, facts);

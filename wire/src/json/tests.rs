@@ -27,6 +27,9 @@ impl Sink<&'static str> for Found {
             None => self.0.push(format!("{start}{fragment}")),
         }
     }
+    fn ended(&mut self, field: &'static str) {
+        self.0.push(format!("{field} ended"));
+    }
     fn closed(&mut self, field: &'static str, at: u32) {
         self.0.push(format!("{field} closed {at}"));
     }
@@ -95,7 +98,11 @@ fn presence_needs_something_to_be_there() {
 
 #[test]
 fn a_wanted_string_can_come_in_fragments() {
-    check(&[("a", Want::Fragments, "a")], r#"{"a": "x\/y=="}"#, Ok(&["a..x/y==", "item"]));
+    check(
+        &[("a", Want::Fragments, "a")],
+        r#"{"a": "x\/y=="}"#,
+        Ok(&["a..x/y==", "a ended", "item"]),
+    );
 }
 
 #[test]
@@ -149,6 +156,22 @@ fn counts_may_be_written_as_floats() {
     assert_eq!(Scalar::Text(b"6").count(), None);
 }
 
+#[test]
+fn what_items_share_is_read_once_and_told_of_each() {
+    const HEAD: &str = r#"{"id":"chatcmpl-0123456789","choices":[{"delta":{"content":"#;
+    let items = ["", "a", "b", "c", ""].map(|word| format!("{HEAD}\"{word}\"}}}}]}}"));
+    let mut reader = Repeating::new(table(REPEATED));
+    for (at, item) in items.iter().enumerate() {
+        let mut found = Found::default();
+        reader.feed(item.as_bytes(), &mut found).expect("this is JSON");
+        let said = ["id 'chatcmpl-0123456789'", "content seen", "choice closed 0", "item"];
+        let said = said.into_iter().filter(|line| at % 4 != 0 || *line != "content seen");
+        assert_eq!(found.0, said.collect::<Vec<_>>(), "{item}");
+    }
+    // The first is passed over, the next two are compared, and the rest is known.
+    assert_eq!(reader.compared(), 3);
+}
+
 fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -191,7 +214,107 @@ fn by_hand(value: &Value) -> Vec<String> {
     lines
 }
 
+const REPEATED: &[(&str, Want, &str)] = &[
+    ("id", Want::Value, "id"),
+    ("model", Want::Value, "model"),
+    ("bytes", Want::Fragments, "bytes"),
+    ("error", Want::Seen, "error"),
+    ("choices[*]", Want::Closed, "choice"),
+    ("choices[*].index", Want::Value, "index"),
+    ("choices[*].delta.content", Want::Text, "content"),
+    ("choices[*].delta.content[*].text", Want::Seen, "text"),
+    ("usage.total", Want::Value, "total"),
+];
+
+/// Items that begin alike in many ways, well and badly formed.
+fn repeated_item() -> impl Strategy<Value = String> {
+    let head = prop::sample::select(vec![
+        r#"{"id":"chatcmpl-0123456789","model":"m","#,
+        r#"{"id":"chatcmpl-0123456789","id":"again","model":null,"#,
+        r#"{"id":"chatcmpl-0123456789\"","mod\u0065l":"a \ud83d\ude00 b","#,
+        r#"{"id":"chatcmpl-0123456789\ud83d","x":{"id":"inner","model":[{}]},"#,
+        r#"{ "id" : "chatcmpl-0123456789" , "usage" : {"total": 6.0, "total": -1e3}, "#,
+        r#"{"bytes":"eyJ0eXBlIjoiY29udGVudF9ibG9ja19kZWx0YSIs\/","#,
+        r#"{"key":"\"id\":\"no id, but a text that looks so\"","#,
+        r#"[{"id":"chatcmpl-0123456789"},{"id":"chatcmpl-9876543210","#,
+        r#""a text at the root, as long as a beginning""#,
+        "123456789012345678901234567890123456789",
+    ]);
+    let tail = prop::sample::select(vec![
+        r#""choices":[{"index":0,"delta":{"content":" tide"}}]}"#,
+        r#""choices":[{"index":1,"delta":{"content":" the"}}]}"#,
+        r#""choices":[{"delta":{"content":[{"text":"\u00e9"},{"text":""}]},"index":7},{}]}"#,
+        r#""choices":[],"usage":{"total":12,"x":[1,"]",{"a":{}}]}}"#,
+        r#""error":{"message":"{"},"error":null}"#,
+        r#""choices":[{"delta":{"content":"cut"#,
+        r#""choices":[}"#,
+        "\"model\":\"n\"}\n{\"id\":\"next\"}\0",
+        r#""model":"n"}]"#,
+        "nul",
+        "",
+        " ",
+    ]);
+    (head, tail).prop_map(|(head, tail)| format!("{head}{tail}"))
+}
+
+/// What a reader says of items, each cut here and there, and whether it understood them.
+fn said_by_reader(items: &[Vec<&[u8]>]) -> Vec<(Found, Result<(), Error>)> {
+    let mut reader = Reader::new(table(REPEATED));
+    let each = |pieces: &Vec<&[u8]>| {
+        let mut found = Found::default();
+        let fed = pieces.iter().try_for_each(|piece| reader.feed(piece, &mut found));
+        let ended = reader.end(&mut found);
+        (found, fed.and(ended))
+    };
+    items.iter().map(each).collect()
+}
+
+/// The same of one that remembers how they begin.
+fn said_by_repeating(items: &[Vec<&[u8]>]) -> Vec<(Found, Result<(), Error>)> {
+    let mut reader = Repeating::new(table(REPEATED));
+    let each = |pieces: &Vec<&[u8]>| {
+        let mut found = Found::default();
+        let fed = pieces.iter().try_for_each(|piece| reader.feed(piece, &mut found));
+        let ended = reader.end(&mut found);
+        (found, fed.and(ended))
+    };
+    items.iter().map(each).collect()
+}
+
 proptest! {
+    #[test]
+    fn items_that_begin_alike_say_what_they_say_alone(
+        items in prop::collection::vec(
+            (prop::sample::select((0..4usize).collect::<Vec<_>>()), repeated_item(), 1..90usize),
+            1..30,
+        ),
+        kinds in prop::collection::vec(repeated_item(), 4),
+    ) {
+        // Few kinds, many times, and now and then any; most come whole.
+        let texts: Vec<_> = items.iter().map(|(kind, any, cut)| {
+            if *cut < 70 { kinds[*kind].as_bytes() } else { any.as_bytes() }
+        }).collect();
+        let pieces: Vec<Vec<&[u8]>> = texts.iter().zip(&items).map(|(text, (_, _, cut))| {
+            if *cut % 3 == 0 { text.chunks(*cut).collect() } else { vec![*text] }
+        }).collect();
+        prop_assert_eq!(said_by_repeating(&pieces), said_by_reader(&pieces));
+    }
+
+    #[test]
+    fn items_changed_in_any_byte_say_what_they_say_alone(
+        item in repeated_item(),
+        changes in prop::collection::vec((0..200usize, any::<u8>()), 1..40),
+    ) {
+        let changed: Vec<Vec<u8>> = changes.iter().map(|(at, byte)| {
+            let mut bytes = item.clone().into_bytes();
+            let length = bytes.len();
+            bytes[at % length] = *byte;
+            bytes
+        }).collect();
+        let pieces: Vec<Vec<&[u8]>> = changed.iter().map(|bytes| vec![&bytes[..]]).collect();
+        prop_assert_eq!(said_by_repeating(&pieces), said_by_reader(&pieces));
+    }
+
     #[test]
     fn any_document_cut_anywhere_reads_as_a_whole_parser_reads_it(
         value in json(),
