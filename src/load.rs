@@ -16,6 +16,7 @@ use tidegate_loadgen::workload::{Format, Mix, Recording, Workload};
 use tidegate_loadgen::{Caps, Forecast, Plan, Resume, Target, Watch};
 use tidegate_settings::Objectives;
 
+use crate::identities::IdentityArgs;
 use crate::outputs::Outputs;
 use crate::{Exit, search, units};
 
@@ -71,6 +72,8 @@ pub(crate) struct Args {
     /// mooncake, sharegpt or prompts.
     #[arg(long, value_name = "FORMAT", requires = "from", env = "TIDEGATE_LOAD_FROM_FORMAT")]
     from_format: Option<Format>,
+    #[command(flatten)]
+    identities: IdentityArgs,
     /// So many times as fast as the calls of the file had come: 2, 0.5.
     #[arg(long, value_name = "TIMES", value_parser = speed, requires = "from",
           conflicts_with_all = ["rate", "closed"], env = "TIDEGATE_LOAD_SPEED")]
@@ -231,7 +234,8 @@ fn workload(args: &Args) -> anyhow::Result<Workload> {
         (None, None) => Mix::default(),
     };
     let Some(path) = &args.from else { return Ok(Workload::Mix(mix)) };
-    let recording = Recording::open(path, args.from_format).context("--from")?;
+    let recording =
+        Recording::open(path, args.from_format, args.identities.read()?).context("--from")?;
     let names_models = args.mix.is_some() || args.model.is_some();
     ensure!(
         !(recording.is_captured() && names_models),

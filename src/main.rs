@@ -21,6 +21,8 @@ mod doctor;
 mod env;
 mod health;
 #[cfg(feature = "loadgen")]
+mod identities;
+#[cfg(feature = "loadgen")]
 mod load;
 mod man;
 #[cfg(feature = "loadgen")]

@@ -12,6 +12,7 @@ use tidegate_loadgen::workload::Mix;
 use tidegate_settings::Objectives;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::identities::IdentityArgs;
 use crate::{Exit, units};
 
 /// Stand in for model servers: every dialect on one port, with a real capacity.
@@ -64,6 +65,9 @@ pub(crate) struct Args {
     /// answered as the other options say.
     #[arg(long, value_name = "CAPTURE", env = "TIDEGATE_SIM_FROM")]
     from: Option<PathBuf>,
+
+    #[command(flatten)]
+    identities: IdentityArgs,
 
     /// What texts, ids and errors are drawn from.
     #[arg(long, value_name = "N", env = "TIDEGATE_SIM_SEED", default_value_t = 1)]
@@ -124,7 +128,8 @@ fn options(args: &Args, recorded: Option<Arc<Recorded>>) -> Options {
 async fn serve(args: Args) -> anyhow::Result<Exit> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
-    let recorded = args.from.as_deref().map(Recorded::read).transpose().context("--from")?;
+    let read = |path| Recorded::read(path, args.identities.read()?).context("--from");
+    let recorded = args.from.as_deref().map(read).transpose()?;
     let simulator = Simulator::bind(options(&args, recorded.map(Arc::new)))
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;

@@ -15,7 +15,7 @@ use tidegate_wire::Dialect;
 
 pub use crate::baseline::{BaselineConfig, Ordinary};
 pub use crate::callers::{CallerConfig, CallersConfig, KeyDigest, Others};
-pub use crate::export::capture::CaptureConfig;
+pub use crate::export::capture::{CaptureConfig, EncryptConfig};
 pub use crate::export::history::HistoryConfig;
 use crate::export::names::Conventions;
 use crate::export::otlp::{self, Otlp, OtlpConfig};
@@ -442,6 +442,14 @@ impl Config {
         config.tls.iter_mut().flat_map(TlsConfig::files_mut).for_each(|file| {
             *file = folder.join(&*file);
         });
+        if let Some(encrypt) = &mut config.capture.encrypt {
+            encrypt.recipients_file.iter_mut().for_each(|file| *file = folder.join(&*file));
+            let unusable = |(key, message)| {
+                let text = std::fs::read_to_string(path).unwrap_or_default();
+                ConfigError::at(&["capture", "encrypt", key], message).within(&text).of(path)
+            };
+            encrypt.settle().map_err(unusable)?;
+        }
         for file in config.store.iter_mut().flat_map(StoreConfig::files_mut) {
             *file = folder.join(&*file);
         }
@@ -621,7 +629,7 @@ impl Config {
         self.ca.check().map_err(|(key, message)| ConfigError::at(&["ca", key], message))?;
         self.capture
             .check()
-            .map_err(|message| ConfigError::at(&["capture", "headers"], message))?;
+            .map_err(|(key, message)| ConfigError::at(&[&["capture"], key].concat(), message))?;
         self.history.check().map_err(|(key, message)| {
             ConfigError::at(&[&["history"], &key[..]].concat(), message)
         })?;

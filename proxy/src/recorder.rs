@@ -19,7 +19,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::export::Exporter;
 use crate::export::capture::CaptureConfig;
 use crate::export::history::{History, HistoryConfig};
 use crate::export::logs::{self, Logs};
@@ -29,6 +28,7 @@ use crate::export::otlp::{Otlp, Pusher};
 use crate::export::recent::Recent;
 use crate::export::rollup::Keys;
 use crate::export::spans::{self, Pusher as Batches, Sampler, Traces};
+use crate::export::{Exporter, stand_back};
 use crate::head::RequestHead;
 use crate::jobs::{JobLimits, Jobs};
 use crate::scrape::{ScrapeConfig, Scrapes};
@@ -42,8 +42,6 @@ const CAPTURE_BYTES: usize = 32 << 20;
 /// How often the exporters are fed while there is traffic: seldom enough to wake for many calls at
 /// once, often enough not to stand in their way for long.
 const DRAIN: Duration = Duration::from_millis(5);
-/// How far the exporters stand back for the workers where there are too few cores for all.
-const NICENESS: i32 = 5;
 /// How much later than its limit the end may come, for what ends at that limit.
 const GRACE: Duration = Duration::from_millis(100);
 /// A worker's list of waiting records gives memory back beyond so many.
@@ -476,8 +474,7 @@ impl Queue {
         let drain = Drain { queue: queue.clone(), exporters };
         let (done, drained) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("records".into()).spawn(move || {
-            // On Linux this is the niceness of the thread. Where it is not ours to set, we do without.
-            let _ = rustix::process::setpriority_process(None, NICENESS);
+            stand_back();
             drain.run();
             _ = done.send(());
         })?;

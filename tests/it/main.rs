@@ -61,6 +61,7 @@ mod retry;
 mod routing;
 mod scrape;
 mod sdks;
+mod sealed;
 #[cfg(feature = "loadgen")]
 mod search;
 mod shadow;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::*;
 
 /// Three calls of three dialects, as they are captured in full and made again.
-const CALLS: [(&str, &str); 3] = [
+pub(crate) const CALLS: [(&str, &str); 3] = [
     (
         "/v1/chat/completions",
         r#"{"model":"gpt-4o","messages":[{"role":"user","content":"ä one"}]}"#,
@@ -31,7 +31,7 @@ fn capture(file: &Path, mode: &str, calls: &[(&str, &str)]) {
 }
 
 /// Makes the calls of a file again, and reads the report where there is one.
-fn replay(folder: &Folder, target: &str, file: &Path, more: &[&str]) -> (Output, Value) {
+pub(crate) fn replay(folder: &Folder, target: &str, file: &Path, more: &[&str]) -> (Output, Value) {
     let report = folder.file("report.json");
     let (file, json) = (file.to_str().expect("UTF-8"), report.to_str().expect("UTF-8"));
     let arguments =
@@ -41,13 +41,13 @@ fn replay(folder: &Folder, target: &str, file: &Path, more: &[&str]) -> (Output,
     (output, serde_json::from_slice(&report).unwrap_or_default())
 }
 
-fn told(output: &Output) -> String {
+pub(crate) fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// All calls were made. A machine that is busy with others may have made one late, and the run then
 /// says that it is invalid; what it sent is the same.
-fn assert_made(output: &Output) {
+pub(crate) fn assert_made(output: &Output) {
     let all = told(output) + &String::from_utf8_lossy(&output.stdout);
     let was_late = output.status.code() == Some(4) && all.contains("the generator was the limit");
     assert!(output.status.success() || was_late, "{all}");

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::StatusCode;
+use tidegate_seal::Identities;
 use tidegate_wire::{Outcome, Record, capture};
 
 use super::overrides::{Break, Fault, Overrides};
@@ -46,11 +47,11 @@ struct Answer {
 // === impl Recorded ===
 
 impl Recorded {
-    /// Reads a capture; of a very large one its beginning.
-    pub fn read(path: &Path) -> Result<Self, RecordingError> {
+    /// Reads a capture, encrypted for one of these or not; of a very large one its beginning.
+    pub fn read(path: &Path, identities: Identities) -> Result<Self, RecordingError> {
         let mut recorded =
             Self { calls: HashMap::new(), models: HashMap::new(), digests: RandomState::new() };
-        let recording = Recording::open(path, None)?;
+        let recording = Recording::open(path, None, identities)?;
         for entry in recording.entries()?.take(MOST) {
             recorded.take(&entry?);
         }

@@ -3,27 +3,27 @@
 //! What was synced is there after any crash. The line that a crash tore is cut off when the file is
 //! opened again; the ones before it stay.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+mod lines;
+mod mend;
+
+use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tidegate_seal::{Recipient, Recipients};
 use tidegate_wire::Record;
-use tidegate_wire::capture::{Entry, LineError, Mode, Writer};
-use tracing::{info, warn};
+use tidegate_wire::capture::{Mode, Writer};
+use tracing::warn;
 
+use self::lines::Lines;
+use self::mend::mend;
 use super::Exporter;
-use super::metrics::lock;
-use super::rotating::{Rotating, Torn, count_lines, whole_lines};
+use super::rotating::Rotating;
 use crate::config::{Ratio, Size, Span};
 
-/// Lines are written when so many bytes are together, and at the end of each batch.
-const BUFFER_BYTES: usize = 64 << 10;
 /// What was asked is its owner's to read.
 const FILE_MODE: u32 = 0o600;
 
@@ -46,36 +46,28 @@ pub struct CaptureConfig {
     pub max_file: Size,
     /// How many rotated files are kept: `FILE.1` is the youngest.
     pub files: NonZeroU32,
-    /// How often what was written is synced to the disk.
+    /// How often what was written is synced to the disk; what is encrypted is written then.
     pub sync: Span,
+    /// Who can read it: nobody else can, this sidecar neither. It is not encrypted where absent.
+    pub encrypt: Option<EncryptConfig>,
+}
+
+/// Whose identities open what is encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EncryptConfig {
+    /// Public keys of age (`age1...`): the identity of any one of them opens it.
+    pub recipients: Vec<Recipient>,
+    /// A file with more of them, one on each line, as `age -R` takes it; beside this file, unless it
+    /// says where.
+    pub recipients_file: Option<PathBuf>,
 }
 
 /// Writes each captured call as one line.
 #[derive(Debug)]
 pub struct Capture {
-    file: Rotating,
     writer: Writer,
-    /// Whole lines that are not written yet.
-    buffer: Vec<u8>,
-    /// Whether the last write failed: said once, not for every batch.
-    failing: bool,
-    syncer: Syncer,
-}
-
-/// Syncs files on a thread of its own: a slow disk holds up nobody.
-#[derive(Debug)]
-struct Syncer {
-    shared: Arc<(Mutex<Dirty>, Condvar)>,
-    /// Taken when it ends.
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What was written and not synced.
-#[derive(Debug, Default)]
-struct Dirty {
-    /// Each once, by how often the file had been opened.
-    files: Vec<(u64, File)>,
-    is_over: bool,
+    lines: Lines,
 }
 
 impl Default for CaptureConfig {
@@ -89,6 +81,7 @@ impl Default for CaptureConfig {
             max_file: Size::mib(64),
             files: NonZeroU32::new(15).expect("it is not zero"),
             sync: Span(Duration::from_secs(1)),
+            encrypt: None,
         }
     }
 }
@@ -96,13 +89,31 @@ impl Default for CaptureConfig {
 // === impl CaptureConfig ===
 
 impl CaptureConfig {
-    /// Refuses to keep a credential.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Refuses to keep a credential, and to encrypt for nobody: else the key that says so, and what is
+    /// wrong with it.
+    pub(crate) fn check(&self) -> Result<(), (&'static [&'static str], String)> {
         let is_credential = |name: &&String| tidegate_credential::is_credential(name.as_bytes());
-        match self.headers.iter().find(is_credential) {
-            None => Ok(()),
-            Some(name) => Err(format!("`{name}` carries a credential, which is never captured")),
+        if let Some(name) = self.headers.iter().find(is_credential) {
+            let message = format!("`{name}` carries a credential, which is never captured");
+            return Err((&["headers"], message));
         }
+        let names_nobody = |encrypt: &EncryptConfig| *encrypt == EncryptConfig::default();
+        match self.encrypt.as_ref().is_some_and(names_nobody) {
+            true => Err((&["encrypt"], "names nobody who could read it".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+// === impl EncryptConfig ===
+
+impl EncryptConfig {
+    /// All who can read it: else the key that says so, and what is wrong with it.
+    pub(crate) fn settle(&self) -> Result<Recipients, (&'static str, String)> {
+        let file = self.recipients_file.as_deref().map(Recipients::read).transpose();
+        let file = file.map_err(|error| ("recipients_file", error.to_string()))?;
+        let all = self.recipients.iter().cloned().chain(file.unwrap_or_default()).collect();
+        Recipients::of(all).map_err(|error| ("recipients", error.to_string()))
     }
 }
 
@@ -111,6 +122,8 @@ impl CaptureConfig {
 impl Capture {
     /// Captures to this file, after what it holds already; a torn end of it is cut off.
     pub fn open(path: &Path, config: &CaptureConfig) -> io::Result<Self> {
+        let recipients = config.encrypt.as_ref().map(EncryptConfig::settle).transpose();
+        let recipients = recipients.map_err(|(_, message)| io::Error::other(message))?;
         let cut = mend(path)?;
         if cut > 0 {
             warn!(file = %path.display(), bytes = cut, "the capture ended in a torn line, which was cut off");
@@ -118,36 +131,7 @@ impl Capture {
         let file = Rotating::open(path, config.max_file.as_u64(), config.files.get(), FILE_MODE)?;
         // Only this run knows it: nobody can try what a text may have been.
         let writer = Writer::new(config.mode, &rand::random()).sampling(config.sample.share());
-        let syncer = Syncer::start(config.sync.0)?;
-        Ok(Self { file, writer, buffer: Vec::new(), failing: false, syncer })
-    }
-
-    /// Writes what the buffer holds. Says how many lines were lost.
-    fn flush(&mut self) -> u64 {
-        let result = self.file.write(&self.buffer);
-        let lost = match &result {
-            Ok(()) => 0,
-            Err(torn) => count_lines(&self.buffer[whole_lines(&self.buffer[..torn.written])..]),
-        };
-        self.buffer.clear();
-        self.tell(result);
-        self.syncer.soon(&self.file);
-        lost
-    }
-
-    fn tell(&mut self, result: Result<(), Torn>) {
-        let file = self.file.path.display();
-        match result {
-            Err(Torn { error, .. }) if !self.failing => {
-                warn!(%error, %file, "calls cannot be captured and are dropped");
-                self.failing = true;
-            }
-            Ok(()) if self.failing => {
-                info!(%file, "calls are captured again");
-                self.failing = false;
-            }
-            _ => {}
-        }
+        Ok(Self { writer, lines: Lines::start(file, recipients, config.sync.0)? })
     }
 }
 
@@ -156,19 +140,14 @@ impl Exporter for Capture {
         "capture"
     }
 
+    /// What is lost of lines that are held is told with the next ones.
     fn export(&mut self, records: &[Record]) -> u64 {
-        let mut lost = 0;
+        let mut lines = self.lines.state();
         for record in records {
             let Some(captured) = &record.captured else { continue };
-            self.writer.write(record, captured, &mut self.buffer);
-            if self.buffer.len() >= BUFFER_BYTES {
-                lost += self.flush();
-            }
+            lines.add(|line| self.writer.write(record, captured, line));
         }
-        if !self.buffer.is_empty() {
-            lost += self.flush();
-        }
-        lost
+        self.lines.settle(lines)
     }
 
     fn takes(&self) -> fn(&Record) -> bool {
@@ -176,110 +155,15 @@ impl Exporter for Capture {
     }
 
     fn reopen(&mut self) {
-        self.file.reopen();
+        self.lines.state().reopen();
     }
-}
-
-// === impl Syncer ===
-
-impl Syncer {
-    fn start(interval: Duration) -> io::Result<Self> {
-        let shared: Arc<(Mutex<Dirty>, Condvar)> = Arc::default();
-        let theirs = shared.clone();
-        let sync = move || {
-            while let Some(files) = wait(&theirs, interval) {
-                for error in files.iter().filter_map(|(_, file)| file.sync_data().err()) {
-                    warn!(%error, "the capture cannot be synced");
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("capture".to_owned()).spawn(sync)?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
-
-    /// Has this file synced with the next round.
-    fn soon(&self, file: &Rotating) {
-        let (dirty, woken) = &*self.shared;
-        let mut dirty = lock(dirty);
-        let is_there = dirty.files.last().is_some_and(|(opened, _)| *opened == file.opened());
-        if let Some(handle) = file.handle().filter(|_| !is_there) {
-            dirty.files.push((file.opened(), handle));
-            woken.notify_one();
-        }
-    }
-}
-
-impl Drop for Syncer {
-    fn drop(&mut self) {
-        let (dirty, woken) = &*self.shared;
-        lock(dirty).is_over = true;
-        woken.notify_one();
-        _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// Waits until something was written, and for so long after it, for more to come. Nothing where all
-/// is synced and no more will come.
-fn wait((dirty, woken): &(Mutex<Dirty>, Condvar), interval: Duration) -> Option<Vec<(u64, File)>> {
-    let is_idle = |dirty: &mut Dirty| dirty.files.is_empty() && !dirty.is_over;
-    let dirty = woken.wait_while(lock(dirty), is_idle).unwrap_or_else(PoisonError::into_inner);
-    let goes_on = |dirty: &mut Dirty| !dirty.is_over;
-    let waited = woken.wait_timeout_while(dirty, interval, goes_on);
-    let (mut dirty, _) = waited.unwrap_or_else(PoisonError::into_inner);
-    let files = std::mem::take(&mut dirty.files);
-    (!files.is_empty() || !dirty.is_over).then_some(files)
-}
-
-/// Cuts off what a crash left of the last lines. Says how many bytes that were.
-fn mend(path: &Path) -> io::Result<u64> {
-    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        file => file?,
-    };
-    let length = file.metadata()?.len();
-    if !file.metadata()?.is_file() {
-        return Ok(0);
-    }
-    let mut end = length;
-    while let Some(line) = last_line(&mut file, end)? {
-        let is_whole = line.last() == Some(&b'\n')
-            && !matches!(Entry::read(&line), Err(LineError::Damaged | LineError::Foreign));
-        if is_whole {
-            break;
-        }
-        end -= line.len() as u64;
-    }
-    if end < length {
-        file.set_len(end)?;
-    }
-    Ok(length - end)
-}
-
-/// The last line before this place, with its end where it has one.
-fn last_line(file: &mut File, end: u64) -> io::Result<Option<Vec<u8>>> {
-    const PIECE: u64 = 64 << 10;
-    let mut line = Vec::new();
-    let mut start = end;
-    while start > 0 {
-        let piece = PIECE.min(start);
-        start -= piece;
-        file.seek(SeekFrom::Start(start))?;
-        let mut read = vec![0; piece as usize];
-        file.read_exact(&mut read)?;
-        read.append(&mut line);
-        line = read;
-        // The end of the line itself is not the one before it.
-        let inner = &line[..line.len() - 1];
-        if let Some(at) = memchr::memrchr(b'\n', inner) {
-            return Ok(Some(line.split_off(at + 1)));
-        }
-    }
-    Ok((!line.is_empty()).then_some(line))
 }
 
 #[cfg(test)]
 mod tests {
-    use tidegate_wire::capture::Captured;
+    use std::sync::Arc;
+
+    use tidegate_wire::capture::{Captured, Entry};
     use tidegate_wire::content::Budget;
 
     use super::*;
@@ -321,6 +205,41 @@ mod tests {
         drop(capture());
         assert_eq!(targets(&path), ["/1", "/2"]);
         std::fs::remove_dir_all(path.parent().expect("a folder")).expect("it goes");
+    }
+
+    #[test]
+    fn sealed_lines_are_lines_as_any_to_a_crash_and_to_a_disk_that_is_full() {
+        const ANYBODYS: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+        let recipient = Recipient::try_from(ANYBODYS.to_owned()).expect("a public key");
+        let encrypt = EncryptConfig { recipients: vec![recipient], ..EncryptConfig::default() };
+        let config = CaptureConfig { encrypt: Some(encrypt), ..CaptureConfig::default() };
+        let path = file("sealed");
+        let capture = || Capture::open(&path, &config).expect("it opens");
+        let lines = || {
+            let text = std::fs::read(&path).expect("the file is there");
+            memchr::memchr_iter(b'\n', &text).count()
+        };
+        for _ in 0..2 {
+            assert_eq!(capture().export(&[record(1), record(2)]), 0);
+        }
+        let whole = std::fs::read(&path).expect("the file is there");
+        let second = memchr::memchr(b'\n', &whole).expect("two lines") + 1;
+        for end in (second..whole.len()).step_by(50).chain([whole.len() - 1]) {
+            std::fs::write(&path, &whole[..end]).expect("it writes");
+            drop(capture());
+            assert_eq!(lines(), 1, "cut at {end}");
+        }
+        std::fs::remove_dir_all(path.parent().expect("a folder")).expect("it goes");
+
+        let config = CaptureConfig { sync: Span(Duration::from_millis(1)), ..config };
+        let mut full = Capture::open(Path::new("/dev/full"), &config).expect("it opens");
+        let mut lost = full.export(&[record(1), record(2)]);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while lost < 2 && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+            lost += full.export(&[]);
+        }
+        assert_eq!(lost, 2, "what a round loses is told with the next calls");
     }
 
     #[test]

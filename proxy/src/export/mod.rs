@@ -24,6 +24,15 @@ mod rotating;
 
 use tidegate_wire::Record;
 
+/// How far exporters stand back for the workers where there are too few cores for all.
+const NICENESS: i32 = 5;
+
+/// Has the thread that calls it stand back for the workers. On Linux niceness is a thread's own; where
+/// it is not ours to set, we do without.
+pub(crate) fn stand_back() {
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
 /// Takes records where someone reads them.
 ///
 /// Runs on a thread of its own and may block there: what does not fit the queue meanwhile is

@@ -1,10 +1,15 @@
-//! A file, cut into the texts of its calls: lines, or the elements of a JSON array.
+//! A file, cut into the texts of its calls: lines, lines that are sealed together, or the elements of a
+//! JSON array.
 //!
-//! It is read piece by piece; no more than one text is held.
+//! It is read piece by piece; no more than one text is held, or those that are sealed together.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
+
+use tidegate_seal::{Identities, OpenError};
+use tidegate_wire::capture::read_sealed;
 
 /// The longest text of one call. A captured body of the largest size has less.
 const LONGEST: usize = 64 << 20;
@@ -16,6 +21,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) enum Layout {
     /// The ends of lines.
     Lines,
+    /// The same, and some lines hold several that are sealed together.
+    Captured,
     /// They are elements of one JSON array.
     Array,
 }
@@ -31,6 +38,9 @@ pub(super) struct Cut {
     /// Whether the array has been opened.
     is_open: bool,
     text: Vec<u8>,
+    identities: Arc<Identities>,
+    /// What was sealed in the last line that was opened.
+    opened: Opened,
 }
 
 /// Where the text of a call stands.
@@ -40,6 +50,18 @@ pub(super) struct Place {
     pub(super) length: usize,
     /// Counted from 1.
     pub(super) line: u64,
+    /// Where it begins in what is sealed there; absent where nothing is.
+    pub(super) within: Option<usize>,
+}
+
+/// Lines that were sealed together.
+#[derive(Default)]
+struct Opened {
+    /// Where the line stands that they were sealed in; absent where none was opened yet.
+    place: Option<Place>,
+    lines: Vec<u8>,
+    /// Where the next of them is looked for.
+    at: usize,
 }
 
 /// Why a file cannot be cut.
@@ -59,7 +81,21 @@ impl Cut {
         let has_mark = reader.fill_buf()?.starts_with(BYTE_ORDER_MARK);
         let mark = if has_mark { BYTE_ORDER_MARK.len() } else { 0 };
         reader.consume(mark);
-        Ok(Self { reader, layout, at: mark as u64, line: 1, is_open: false, text: Vec::new() })
+        Ok(Self {
+            reader,
+            layout,
+            at: mark as u64,
+            line: 1,
+            is_open: false,
+            text: Vec::new(),
+            identities: Arc::default(),
+            opened: Opened::default(),
+        })
+    }
+
+    /// The same, which opens what was sealed for one of these.
+    pub(super) fn opening(self, identities: Arc<Identities>) -> Self {
+        Self { identities, ..self }
     }
 
     /// The next text, without what parts it from the others, and where it stands.
@@ -67,6 +103,7 @@ impl Cut {
         self.text.clear();
         let place = match self.layout {
             Layout::Lines => self.next_line()?,
+            Layout::Captured => self.next_captured()?,
             Layout::Array => self.next_element()?,
         };
         Ok(place.map(|place| (place, &*self.text)))
@@ -74,10 +111,58 @@ impl Cut {
 
     /// A text that was found before.
     pub(super) fn again(&mut self, place: Place) -> Result<&[u8], Fault> {
+        if let Some(within) = place.within {
+            return self.opened_again(place, within);
+        }
         self.reader.seek(SeekFrom::Start(place.start))?;
         self.text.resize(place.length, 0);
         self.reader.read_exact(&mut self.text)?;
         Ok(&self.text)
+    }
+
+    fn opened_again(&mut self, place: Place, within: usize) -> Result<&[u8], Fault> {
+        if self.opened.place.is_none_or(|opened| opened.start != place.start) {
+            self.reader.seek(SeekFrom::Start(place.start))?;
+            (self.at, self.line) = (place.start, place.line);
+            self.text.clear();
+            if let Some(place) = self.next_line()? {
+                self.open_sealed(place)?;
+            }
+        }
+        let lines = &self.opened.lines;
+        lines.get(within..within + place.length).ok_or_else(|| changed(place.line))
+    }
+
+    /// The next line, or the next of those that are sealed in one.
+    fn next_captured(&mut self) -> Result<Option<Place>, Fault> {
+        loop {
+            if let Some(place) = self.opened.next_line(&mut self.text) {
+                return Ok(Some(place));
+            }
+            self.text.clear();
+            match self.next_line()? {
+                Some(place) if self.open_sealed(place)? => {}
+                place => return Ok(place),
+            }
+        }
+    }
+
+    /// Opens the line that has just been read, if it is sealed. What is damaged is left to who reads it.
+    fn open_sealed(&mut self, place: Place) -> Result<bool, Fault> {
+        let Ok(Some(message)) = read_sealed(&self.text) else { return Ok(false) };
+        let opened = self.identities.open(&message);
+        let lines = opened.map_err(|error| Fault::Text {
+            line: place.line,
+            message: match error {
+                OpenError::NoIdentity => {
+                    "its calls are encrypted; name the identity that opens them: --identity FILE"
+                        .to_owned()
+                }
+                error => error.to_string(),
+            },
+        })?;
+        self.opened = Opened { place: Some(place), lines, at: 0 };
+        Ok(true)
     }
 
     fn next_line(&mut self) -> Result<Option<Place>, Fault> {
@@ -96,7 +181,7 @@ impl Cut {
         while self.text.ends_with(b"\n") || self.text.ends_with(b"\r") {
             self.text.pop();
         }
-        Ok(Some(Place { start, length: self.text.len(), line }))
+        Ok(Some(Place { start, length: self.text.len(), line, within: None }))
     }
 
     fn next_element(&mut self) -> Result<Option<Place>, Fault> {
@@ -114,7 +199,7 @@ impl Cut {
         let (start, line) = (self.at - 1, self.line);
         self.text.push(b'{');
         self.rest_of_object(line)?;
-        Ok(Some(Place { start, length: self.text.len(), line }))
+        Ok(Some(Place { start, length: self.text.len(), line, within: None }))
     }
 
     /// What follows the opening brace, up to the one that closes it.
@@ -167,6 +252,24 @@ impl Cut {
         let message = format!("`{}` where an object was expected", byte.escape_ascii());
         Fault::Text { line: self.line, message }
     }
+}
+
+// === impl Opened ===
+
+impl Opened {
+    /// The next line, which goes to `text`, and where it stands.
+    fn next_line(&mut self, text: &mut Vec<u8>) -> Option<Place> {
+        let (at, rest) = (self.at, self.lines.get(self.at..)?);
+        let line = rest.split(|byte| *byte == b'\n').next().filter(|_| !rest.is_empty())?;
+        self.at += line.len() + 1;
+        text.clear();
+        text.extend_from_slice(line);
+        Some(Place { length: line.len(), within: Some(at), ..self.place? })
+    }
+}
+
+fn changed(line: u64) -> Fault {
+    Fault::Text { line, message: "this has changed since it was read first".to_owned() }
 }
 
 fn too_long(line: u64) -> Fault {

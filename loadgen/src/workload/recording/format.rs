@@ -87,6 +87,7 @@ impl Format {
     /// How the calls of a file that begins with this line are parted.
     pub(super) fn layout(self, first: &[u8]) -> Layout {
         match self {
+            Self::Capture => Layout::Captured,
             Self::ShareGpt if first.trim_ascii_start().starts_with(b"[") => Layout::Array,
             _ => Layout::Lines,
         }

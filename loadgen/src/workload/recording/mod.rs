@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use tidegate_seal::Identities;
 use tidegate_wire::capture::{Entry as CapturedCall, Mode};
 
 use super::Request;
@@ -55,6 +56,8 @@ struct Contents {
     format: Format,
     layout: Layout,
     reading: Reading,
+    /// Who opens what of it is sealed.
+    identities: Arc<Identities>,
     /// In the order in which they were written.
     pieces: Vec<Piece>,
     survey: Survey,
@@ -158,8 +161,13 @@ pub struct LeftOut(String);
 
 impl Recording {
     /// Reads a file once. Its format is found from its first line where none is given; of a capture all
-    /// rotated pieces are read, the oldest first.
-    pub fn open(path: &Path, format: Option<Format>) -> Result<Self, Error> {
+    /// rotated pieces are read, the oldest first; what is encrypted in it is opened by one of these
+    /// identities.
+    pub fn open(
+        path: &Path,
+        format: Option<Format>,
+        identities: Identities,
+    ) -> Result<Self, Error> {
         let first = first_line(path)?;
         let unknown = || Error::Unknown { path: path.to_owned() };
         let format = format.or_else(|| Format::told_by(&first)).ok_or_else(unknown)?;
@@ -167,13 +175,14 @@ impl Recording {
         let reading = format
             .reading(&first)
             .map_err(|message| Error::of(path, Fault::Text { line: 1, message }))?;
-        let mut pieces = pieces(path, format);
-        let survey = Survey::of(&mut pieces, format, layout, &reading)?;
-        let path = path.to_owned();
-        if survey.calls == 0 {
-            return Err(Error::Empty { path, left_out: LeftOut::of(&survey) });
+        let (path, pieces) = (path.to_owned(), pieces(path, format));
+        let (identities, survey) = (Arc::new(identities), Survey::default());
+        let mut contents = Contents { path, format, layout, reading, identities, pieces, survey };
+        contents.survey = Survey::of(&mut contents)?;
+        if contents.survey.calls == 0 {
+            let left_out = LeftOut::of(&contents.survey);
+            return Err(Error::Empty { path: contents.path, left_out });
         }
-        let contents = Contents { path, format, layout, reading, pieces, survey };
         let contents = Arc::new(contents);
         match Replay::can_be_ordered(&contents)? {
             true => Ok(Self { contents }),
@@ -292,7 +301,8 @@ impl Contents {
     fn open(&self, piece: usize) -> Result<Cut, Error> {
         let path = &self.pieces[piece].path;
         let file = |source| Error::File { path: path.clone(), source };
-        Cut::open(path, self.layout).map_err(file)
+        let cut = Cut::open(path, self.layout).map_err(file)?;
+        Ok(cut.opening(self.identities.clone()))
     }
 
     /// What a text says, in which there was nothing wrong when it was read first.

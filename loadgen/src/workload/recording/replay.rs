@@ -11,7 +11,7 @@ use super::cut::{Cut, Fault, Place};
 use super::format::Said;
 use super::{Contents, Error, Row};
 
-/// Places that are held to put calls in order: about 200 MB.
+/// Places that are held to put calls in order: about 250 MB.
 const MOST_HELD: usize = 4 << 20;
 
 /// Goes through a file once.

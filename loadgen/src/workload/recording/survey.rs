@@ -1,14 +1,13 @@
 //! A file of calls, read once before the run: whether all of it can be used, and what is in it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::Duration;
 
 use tidegate_wire::capture::Mode;
 
-use super::cut::{Cut, Fault, Layout};
-use super::format::{Format, Reading, Said};
-use super::{Asked, Error, Piece, Row};
+use super::cut::Fault;
+use super::format::Said;
+use super::{Asked, Contents, Error, Row};
 use crate::figures::Key;
 use crate::schedule::STAGE;
 use crate::workload::Request;
@@ -42,8 +41,8 @@ pub(crate) struct Survey {
 
 /// One piece while it is read.
 struct Reader<'a> {
-    path: &'a Path,
-    reading: &'a Reading,
+    contents: &'a Contents,
+    piece: usize,
     survey: &'a mut Survey,
     latest: &'a mut Option<i64>,
     /// Where something begins that does not read, and may be the torn end.
@@ -54,24 +53,13 @@ struct Reader<'a> {
 
 impl Survey {
     /// Reads all pieces; each learns where it ends.
-    pub(super) fn of(
-        pieces: &mut [Piece],
-        format: Format,
-        layout: Layout,
-        reading: &Reading,
-    ) -> Result<Self, Error> {
+    pub(super) fn of(contents: &mut Contents) -> Result<Self, Error> {
         let mut survey = Self::default();
         let mut latest = None;
-        for piece in pieces {
-            let path = piece.path.clone();
-            let reader = Reader {
-                path: &path,
-                reading,
-                survey: &mut survey,
-                latest: &mut latest,
-                torn: None,
-            };
-            piece.end = reader.read(layout, format.has_header())?;
+        for piece in 0..contents.pieces.len() {
+            let (survey, latest) = (&mut survey, &mut latest);
+            let reader = Reader { contents, piece, survey, latest, torn: None };
+            contents.pieces[piece].end = reader.read()?;
         }
         Ok(survey)
     }
@@ -130,18 +118,20 @@ impl Survey {
 
 impl Reader<'_> {
     /// Says where the piece ends that can be used.
-    fn read(mut self, layout: Layout, mut has_header: bool) -> Result<u64, Error> {
-        let file = |source| Error::File { path: self.path.to_owned(), source };
-        let length = std::fs::metadata(self.path).map_err(file)?.len();
-        let mut cut = Cut::open(self.path, layout).map_err(file)?;
+    fn read(mut self) -> Result<u64, Error> {
+        let path = &self.contents.pieces[self.piece].path;
+        let file = |source| Error::File { path: path.to_owned(), source };
+        let length = std::fs::metadata(path).map_err(file)?.len();
+        let mut has_header = self.contents.format.has_header();
+        let mut cut = self.contents.open(self.piece)?;
         loop {
-            let next = cut.next().map_err(|fault| Error::of(self.path, fault))?;
+            let next = cut.next().map_err(|fault| Error::of(path, fault))?;
             let Some((place, text)) = next else { break };
             if std::mem::take(&mut has_header) {
                 continue;
             }
             let told = self.text(place.start, place.line, text);
-            told.map_err(|(line, message)| Error::of(self.path, Fault::Text { line, message }))?;
+            told.map_err(|(line, message)| Error::of(path, Fault::Text { line, message }))?;
         }
         let end = self.torn.map_or(length, |(start, ..)| start);
         self.survey.torn_bytes += length - end;
@@ -149,7 +139,7 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, start: u64, line: u64, text: &[u8]) -> Result<(), (u64, String)> {
-        match (self.reading)(text).map_err(|message| (line, message))? {
+        match (self.contents.reading)(text).map_err(|message| (line, message))? {
             Said::Nothing => Ok(()),
             Said::Torn(why) => {
                 self.torn.get_or_insert((start, line, why));

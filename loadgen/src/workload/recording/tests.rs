@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use tidegate_wire::capture::{Captured, Writer};
+use tidegate_seal::{Recipient, Recipients};
+use tidegate_wire::capture::{Captured, Writer, write_sealed};
 use tidegate_wire::content::Budget;
 use tidegate_wire::{Id, Record, UsageSource};
 
@@ -20,7 +21,8 @@ pub(super) fn file(name: &str, text: impl AsRef<[u8]>) -> PathBuf {
 /// Opens what a text would be, and forgets the file.
 fn open(text: impl AsRef<[u8]>, format: Option<Format>) -> Result<(Recording, Vec<Row>), String> {
     let path = file("recording", text);
-    let read = Recording::open(&path, format).map_err(|error| error.to_string());
+    let read =
+        Recording::open(&path, format, Identities::default()).map_err(|error| error.to_string());
     let rows = read.map(|recording| {
         let rows = recording.replay().map(|row| row.expect("it was read before")).collect();
         (recording, rows)
@@ -193,9 +195,11 @@ fn a_mistake_is_told_with_file_and_line() {
     }
     let said = open("a,b\n1,2", Some(Format::Azure)).expect_err("no such columns");
     assert!(said.contains("FILE:1: the first line has no column `TIMESTAMP`"), "{said}");
-    let missing = Recording::open(Path::new("/nowhere"), None).expect_err("it is not there");
+    let missing = Recording::open(Path::new("/nowhere"), None, Identities::default())
+        .expect_err("it is not there");
     assert!(missing.to_string().contains("cannot read /nowhere"));
-    let folder = Recording::open(&std::env::temp_dir(), None).expect_err("it is a folder");
+    let folder = Recording::open(&std::env::temp_dir(), None, Identities::default())
+        .expect_err("it is a folder");
     assert!(folder.to_string().contains("no regular file"), "{folder}");
 }
 
@@ -342,11 +346,49 @@ fn pieces_are_read_in_the_order_in_which_they_were_written() {
         std::fs::write(folder.join(name), capture(Mode::Full, &[at])).expect("it writes");
     }
     std::fs::write(folder.join("capture.jsonl.bak"), "not this").expect("it writes");
-    let recording = Recording::open(&path, None).expect("a good capture");
+    let recording = Recording::open(&path, None, Identities::default()).expect("a good capture");
     let read: Vec<_> = recording.replay().map(|row| row.expect("it was read before")).collect();
     assert_eq!(offsets(&recording, &read), [0, 10, 20, 30].map(|ms| ms * 1_000_000));
     assert_eq!((recording.pieces(), recording.survey().disorder), (4, 0));
     std::fs::remove_dir_all(&folder).expect("it goes");
+}
+
+/// A key pair that anybody may know.
+const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+
+/// These lines, sealed together.
+fn sealed(lines: &[u8]) -> Vec<u8> {
+    let recipient = Recipient::try_from(RECIPIENT.to_owned()).expect("a public key");
+    let message = Recipients::of(vec![recipient]).expect("one").seal(lines).expect("it seals");
+    let mut line = Vec::new();
+    write_sealed(&message, &mut line);
+    line
+}
+
+#[test]
+fn sealed_calls_are_put_in_order_within_and_across_their_lines() {
+    let text = [
+        sealed(&capture(Mode::Full, &[20, 0, 50])),
+        capture(Mode::Full, &[10]),
+        sealed(&capture(Mode::Full, &[])),
+        sealed(&capture(Mode::Full, &[60, 40, 30])),
+    ];
+    let (path, key) = (file("sealed", text.concat()), file("key", IDENTITY));
+    let identities = Identities::read(&[&key]).expect("one");
+    let recording = Recording::open(&path, None, identities).expect("it opens");
+    let read: Vec<_> = recording.replay().map(|row| row.expect("it was read before")).collect();
+    assert_eq!(
+        offsets(&recording, &read),
+        [0, 10, 20, 30, 40, 50, 60].map(|ms| ms * 1_000_000),
+        "as they were made"
+    );
+    assert!(requests(read).iter().all(|request| request.body == BODY));
+    let entries = recording.entries().expect("it is a capture");
+    let entries = entries.map(|entry| entry.expect("it was read before").record.time);
+    let written = [20, 0, 50, 10, 60, 40, 30].map(|at| record(at).time);
+    assert_eq!(entries.collect::<Vec<_>>(), written, "as they were written");
+    [path, key].iter().for_each(|path| std::fs::remove_file(path).expect("it was written"));
 }
 
 #[test]
