@@ -549,7 +549,7 @@ mod tests {
             let record = Record {
                 operation: Some("chat".into()),
                 provider: Some("a".repeat(100).into()),
-                request_model: Some(model.into()),
+                request_model: Some(model),
                 route: Some("default".into()),
                 upstream: Some("pool".into()),
                 stream: Some(status % 2 == 0),
