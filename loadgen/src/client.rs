@@ -1,23 +1,38 @@
 //! One call: sent by our own client, read piece by piece, timed from when it was due.
 
+mod arrival;
+mod connection;
+mod dial;
+
+use std::error::Error;
 use std::future::Future;
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderValue;
+use bytes::Bytes;
+use http::header::{ACCEPT, HOST, HeaderValue, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, StatusCode, Uri};
+use http_body_util::Full;
 use jiff::Timestamp;
+use reqwest::Url;
 use tidegate_wire::content::{self, Spoken};
 use tidegate_wire::{Ending, ErrorOrigin, HeadView, Id, Observer, Prices, Record, Shape};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::client::connection::{Connections, Unanswered};
+use crate::client::dial::Dialer;
 use crate::signing::Signer;
 use crate::workload::{Answer, Request};
 
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may be silent. There is no limit on the whole: long answers are the point.
-const READ_TIMEOUT: Duration = Duration::from_secs(300);
+const LONGEST_SILENCE: Duration = Duration::from_secs(300);
+
+/// Who we say we are, where a call does not say it itself.
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("tidegate-load/", env!("CARGO_PKG_VERSION")));
 
 /// Bytes of answers that are kept at a time, of all calls that are part of a conversation.
 const ANSWERS: usize = 256 << 20;
@@ -25,7 +40,9 @@ const ANSWERS: usize = 256 << 20;
 /// Where the calls go: scheme, host, port and perhaps a prefix of the path.
 #[derive(Clone, Debug)]
 pub struct Target {
-    url: reqwest::Url,
+    url: Url,
+    /// Host and port, as requests name them.
+    authority: HeaderValue,
 }
 
 /// The text names no target.
@@ -56,7 +73,7 @@ pub(crate) struct Sample {
 
 /// Sends calls to one target.
 pub(crate) struct Client {
-    http: reqwest::Client,
+    connections: Connections,
     target: Target,
     host: Option<Arc<str>>,
     signer: Option<Signer>,
@@ -71,28 +88,11 @@ impl Client {
         target: Target,
         signer: Option<Signer>,
         prices: Arc<Prices>,
-    ) -> Result<Self, reqwest::Error> {
-        // Whoever embeds us may have installed a provider already; any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("tidegate-load/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .tcp_nodelay(true)
-            // A connection of HTTP/2 carries about a hundred calls; the next one would wait inside
-            // the client, and the model be blamed for it.
-            .http1_only()
-            // The observer reads what was sent, not what a client made of it.
-            .no_gzip()
-            .no_brotli()
-            .no_deflate()
-            .no_zstd()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
+    ) -> io::Result<Self> {
+        let connections = Connections::new(Dialer::new(&target.url)?);
         let host = target.url.host_str().map(Arc::from);
         let answers = content::Budget::new(ANSWERS);
-        Ok(Self { http, target, host, signer, prices, answers })
+        Ok(Self { connections, target, host, signer, prices, answers })
     }
 
     /// Waits until calls can be signed, where they are to be.
@@ -120,41 +120,55 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request, call: &mut Call) -> Ending {
-        let built = self
-            .http
-            .request(request.method, self.target.url_of(&request.path))
-            .headers(request.headers)
-            .header("traceparent", call.traceparent())
-            // A sidecar tells by this that the call is of a load test.
-            .header("tracestate", "tidegate=load")
-            .body(request.body)
-            .build();
-        let mut request = match built {
-            Ok(request) => request,
-            Err(error) => return call.no_answer(&error),
+        let Ok(mut request) = self.written(request, call) else {
+            return call.no_answer("no_answer");
         };
         if let Some(signer) = &self.signer {
-            if let Err(error) = signer.sign(&mut request).await {
+            if let Err(error) = signer.sign(&mut request, self.target.url.scheme()).await {
                 return call.unsigned(&error);
             }
             // What signing takes is our own lateness, not the model's.
             call.sent = Instant::now();
         }
-        let mut response = match self.http.execute(request).await {
-            Ok(response) => response,
-            Err(error) => return call.no_answer(&error),
+        let asked = timeout(LONGEST_SILENCE, self.connections.ask(request.map(Full::new)));
+        let (mut connection, response) = match asked.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return call.unanswered(&error),
+            Err(_) => return call.no_answer("timeout"),
         };
-        call.head(&response);
+        let (head, mut body) = response.into_parts();
+        call.head(head.status, &head.headers, connection.arrived());
         if let Some(signer) = &self.signer {
-            signer.answered(&response);
+            signer.answered(head.status, &head.headers);
         }
         loop {
-            match response.chunk().await {
-                Ok(Some(bytes)) => call.chunk(&bytes),
-                Ok(None) => return Ending::Clean,
-                Err(error) => return call.broken(&error),
+            match timeout(LONGEST_SILENCE, connection.chunk(&mut body)).await {
+                Ok(Some(Ok(bytes))) => call.chunk(&bytes, connection.arrived()),
+                Ok(Some(Err(error))) => return call.broken(&error),
+                Ok(None) => {
+                    call.ended = Some(connection.arrived());
+                    self.connections.give_back(connection).await;
+                    return Ending::Clean;
+                }
+                Err(_) => return call.silent(),
             }
         }
+    }
+
+    /// A request as it goes onto the wire, but for its signature.
+    fn written(&self, request: Request, call: &Call) -> Result<http::Request<Bytes>, http::Error> {
+        let mut written = http::Request::new(request.body);
+        *written.method_mut() = request.method;
+        *written.uri_mut() = Uri::from(self.target.path_of(&request.path)?);
+        let headers = written.headers_mut();
+        *headers = request.headers;
+        headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        headers.entry(USER_AGENT).or_insert(AGENT);
+        headers.insert(HOST, self.target.authority.clone());
+        headers.insert("traceparent", call.traceparent());
+        // A sidecar tells by this that the call is of a load test.
+        headers.insert("tracestate", HeaderValue::from_static("tidegate=load"));
+        Ok(written)
     }
 }
 
@@ -162,6 +176,8 @@ impl Client {
 struct Call {
     due: Instant,
     sent: Instant,
+    /// When the last of a whole answer arrived.
+    ended: Option<Instant>,
     observer: Observer,
     record: Record,
     received: u64,
@@ -199,8 +215,12 @@ impl Target {
         self.url.host_str().unwrap_or_default()
     }
 
-    fn url_of(&self, path: &str) -> String {
-        format!("{}{path}", self.as_str())
+    /// A path below that of the target, with its query.
+    fn path_of(&self, path: &str) -> Result<PathAndQuery, http::uri::InvalidUri> {
+        match self.url.path().trim_end_matches('/') {
+            "" => PathAndQuery::try_from(path),
+            prefix => PathAndQuery::try_from(format!("{prefix}{path}")),
+        }
     }
 }
 
@@ -213,7 +233,7 @@ impl FromStr for Target {
             true => InvalidTarget::Credential,
             false => InvalidTarget::Malformed(text.to_owned()),
         };
-        let url: reqwest::Url = text.parse().map_err(|_| invalid())?;
+        let url: Url = text.parse().map_err(|_| invalid())?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(InvalidTarget::Credential);
         }
@@ -221,7 +241,15 @@ impl FromStr for Target {
             && url.has_host()
             && url.query().is_none()
             && url.fragment().is_none();
-        if usable { Ok(Self { url }) } else { Err(invalid()) }
+        if !usable {
+            return Err(invalid());
+        }
+        let host = url.host_str().unwrap_or_default();
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}").try_into(),
+            None => host.try_into(),
+        };
+        Ok(Self { authority: authority.map_err(|_| invalid())?, url })
     }
 }
 
@@ -246,7 +274,7 @@ impl Call {
             request_bytes: Some(request.body.len() as u64),
             ..Record::default()
         };
-        Self { due, sent, observer, record, received: 0, spoken }
+        Self { due, sent, ended: None, observer, record, received: 0, spoken }
     }
 
     /// A trace of its own for each call: by it, a record of the sidecar finds ours.
@@ -256,16 +284,16 @@ impl Call {
             .expect("hexadecimal digits and hyphens stand in any header")
     }
 
-    fn head(&mut self, response: &reqwest::Response) {
-        self.observer.head(response.status().as_u16(), response.headers(), self.due.elapsed());
-        self.record.status = Some(response.status().as_u16());
+    fn head(&mut self, status: StatusCode, headers: &HeaderMap, arrived: Instant) {
+        self.observer.head(status.as_u16(), headers, arrived - self.due);
+        self.record.status = Some(status.as_u16());
         if let Some(spoken) = &mut self.spoken {
-            spoken.head(response.headers());
+            spoken.head(headers);
         }
     }
 
-    fn chunk(&mut self, bytes: &[u8]) {
-        self.observer.chunk(bytes, self.due.elapsed());
+    fn chunk(&mut self, bytes: &[u8], arrived: Instant) {
+        self.observer.chunk(bytes, arrived - self.due);
         self.received += bytes.len() as u64;
         if let Some(spoken) = &mut self.spoken {
             spoken.response(bytes);
@@ -278,26 +306,32 @@ impl Call {
         Ending::NoAnswer
     }
 
-    fn broken(&mut self, error: &reqwest::Error) -> Ending {
-        if error.is_timeout() {
-            self.record.error_type = Some("timeout".to_owned());
-        }
+    fn broken(&mut self, error: &hyper::Error) -> Ending {
+        tracing::debug!(error = error as &dyn Error, "an answer broke off");
         Ending::Broken
     }
 
-    fn no_answer(&mut self, error: &reqwest::Error) -> Ending {
-        let kind = match error {
-            _ if error.is_connect() => "connect",
-            _ if error.is_timeout() => "timeout",
-            _ => "no_answer",
-        };
+    fn silent(&mut self) -> Ending {
+        self.record.error_type = Some("timeout".to_owned());
+        Ending::Broken
+    }
+
+    fn unanswered(&mut self, error: &Unanswered) -> Ending {
+        tracing::debug!(error = error as &dyn Error, "a call came to nothing");
+        match error {
+            Unanswered::Unconnected(_) => self.no_answer("connect"),
+            Unanswered::Failed(_) => self.no_answer("no_answer"),
+        }
+    }
+
+    fn no_answer(&mut self, kind: &str) -> Ending {
         self.record.error_type = Some(kind.to_owned());
         Ending::NoAnswer
     }
 
     fn close(self, ending: Ending, prices: &Prices) -> Sample {
-        let Self { due, sent, observer, mut record, received, spoken } = self;
-        let ended = due.elapsed();
+        let Self { due, sent, ended, observer, mut record, received, spoken } = self;
+        let ended = ended.unwrap_or_else(Instant::now) - due;
         let gaps = observer.token_gaps().collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);

@@ -106,7 +106,7 @@ pub(crate) struct Outcome {
 pub enum Error {
     /// The client could not be set up.
     #[error("cannot set up the HTTP client")]
-    Client(#[from] reqwest::Error),
+    Client(#[source] std::io::Error),
     /// There is no credential to sign the calls with.
     #[error("cannot sign the calls")]
     Credential(#[from] tidegate_credential::Error),
@@ -433,7 +433,8 @@ impl Run {
         let due = Due::of(&plan)?;
         let signer = plan.credential.as_ref().map(Signer::new).transpose()?;
         Ok(Self {
-            client: Client::new(plan.target.clone(), signer, plan.prices.clone())?,
+            client: Client::new(plan.target.clone(), signer, plan.prices.clone())
+                .map_err(Error::Client)?,
             due,
             phase: watch::Sender::new(Phase::Hatching),
             users_in: watch::Sender::new(0),

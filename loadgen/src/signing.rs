@@ -5,7 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use http::header::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use tidegate_credential::{Credential, CredentialConfig, Error, Request, Signed};
 use tokio::runtime::Handle;
 
@@ -62,6 +65,8 @@ fn parse(text: &str, folder: &Path, target: &Target) -> Result<CredentialConfig,
 impl Signer {
     /// Begins to fetch what is needed, by tasks of the runtime that this is called on.
     pub(crate) fn new(config: &CredentialConfig) -> Result<Self, Error> {
+        // Whoever embeds us may have installed a provider already; any will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Credential::new(config, &Handle::current()).map(Self)
     }
 
@@ -71,9 +76,9 @@ impl Signer {
     }
 
     /// Takes in how a call that was signed was answered.
-    pub(crate) fn answered(&self, response: &reqwest::Response) {
-        let field = |name: &str| response.headers().get(name)?.to_str().ok();
-        if let Some(offset_s) = self.0.answered(response.status().as_u16(), field) {
+    pub(crate) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
+        let field = |name: &str| headers.get(name)?.to_str().ok();
+        if let Some(offset_s) = self.0.answered(status.as_u16(), field) {
             tracing::warn!(
                 offset_s,
                 "signature refused for its time: our clock is wrong, the target's is used from now on"
@@ -81,10 +86,14 @@ impl Signer {
         }
     }
 
-    /// Signs what is about to be sent.
-    pub(crate) async fn sign(&self, request: &mut reqwest::Request) -> Result<(), Error> {
+    /// Signs what is about to be sent, by HTTP or HTTPS.
+    pub(crate) async fn sign(
+        &self,
+        request: &mut http::Request<Bytes>,
+        scheme: &str,
+    ) -> Result<(), Error> {
         let signed = match self.0.needs_body() {
-            true => covered(&self.0, request).await?,
+            true => covered(&self.0, request, scheme).await?,
             false => self.0.sign(&Request::default()).await?,
         };
         for (name, value) in &signed.headers {
@@ -100,26 +109,22 @@ impl Signer {
 }
 
 /// Signs head and body, as they go onto the wire.
-async fn covered(credential: &Credential, request: &reqwest::Request) -> Result<Signed, Error> {
-    let url = request.url();
-    let host = match (url.host_str().unwrap_or_default(), url.port()) {
-        (host, Some(port)) => format!("{host}:{port}"),
-        (host, None) => host.to_owned(),
-    };
-    let path_and_query = match (url.path(), url.query()) {
-        (path, Some(query)) => format!("{path}?{query}"),
-        (path, None) => path.to_owned(),
-    };
-    let headers = request.headers().iter();
+async fn covered(
+    credential: &Credential,
+    request: &http::Request<Bytes>,
+    scheme: &str,
+) -> Result<Signed, Error> {
+    let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let headers = request.headers().iter().filter(|(name, _)| *name != HOST);
     let headers: Vec<_> =
         headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))).collect();
     let signable = Request {
         method: request.method().as_str(),
-        scheme: url.scheme(),
-        host: &host,
-        path_and_query: &path_and_query,
+        scheme,
+        host: field(HOST).unwrap_or_default(),
+        path_and_query: request.uri().path_and_query().map_or("/", PathAndQuery::as_str),
         headers: &headers,
-        body: request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default(),
+        body: request.body(),
     };
     credential.sign(&signable).await
 }
