@@ -14,6 +14,25 @@ use crate::{MOST_BYTES, is_secret, lines};
 
 /// Each takes 100 bytes of every message, and 0.1 ms of CPU.
 const MOST: usize = 16;
+/// Keys of low order: the secret shared with them is zero whoever shares it, so that nothing could be
+/// sealed for them alone, and age panics rather than try. They are 0, 1, the two points of order 8,
+/// p-1, p and p+1, each without the bit that X25519 ignores and with it.
+const OF_LOW_ORDER: [&str; 14] = [
+    "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z",
+    "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqzqqsuwj9m",
+    "age1qyqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqj7vrya",
+    "age1qyqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqzqqk67yly",
+    "age1ur4h5lpmgxu2u9jku0a0r87ydtdqnr0tnsetrlvxvgz3vh6fhqqqzyt4v9",
+    "age1ur4h5lpmgxu2u9jku0a0r87ydtdqnr0tnsetrlvxvgz3vh6fhzqqxqejhu",
+    "age1t7wft09r2zxzfvwsk92eeql0tvzyghxytqwgapkcyf8dm5ylz9ts6wm9s8",
+    "age1t7wft09r2zxzfvwsk92eeql0tvzyghxytqwgapkcyf8dm5ylz8ts72fzt7",
+    "age1anlllllllllllllllllllllllllllllllllllllllllllllllals4n2t7m",
+    "age1anllllllllllllllllllllllllllllllllllllllllllllllllls3hcv9z",
+    "age1ahlllllllllllllllllllllllllllllllllllllllllllllllalsn46ayy",
+    "age1ahlllllllllllllllllllllllllllllllllllllllllllllllllsh3g6la",
+    "age1amlllllllllllllllllllllllllllllllllllllllllllllllalselrwrv",
+    "age1amlllllllllllllllllllllllllllllllllllllllllllllllllsam3fc4",
+];
 
 /// The public key of one who may read: `age1...`, as `age-keygen` prints it.
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -65,7 +84,11 @@ impl TryFrom<String> for Recipient {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| wrong(&text))
+        let key: x25519::Recipient = text.parse().map_err(|_| wrong(&text))?;
+        match OF_LOW_ORDER.contains(&&*key.to_string()) {
+            true => Err(format!("`{text}` is no key of anybody's: what is sealed for it is open to all")),
+            false => Ok(Self(key)),
+        }
     }
 }
 
@@ -157,5 +180,26 @@ impl Recipients {
 impl fmt::Debug for Recipients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Recipients").field(&self.0.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_nothing_can_be_sealed_for_is_refused() {
+        let mut seen = std::collections::HashSet::new();
+        for text in OF_LOW_ORDER {
+            let key: x25519::Recipient = text.parse().expect("it reads as a key");
+            assert!(seen.insert(key.to_string()), "{text} stands there twice");
+            // What would happen to it: it panics in age.
+            let sealing = std::panic::catch_unwind(|| Recipients(vec![Recipient(key)]).seal(b""));
+            assert!(!matches!(sealing, Ok(Ok(_))), "{text} would have done");
+            for text in [text.to_owned(), text.to_uppercase()] {
+                let error = Recipient::try_from(text).expect_err("it is refused");
+                assert!(error.contains("open to all"), "{error}");
+            }
+        }
     }
 }

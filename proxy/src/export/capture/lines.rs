@@ -148,12 +148,15 @@ impl State {
         if self.buffer.is_empty() {
             return;
         }
-        let result = self.write();
+        // Should this panic, the next round does not begin with what it panicked at.
+        let mut lines = std::mem::take(&mut self.buffer);
+        let result = self.write(&lines);
         if let Err(torn) = &result {
-            let kept = whole_lines(&self.buffer[..torn.written]);
-            self.lost += count_lines(&self.buffer[kept..]);
+            let kept = whole_lines(&lines[..torn.written]);
+            self.lost += count_lines(&lines[kept..]);
         }
-        self.buffer.clear();
+        lines.clear();
+        self.buffer = lines;
         self.tell(result);
         let is_there = |(opened, _): &(u64, File)| *opened == self.file.opened();
         if let Some(handle) = self.file.handle().filter(|_| !self.unsynced.iter().any(is_there)) {
@@ -162,10 +165,10 @@ impl State {
     }
 
     /// Sealed lines are one line, which is there whole or not at all.
-    fn write(&mut self) -> Result<(), Torn> {
-        let Some(recipients) = &self.recipients else { return self.file.write(&self.buffer) };
+    fn write(&mut self, lines: &[u8]) -> Result<(), Torn> {
+        let Some(recipients) = &self.recipients else { return self.file.write(lines) };
         let nothing_written = |error| Torn { written: 0, error };
-        let message = recipients.seal(&self.buffer).map_err(nothing_written)?;
+        let message = recipients.seal(lines).map_err(nothing_written)?;
         let mut line = Vec::new();
         write_sealed(&message, &mut line);
         self.file.write(&line).map_err(|torn| nothing_written(torn.error))
