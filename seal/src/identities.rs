@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use age::{DecryptError, Decryptor, x25519};
 use zeroize::Zeroizing;
 
-use crate::{MOST_BYTES, is_secret, lines};
+use crate::{MOST_BYTES, is_secret_path, lines};
 
 /// Secret keys: what is sealed for one of them can be opened. None opens nothing.
 #[derive(Default)]
@@ -96,7 +96,7 @@ impl fmt::Debug for Identities {
 }
 
 fn read(path: &Path) -> Result<Vec<x25519::Identity>, IdentityError> {
-    if path.to_str().is_some_and(is_secret) {
+    if is_secret_path(path) {
         return Err(IdentityError::NoFile);
     }
     let file = |source| IdentityError::File { path: path.to_owned(), source };

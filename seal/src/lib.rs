@@ -6,10 +6,12 @@
 mod identities;
 mod recipients;
 
-pub use identities::{Identities, IdentityError, OpenError, is_open_to_all};
-pub use recipients::{Recipient, Recipients, RecipientsError};
+use std::path::Path;
 
-/// What an identity begins with; nothing that does is ever shown.
+pub use identities::{Identities, IdentityError, OpenError, is_open_to_all};
+pub use recipients::{Recipient, Recipients, RecipientsError, Wrong};
+
+/// What an identity begins with; nothing that holds it is ever shown.
 const SECRET: &str = "AGE-SECRET-KEY-";
 /// The largest file of recipients or identities.
 const MOST_BYTES: u64 = 64 << 10;
@@ -20,10 +22,15 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Whether a text is an identity, or begins as one.
+/// Whether an identity stands in a text, wherever.
 fn is_secret(text: &str) -> bool {
-    let beginning = text.trim_start().as_bytes().get(..SECRET.len());
-    beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(SECRET.as_bytes()))
+    let mut parts = text.as_bytes().windows(SECRET.len());
+    parts.any(|part| part.eq_ignore_ascii_case(SECRET.as_bytes()))
+}
+
+/// Whether a path is an identity, where the name of a file belongs.
+fn is_secret_path(path: &Path) -> bool {
+    is_secret(&path.to_string_lossy())
 }
 
 #[cfg(test)]
@@ -99,12 +106,35 @@ mod tests {
             Identities::read(&[&secret]).expect_err("no file").to_string(),
             format!("{:?}", Identities::read(&[&secret]).expect_err("no file")),
             Recipient::try_from(secret.clone()).expect_err("no recipient"),
+            Recipient::try_from(format!("key={}", secret.to_lowercase())).expect_err("none"),
             Recipients::read(&path).expect_err("no recipient").to_string(),
         ];
+        let below = [secret.clone(), format!("/etc/{secret}"), secret.to_lowercase()];
+        let below = below.iter().flat_map(|path| {
+            let recipients = Recipients::read(path.as_ref()).expect_err("no file");
+            let identities = Identities::read(&[path]).expect_err("no file");
+            [format!("{recipients} {recipients:?}"), format!("{identities} {identities:?}")]
+        });
+        let shown: Vec<_> = shown.into_iter().chain(below).collect();
+        let line = |line: String| {
+            std::fs::write(&path, format!("# ours\n{line}\n")).expect("it writes");
+            let error = Recipients::read(&path).expect_err("no recipient");
+            assert!(error.to_string().contains(":2: this is "), "{error}");
+            format!("{error} {error:?}")
+        };
+        let lines = [
+            format!("KEY={secret}"),
+            format!("\"{}\"", secret.to_lowercase()),
+            format!("- {secret}"),
+            format!("\u{feff}{secret}"),
+            // Of a token that stands where a recipient belongs, we know nothing.
+            secret[16..].to_owned(),
+        ];
+        let shown: Vec<_> = shown.into_iter().chain(lines.map(line)).collect();
         std::fs::write(&path, &secret).expect("it writes");
         let shown = shown.into_iter().chain([format!("{:?}", identities(&path))]);
         for text in shown {
-            assert!(!text.contains(&secret[20..40]), "{text}");
+            assert!(!text.to_uppercase().contains(&secret[20..40]), "{text}");
         }
     }
 
@@ -114,8 +144,8 @@ mod tests {
         let (file, recipient) = identity("seal-told");
         std::fs::remove_file(file).expect("it was written");
         for (text, told) in [
-            ("age1nobody".to_owned(), ":1: `age1nobody` is no public key"),
-            (format!("# ours\n{recipient}\nssh-ed25519 AAAA\n"), ":3: `ssh-ed25519 AAAA` is no"),
+            ("age1nobody".to_owned(), ":1: this is no public key"),
+            (format!("# ours\n{recipient}\nssh-ed25519 AAAA\n"), ":3: this is no public key"),
             ("\n# nobody\n".to_owned(), ": it names nobody who could read"),
             (format!("{recipient}\n").repeat(17), "at most 16"),
         ] {

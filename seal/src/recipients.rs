@@ -5,12 +5,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use age::x25519;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{MOST_BYTES, is_secret, lines};
+use crate::{MOST_BYTES, is_secret, is_secret_path, lines};
 
 /// Each takes 100 bytes of every message, and 0.1 ms of CPU.
 const MOST: usize = 16;
@@ -54,15 +55,15 @@ pub enum RecipientsError {
         /// Why.
         source: io::Error,
     },
-    /// A line of it is no recipient.
-    #[error("{}:{line}: {message}", path.display())]
+    /// A line of it is no recipient. It is not shown: who knows what else it may be.
+    #[error("{}:{line}: this {wrong}", path.display())]
     Line {
         /// Which file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
         /// What is wrong with it.
-        message: String,
+        wrong: Wrong,
     },
     /// There is none in it.
     #[error("{}: it names nobody who could read what is sealed", path.display())]
@@ -76,32 +77,57 @@ pub enum RecipientsError {
         /// How many there are.
         number: usize,
     },
+    /// An identity stands where the name of the file belongs.
+    #[error(
+        "this is an identity, which is secret; write the name of a file of public keys, and make \
+         a new identity if others may have seen this"
+    )]
+    NoFile,
+}
+
+/// Why a text is no recipient.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum Wrong {
+    /// There is an identity in it.
+    #[error(
+        "is an identity, which is secret: write its public key, as `age-keygen -y` prints it, and \
+         make a new one if others may have seen this"
+    )]
+    Secret,
+    /// It is something else.
+    #[error(
+        "is no public key of age-keygen, such as age1...; keys of SSH and of plugins are not taken"
+    )]
+    NoKey,
+    /// Nobody has its identity, and nobody needs one.
+    #[error("is no key of anybody's: what is sealed for it is open to all")]
+    LowOrder,
 }
 
 // === impl Recipient ===
 
-impl TryFrom<String> for Recipient {
-    type Error = String;
+impl FromStr for Recipient {
+    type Err = Wrong;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        let key: x25519::Recipient = text.parse().map_err(|_| wrong(&text))?;
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        let wrong = if is_secret(text) { Wrong::Secret } else { Wrong::NoKey };
+        let key: x25519::Recipient = text.parse().map_err(|_| wrong)?;
         match OF_LOW_ORDER.contains(&&*key.to_string()) {
-            true => Err(format!("`{text}` is no key of anybody's: what is sealed for it is open to all")),
+            true => Err(Wrong::LowOrder),
             false => Ok(Self(key)),
         }
     }
 }
 
-/// What is wrong with a text that is no recipient. It is not shown where it may be a secret.
-fn wrong(text: &str) -> String {
-    match is_secret(text) {
-        true => "this is an identity, which is secret: write its public key, as `age-keygen -y` \
-                 prints it, and make a new one if others may have seen this"
-            .to_owned(),
-        false => format!(
-            "`{text}` is no public key of age-keygen, such as age1...; keys of SSH and of plugins \
-             are not taken"
-        ),
+impl TryFrom<String> for Recipient {
+    type Error = String;
+
+    /// What is wrong is told with the text, unless it may be a secret.
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|wrong| match wrong {
+            Wrong::Secret => format!("this {wrong}"),
+            wrong => format!("`{text}` {wrong}"),
+        })
     }
 }
 
@@ -150,12 +176,15 @@ impl Recipients {
 
     /// Those in a file, one on each line, as `age -R` takes them: lines that begin with # are not read.
     pub fn read(path: &Path) -> Result<Vec<Recipient>, RecipientsError> {
+        if is_secret_path(path) {
+            return Err(RecipientsError::NoFile);
+        }
         let file = |source| RecipientsError::File { path: path.to_owned(), source };
         let mut text = String::new();
         File::open(path).map_err(file)?.take(MOST_BYTES).read_to_string(&mut text).map_err(file)?;
         let recipient = |(line, text): (usize, &str)| {
-            let of_line = |message| RecipientsError::Line { path: path.to_owned(), line, message };
-            Recipient::try_from(text.to_owned()).map_err(of_line)
+            let of_line = |wrong| RecipientsError::Line { path: path.to_owned(), line, wrong };
+            text.parse().map_err(of_line)
         };
         let recipients: Vec<_> = lines(&text).map(recipient).collect::<Result<_, _>>()?;
         match recipients.len() {

@@ -285,6 +285,7 @@ fn recipients_that_are_none_are_told_with_file_line_and_key() {
     let secret = secret.expose_secret();
     std::fs::write(folder.file("good"), format!("# us\n{}\n", key.recipient)).expect("it writes");
     std::fs::write(folder.file("bad"), "# us\nage1nobody\n").expect("it writes");
+    std::fs::write(folder.file("of_shell"), format!("KEY={secret}\n")).expect("it writes");
     assert_eq!(check(&format!("recipients: [{}]", key.recipient)).0, Some(0));
     assert_eq!(check("recipients_file: good").0, Some(0), "beside the configuration");
     for (encrypt, told) in [
@@ -298,6 +299,14 @@ fn recipients_that_are_none_are_told_with_file_line_and_key() {
         ),
         ("recipients_file: bad", "line 4 column 5: capture.encrypt.recipients_file: "),
         ("recipients_file: nowhere", "capture.encrypt.recipients_file: cannot read "),
+        (
+            &*format!("recipients_file: {secret}"),
+            "capture.encrypt.recipients_file: this is an identity, which is secret",
+        ),
+        (
+            "recipients_file: of_shell",
+            "of_shell:1: this is an identity, which is secret",
+        ),
         ("recipients: []", "capture.encrypt: names nobody who could read it"),
         ("recipient: []", "did you mean `recipients`"),
     ] {
@@ -307,7 +316,7 @@ fn recipients_that_are_none_are_told_with_file_line_and_key() {
         assert!(!message.contains(&secret[16..]), "{message}");
     }
     let (_, message) = check("recipients_file: bad");
-    assert!(message.contains("bad:2: `age1nobody` is no public key"), "{message}");
+    assert!(message.contains("bad:2: this is no public key"), "{message}");
 }
 
 #[test]
