@@ -75,13 +75,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Exit> {
     // Before it is read, so that no change is missed in between.
     let mut file = args.config.as_deref().and_then(FileWatch::new);
     let config = configuration(&args)?;
+    if let Some(file) = &mut file {
+        file.beside(config.files());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before the first address is announced, so that no signal finds nobody.
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let sidecar = Sidecar::start(config)?;
-    if let Some(file) = &mut file {
-        file.beside(sidecar.files());
-    }
     runtime.block_on(serve(&sidecar, &args, file, &mut signals));
     sidecar.stop();
     Ok(Exit::Good)

@@ -443,12 +443,11 @@ impl Config {
             *file = folder.join(&*file);
         });
         if let Some(encrypt) = &mut config.capture.encrypt {
-            encrypt.recipients_file.iter_mut().for_each(|file| *file = folder.join(&*file));
             let unusable = |(key, message)| {
                 let text = std::fs::read_to_string(path).unwrap_or_default();
                 ConfigError::at(&["capture", "encrypt", key], message).within(&text).of(path)
             };
-            encrypt.settle().map_err(unusable)?;
+            encrypt.read_file(folder).map_err(unusable)?;
         }
         for file in config.store.iter_mut().flat_map(StoreConfig::files_mut) {
             *file = folder.join(&*file);
@@ -461,6 +460,13 @@ impl Config {
             tls.try_out().map_err(unusable)?;
         }
         Ok(config)
+    }
+
+    /// The files beside its own that it was read with.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let encrypt = self.capture.encrypt.as_ref();
+        let recipients = encrypt.and_then(|encrypt| encrypt.recipients_file.as_ref());
+        self.prices.iter().chain(recipients).cloned().collect()
     }
 
     /// Reads and checks a text.

@@ -306,7 +306,7 @@ impl Sidecar {
 
     /// The files beside the configuration that it was read with.
     pub fn files(&self) -> Vec<PathBuf> {
-        self.generations.borrow().config.prices.iter().cloned().collect()
+        self.generations.borrow().config.files()
     }
 
     /// Ends. What is open is cut; every record is written.

@@ -320,6 +320,32 @@ fn recipients_that_are_none_are_told_with_file_line_and_key() {
 }
 
 #[test]
+fn recipients_that_change_in_their_file_are_told_to_need_a_restart() {
+    let folder = Folder::new();
+    let [one, other] = ["one", "other"].map(|name| Key::new(&folder, name));
+    let (file, recipients) = (folder.file("capture.jsonl"), folder.file("recipients"));
+    std::fs::write(&recipients, &one.recipient).expect("it writes");
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let config = format!(
+        "capture: {{ file: '{}', mode: full, encrypt: {{ recipients_file: '{}' }} }}",
+        file.display(),
+        recipients.display()
+    );
+    let sidecar = Sidecar::with(&upstream, &config);
+    let is_told = || {
+        let log = sidecar.log();
+        log.lines().any(|line| line.contains("a restart is needed") && line.contains("capture"))
+    };
+    assert!(!is_told());
+    // Nobody sends a signal: the file is watched, as the configuration is.
+    std::fs::write(&recipients, &other.recipient).expect("it writes");
+    wait_until("the change is told", is_told);
+    assert_eq!(sidecar.call(post(CALLS[0].0, CALLS[0].1)).status(), 200);
+    sidecar.finish();
+    assert_eq!(one.entries(&file).len(), 1, "they are as they were at the start");
+}
+
+#[test]
 fn the_age_of_debian_reads_what_a_sidecar_seals_and_seals_what_a_load_test_reads() {
     if Command::new("age").arg("--version").output().is_err() {
         return skip("age is not installed");

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_seal::{Recipient, Recipients};
+use tidegate_seal::{Recipient, Recipients, RecipientsError};
 use tidegate_wire::Record;
 use tidegate_wire::capture::{Mode, Writer};
 use tracing::warn;
@@ -61,6 +61,9 @@ pub struct EncryptConfig {
     /// A file with more of them, one on each line, as `age -R` takes it; beside this file, unless it
     /// says where.
     pub recipients_file: Option<PathBuf>,
+    /// What stood in it when it was read: where that has changed, so has the configuration.
+    #[serde(skip)]
+    of_file: Vec<Recipient>,
 }
 
 /// Writes each captured call as one line.
@@ -108,12 +111,20 @@ impl CaptureConfig {
 // === impl EncryptConfig ===
 
 impl EncryptConfig {
-    /// All who can read it: else the key that says so, and what is wrong with it.
-    pub(crate) fn settle(&self) -> Result<Recipients, (&'static str, String)> {
-        let file = self.recipients_file.as_deref().map(Recipients::read).transpose();
-        let file = file.map_err(|error| ("recipients_file", error.to_string()))?;
-        let all = self.recipients.iter().cloned().chain(file.unwrap_or_default()).collect();
-        Recipients::of(all).map_err(|error| ("recipients", error.to_string()))
+    /// Reads its file, which lies in this folder unless it says where: else the key that is wrong, and
+    /// what is wrong with it.
+    pub(crate) fn read_file(&mut self, folder: &Path) -> Result<(), (&'static str, String)> {
+        if let Some(file) = &mut self.recipients_file {
+            *file = folder.join(&*file);
+            let read = Recipients::read(file);
+            self.of_file = read.map_err(|error| ("recipients_file", error.to_string()))?;
+        }
+        self.all().map(drop).map_err(|error| ("recipients", error.to_string()))
+    }
+
+    /// All who can read it.
+    fn all(&self) -> Result<Recipients, RecipientsError> {
+        Recipients::of(self.recipients.iter().chain(&self.of_file).cloned().collect())
     }
 }
 
@@ -122,8 +133,8 @@ impl EncryptConfig {
 impl Capture {
     /// Captures to this file, after what it holds already; a torn end of it is cut off.
     pub fn open(path: &Path, config: &CaptureConfig) -> io::Result<Self> {
-        let recipients = config.encrypt.as_ref().map(EncryptConfig::settle).transpose();
-        let recipients = recipients.map_err(|(_, message)| io::Error::other(message))?;
+        let recipients = config.encrypt.as_ref().map(EncryptConfig::all).transpose();
+        let recipients = recipients.map_err(io::Error::other)?;
         let cut = mend(path)?;
         if cut > 0 {
             warn!(file = %path.display(), bytes = cut, "the capture ended in a torn line, which was cut off");
