@@ -307,6 +307,7 @@ fn recipients_that_are_none_are_told_with_file_line_and_key() {
             "recipients_file: of_shell",
             "of_shell:1: this is an identity, which is secret",
         ),
+        ("# nobody yet", "capture.encrypt: names nobody who could read it"),
         ("recipients: []", "capture.encrypt: names nobody who could read it"),
         ("recipient: []", "did you mean `recipients`"),
     ] {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tidegate_seal::{Recipient, Recipients, RecipientsError};
 use tidegate_wire::Record;
 use tidegate_wire::capture::{Mode, Writer};
@@ -49,6 +49,8 @@ pub struct CaptureConfig {
     /// How often what was written is synced to the disk; what is encrypted is written then.
     pub sync: Span,
     /// Who can read it: nobody else can, this sidecar neither. It is not encrypted where absent.
+    #[serde(deserialize_with = "named", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "EncryptConfig")]
     pub encrypt: Option<EncryptConfig>,
 }
 
@@ -87,6 +89,11 @@ impl Default for CaptureConfig {
             encrypt: None,
         }
     }
+}
+
+/// Who is asked to encrypt and names nobody must not be taken for who does not ask: null is as `{}`.
+fn named<'de, D: Deserializer<'de>>(value: D) -> Result<Option<EncryptConfig>, D::Error> {
+    Option::deserialize(value).map(|encrypt| Some(encrypt.unwrap_or_default()))
 }
 
 // === impl CaptureConfig ===
