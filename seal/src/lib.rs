@@ -94,6 +94,20 @@ mod tests {
         }
     }
 
+    /// Byte by byte, with all before read again for each, they would take hours.
+    #[test]
+    fn a_header_without_end_is_damage_and_not_read_for_ever() {
+        let (path, _) = identity("seal-endless");
+        let identities = identities(&path);
+        let long = vec![b'a'; 16 << 20];
+        let lines = b"-> X a\n\n".repeat(2 << 20);
+        for (header, end) in [(&long, ""), (&long, "\n--- "), (&lines, ""), (&lines, "--- ")] {
+            let message = [b"age-encryption.org/v1\n-> X ", &header[..], end.as_bytes()].concat();
+            let refused = identities.open(&message);
+            assert!(matches!(refused, Err(OpenError::Damaged)), "{refused:?}");
+        }
+    }
+
     #[test]
     fn an_identity_is_shown_nowhere() {
         let (path, _) = identity("seal-shown");
