@@ -275,6 +275,7 @@ impl Drain {
             self.sleep(taken == 0);
         }
         self.take(&mut batch);
+        // With it end the exporters: what they hold is written, or counted as lost.
         self.close();
     }
 
@@ -295,7 +296,7 @@ impl Drain {
     }
 
     /// Exports what is still waiting; who comes later finds the queue closed.
-    fn close(&mut self) {
+    fn close(mut self) {
         let lanes = lock(&self.queue.lanes).clone();
         for lane in lanes {
             let waiting = lock(&lane).take().unwrap_or_default();
@@ -459,9 +460,12 @@ impl Recorders {
 
 impl Queue {
     fn start(
-        exporters: Vec<Box<dyn Exporter>>,
+        mut exporters: Vec<Box<dyn Exporter>>,
         registry: &Registry,
     ) -> io::Result<(Arc<Self>, mpsc::Receiver<()>)> {
+        for exporter in &mut exporters {
+            exporter.count_in(registry.dropped(exporter.name()));
+        }
         let queue = Arc::new(Self {
             lanes: Mutex::default(),
             length: AtomicUsize::new(0),
@@ -638,6 +642,42 @@ mod tests {
 
         assert_eq!(test.records.load(Ordering::Relaxed), QUEUE as u64);
         assert_eq!(counter(&test.registry, "tidegate_calls_total"), SENT);
+    }
+
+    #[test]
+    fn what_is_lost_after_it_was_taken_is_counted_before_the_end() {
+        /// Holds what it takes, and loses it when it ends.
+        #[derive(Default)]
+        struct Holding(Arc<AtomicU64>, u64);
+
+        impl Exporter for Holding {
+            fn name(&self) -> &'static str {
+                "holding"
+            }
+
+            fn export(&mut self, records: &[Record]) -> u64 {
+                self.1 += records.len() as u64;
+                0
+            }
+
+            fn count_in(&mut self, lost: Arc<AtomicU64>) {
+                self.0 = lost;
+            }
+        }
+
+        impl Drop for Holding {
+            fn drop(&mut self) {
+                self.0.fetch_add(self.1, Ordering::Relaxed);
+            }
+        }
+
+        let exporters = vec![Box::new(Holding::default()) as _];
+        let options = Options { exporters, ..Options::default() };
+        let recorders = Recorders::start(options).expect("threads can be started");
+        let registry = recorders.registry().clone();
+        recorders.worker().close(Record::default());
+        recorders.shutdown(LIMIT);
+        assert_eq!(counter(&registry, "tidegate_records_dropped_total"), 1);
     }
 
     #[test]

@@ -142,6 +142,19 @@ fn calls_of_one_round_share_a_line_and_none_waits_longer_than_that() {
 }
 
 #[test]
+fn calls_that_no_disk_takes_are_counted_though_no_other_is_made() {
+    let folder = Folder::new();
+    let upstream = Upstream::answering(answer(COMPLETION));
+    let key = Key::new(&folder, "key");
+    let sidecar = capturing(&upstream, Path::new("/dev/full"), &[&key], ", sync: 10ms");
+    for (target, body) in CALLS {
+        assert_eq!(sidecar.call(post(target, body)).status(), 200);
+    }
+    let dropped = || sidecar.metric("tidegate_records_dropped_total");
+    wait_until("they are counted", || dropped() == CALLS.len() as f64);
+}
+
+#[test]
 fn what_was_sealed_before_a_kill_is_there_after_it() {
     let kills =
         std::env::var("TIDEGATE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);

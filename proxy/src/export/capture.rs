@@ -9,6 +9,8 @@ mod mend;
 use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -158,14 +160,19 @@ impl Exporter for Capture {
         "capture"
     }
 
-    /// What is lost of lines that are held is told with the next ones.
+    /// What is lost is counted where it is, for lines may be held: here it is none yet.
     fn export(&mut self, records: &[Record]) -> u64 {
-        let mut lines = self.lines.state();
-        for record in records {
-            let Some(captured) = &record.captured else { continue };
-            lines.add(|line| self.writer.write(record, captured, line));
-        }
-        self.lines.settle(lines)
+        self.lines.add_to(|lines| {
+            for record in records {
+                let Some(captured) = &record.captured else { continue };
+                lines.add(|line| self.writer.write(record, captured, line));
+            }
+        });
+        0
+    }
+
+    fn count_in(&mut self, lost: Arc<AtomicU64>) {
+        self.lines.state().count_in(lost);
     }
 
     fn takes(&self) -> fn(&Record) -> bool {
@@ -179,7 +186,7 @@ impl Exporter for Capture {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
 
     use tidegate_wire::capture::{Captured, Entry};
     use tidegate_wire::content::Budget;
@@ -249,15 +256,24 @@ mod tests {
         }
         std::fs::remove_dir_all(path.parent().expect("a folder")).expect("it goes");
 
-        let config = CaptureConfig { sync: Span(Duration::from_millis(1)), ..config };
-        let mut full = Capture::open(Path::new("/dev/full"), &config).expect("it opens");
-        let mut lost = full.export(&[record(1), record(2)]);
+        let full = |sync| {
+            let config = CaptureConfig { sync: Span(sync), ..config.clone() };
+            let mut full = Capture::open(Path::new("/dev/full"), &config).expect("it opens");
+            let lost = Arc::new(AtomicU64::new(0));
+            full.count_in(lost.clone());
+            assert_eq!(full.export(&[record(1), record(2)]), 0, "nobody knows yet");
+            (full, lost)
+        };
+        let (held, lost) = full(Duration::from_millis(1));
         let deadline = std::time::Instant::now() + Duration::from_secs(60);
-        while lost < 2 && std::time::Instant::now() < deadline {
+        while lost.load(Ordering::Relaxed) < 2 && std::time::Instant::now() < deadline {
             std::thread::yield_now();
-            lost += full.export(&[]);
         }
-        assert_eq!(lost, 2, "what a round loses is told with the next calls");
+        assert_eq!(lost.load(Ordering::Relaxed), 2, "though no other call is made");
+        drop(held);
+        let (held, lost) = full(Duration::from_secs(3_600));
+        drop(held);
+        assert_eq!(lost.load(Ordering::Relaxed), 2, "the end is the last round");
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub(crate) mod tail;
 
 mod rotating;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use tidegate_wire::Record;
 
 /// How far exporters stand back for the workers where there are too few cores for all.
@@ -44,6 +47,9 @@ pub trait Exporter: Send {
     /// Takes these records, to the last one before it returns. Says how many of them were lost.
     fn export(&mut self, records: &[Record]) -> u64;
 
+    /// Where it counts what it loses later on, which it did not say when it took it.
+    fn count_in(&mut self, _: Arc<AtomicU64>) {}
+
     /// Whether a record is one that it takes: another that is dropped is no loss to it.
     fn takes(&self) -> fn(&Record) -> bool {
         |_| true
@@ -56,7 +62,6 @@ pub trait Exporter: Send {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};

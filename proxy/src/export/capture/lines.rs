@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -43,8 +44,8 @@ pub(super) struct State {
     recipients: Option<Recipients>,
     /// Whole lines.
     buffer: Vec<u8>,
-    /// Lines that were lost and not told of yet.
-    lost: u64,
+    /// Where lines are counted that were lost.
+    lost: Arc<AtomicU64>,
     /// Whether the last write failed: said once, not for every batch.
     failing: bool,
     /// Each file once, by how often the file had been opened.
@@ -65,7 +66,7 @@ impl Lines {
             file,
             recipients,
             buffer: Vec::new(),
-            lost: 0,
+            lost: Arc::default(),
             failing: false,
             unsynced: Vec::new(),
             is_over: false,
@@ -84,19 +85,22 @@ impl Lines {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// What lines are added to, for [`Lines::settle`].
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.shared.state)
-    }
-
-    /// Has what was added synced with the next round. Says how many lines were lost since it was
-    /// called last.
-    pub(super) fn settle(&self, mut state: MutexGuard<'_, State>) -> u64 {
+    /// Has what is added here synced with the next round.
+    pub(super) fn add_to(&self, add: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        let was_idle = state.is_idle();
+        add(&mut state);
         if state.recipients.is_none() {
             state.flush();
         }
-        self.shared.woken.notify_one();
-        std::mem::take(&mut state.lost)
+        // Where it was not, a round has begun already.
+        if was_idle && !state.is_idle() {
+            self.shared.woken.notify_one();
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.shared.state)
     }
 }
 
@@ -135,6 +139,11 @@ impl State {
         }
     }
 
+    /// Counts there what is lost from now on.
+    pub(super) fn count_in(&mut self, lost: Arc<AtomicU64>) {
+        self.lost = lost;
+    }
+
     pub(super) fn reopen(&mut self) {
         self.file.reopen();
     }
@@ -153,7 +162,7 @@ impl State {
         let result = self.write(&lines);
         if let Err(torn) = &result {
             let kept = whole_lines(&lines[..torn.written]);
-            self.lost += count_lines(&lines[kept..]);
+            self.lost.fetch_add(count_lines(&lines[kept..]), Ordering::Relaxed);
         }
         lines.clear();
         self.buffer = lines;
