@@ -125,8 +125,9 @@ impl Cut {
             self.reader.seek(SeekFrom::Start(place.start))?;
             (self.at, self.line) = (place.start, place.line);
             self.text.clear();
-            if let Some(place) = self.next_line()? {
-                self.open_sealed(place)?;
+            match self.next_line()? {
+                Some(place) if self.open_sealed(place)? => {}
+                _ => return Err(changed(place.line)),
             }
         }
         let lines = &self.opened.lines;
@@ -290,7 +291,7 @@ impl From<io::Error> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::recording::tests::file;
+    use crate::workload::recording::tests::{IDENTITY, file, sealed};
 
     fn cut(text: &str, layout: Layout) -> Result<Vec<(String, u64)>, String> {
         let path = file("cut", text);
@@ -321,6 +322,29 @@ mod tests {
         let read = cut("\u{feff}a\r\nb\n\nlast", Layout::Lines);
         assert_eq!(read, owned(&[("a", 1), ("b", 2), ("", 3), ("last", 4)]));
         assert_eq!(cut("", Layout::Lines), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_was_sealed_and_is_no_more_is_told_and_not_read_elsewhere() {
+        let first = sealed(b"one\n");
+        let text = [&first[..], &sealed(b"two\n")].concat();
+        let path = file("cut", &text);
+        let key = file("key", IDENTITY);
+        let identities = Arc::new(Identities::read(&[&key]).expect("one"));
+        let cut = || Cut::open(&path, Layout::Captured).expect("it is there");
+        let mut known = cut().opening(identities.clone());
+        let mut next = || known.next().expect("it opens").expect("there is one").0;
+        let places = [next(), next()];
+        let in_the_clear = [&vec![b'x'; first.len() - 1][..], b"\n"].concat();
+        for changed in [in_the_clear, Vec::new()] {
+            std::fs::write(&path, &text).expect("it writes");
+            let mut again = cut().opening(identities.clone());
+            assert_eq!(again.again(places[1]).expect("it is there"), b"two");
+            std::fs::write(&path, changed).expect("it writes");
+            let told = again.again(places[0]);
+            assert!(matches!(told, Err(Fault::Text { line: 1, .. })), "{told:?}");
+        }
+        [path, key].iter().for_each(|path| std::fs::remove_file(path).expect("it was written"));
     }
 
     #[test]

@@ -354,11 +354,12 @@ fn pieces_are_read_in_the_order_in_which_they_were_written() {
 }
 
 /// A key pair that anybody may know.
-const IDENTITY: &str = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+pub(super) const IDENTITY: &str =
+    "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
 const RECIPIENT: &str = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
 
 /// These lines, sealed together.
-fn sealed(lines: &[u8]) -> Vec<u8> {
+pub(super) fn sealed(lines: &[u8]) -> Vec<u8> {
     let recipient = Recipient::try_from(RECIPIENT.to_owned()).expect("a public key");
     let message = Recipients::of(vec![recipient]).expect("one").seal(lines).expect("it seals");
     let mut line = Vec::new();
