@@ -13,6 +13,9 @@ use tidegate_wire::capture::read_sealed;
 
 /// The longest text of one call. A captured body of the largest size has less.
 const LONGEST: usize = 64 << 20;
+/// The longest line in which such a text is sealed, in base64, with what sealing adds: its header, and
+/// 16 bytes for every 64 KiB.
+const LONGEST_SEALED: usize = LONGEST / 3 * 4 + (1 << 20);
 const BUFFER: usize = 1 << 16;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -168,14 +171,18 @@ impl Cut {
 
     fn next_line(&mut self) -> Result<Option<Place>, Fault> {
         let (start, line) = (self.at, self.line);
-        let mut limited = self.reader.by_ref().take(LONGEST as u64 + 1);
+        let longest = match self.layout {
+            Layout::Captured => LONGEST_SEALED,
+            Layout::Lines | Layout::Array => LONGEST,
+        };
+        let mut limited = self.reader.by_ref().take(longest as u64 + 1);
         let read = limited.read_until(b'\n', &mut self.text)?;
         if read == 0 {
             return Ok(None);
         }
         let has_end = self.text.ends_with(b"\n");
-        if !has_end && read > LONGEST {
-            return Err(too_long(line));
+        if !has_end && read > longest {
+            return Err(too_long(line, longest));
         }
         self.at += read as u64;
         self.line += 1;
@@ -209,7 +216,7 @@ impl Cut {
         while depth > 0 {
             let byte = self.byte()?.ok_or_else(|| cut_off(line))?;
             if self.text.len() == LONGEST {
-                return Err(too_long(line));
+                return Err(too_long(line, LONGEST));
             }
             self.text.push(byte);
             match byte {
@@ -273,8 +280,8 @@ fn changed(line: u64) -> Fault {
     Fault::Text { line, message: "this has changed since it was read first".to_owned() }
 }
 
-fn too_long(line: u64) -> Fault {
-    let message = format!("this is longer than {} MiB", LONGEST >> 20);
+fn too_long(line: u64, longest: usize) -> Fault {
+    let message = format!("this is longer than {} MiB", longest >> 20);
     Fault::Text { line, message }
 }
 
@@ -345,6 +352,25 @@ mod tests {
             assert!(matches!(told, Err(Fault::Text { line: 1, .. })), "{told:?}");
         }
         [path, key].iter().for_each(|path| std::fs::remove_file(path).expect("it was written"));
+    }
+
+    #[test]
+    fn a_text_of_the_greatest_length_has_room_sealed_too() {
+        use tidegate_wire::capture::write_sealed;
+        // What age adds to it: a header for sixteen, and a tag for each piece.
+        let message = vec![0; LONGEST + 16 * (LONGEST / (64 << 10)) + (16 << 10)];
+        let mut line = Vec::new();
+        write_sealed(&message, &mut line);
+        let path = file("long", &line);
+        let length = |layout| match Cut::open(&path, layout).expect("it is there").next() {
+            Ok(text) => text.map(|(place, _)| place.length).ok_or_else(String::new),
+            Err(Fault::Text { message, .. }) => Err(message),
+            Err(Fault::Read(error)) => panic!("{error}"),
+        };
+        assert_eq!(length(Layout::Lines), Err("this is longer than 64 MiB".to_owned()));
+        let error = length(Layout::Captured).expect_err("nobody opens it");
+        assert!(error.contains("its calls are encrypted"), "{error}");
+        std::fs::remove_file(path).expect("it was written");
     }
 
     #[test]
