@@ -26,7 +26,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
@@ -295,10 +295,10 @@ impl Inside {
 // === impl Page ===
 
 impl Page {
-    async fn answer(self) -> Response<Shown> {
+    async fn answer(self, since: metrics::Since) -> Response<Shown> {
         let answer = match self {
             Self::Tail(answer) => return answer,
-            Self::Metrics(question) => return question.answer().await,
+            Self::Metrics(question) => return question.answer(since).await,
             Self::Ready(answer) => answer,
             Self::Policies(inside) => {
                 let generation = inside.generations.borrow().clone();
@@ -369,12 +369,14 @@ async fn serve(listener: TcpListener, admin: Admin, surface: Surface) -> io::Res
     }
 }
 
-async fn connection(stream: TcpStream, admin: Admin, surface: Surface) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Admin, surface: Surface) {
     let is_followed = AtomicBool::new(false);
+    let since = metrics::Since::default();
     let service = service_fn(|request| {
         let page = admin.page(request, surface);
         is_followed.store(matches!(page, Page::Tail(_)), Ordering::Relaxed);
-        async { Ok::<_, Infallible>(page.answer().await) }
+        let since = since.clone();
+        async { Ok::<_, Infallible>(page.answer(since).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -387,6 +389,7 @@ async fn connection(stream: TcpStream, admin: Admin, surface: Surface) {
             }
         }
         () = over(&is_followed) => debug!("connection to administration was cut"),
+        () = since.is_over() => debug!("metrics were read for too long, their connection was cut"),
     }
 }
 
@@ -400,9 +403,13 @@ async fn over(is_followed: &AtomicBool) {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_wire::Record;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::export::metrics::lock;
 
     struct Served {
         address: std::net::SocketAddr,
@@ -481,5 +488,50 @@ mod tests {
         assert_eq!(served.status("GET", "/livez", "pod.cluster.local").await, 200);
         assert_eq!(served.status("GET", "/metrics", "pod.cluster.local").await, 200);
         assert_eq!(served.status("GET", "/", "pod.cluster.local").await, 404);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stops_reading_metrics_holds_up_others_for_a_while_only() {
+        let registry = Arc::new(Registry::new([], []));
+        let shard = registry.shard();
+        // More than a connection takes of it before somebody reads.
+        for (model, status) in (0..100).flat_map(|model| (200..210).map(move |at| (model, at))) {
+            let model = Some(format!("{model:0>100}"));
+            let (status, duration_s) = (Some(status), Some(0.5));
+            let record = Record { request_model: model, status, duration_s, ..Record::default() };
+            lock(&shard).add(&record);
+        }
+        let admin = Admin::new(registry, Readiness::default(), Vec::new());
+        let ask = async || {
+            let (mut stream, theirs) = tokio::io::duplex(1 << 10);
+            tokio::spawn(connection(theirs, admin.clone(), Surface::Admin));
+            let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            stream.write_all(request).await.expect("it takes the request");
+            let mut status = [0; "HTTP/1.1 200".len()];
+            stream.read_exact(&mut status).await.expect("it answers");
+            (stream, String::from_utf8_lossy(&status).into_owned())
+        };
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let (stream, status) = ask().await;
+            assert_eq!(status, "HTTP/1.1 200");
+            held.push(stream);
+        }
+        let start = Instant::now();
+        let (mut refused, status) = ask().await;
+        assert_eq!(status, "HTTP/1.1 503");
+        assert_eq!(start.elapsed().as_secs(), 5);
+        let mut head = [0; 200];
+        let read = refused.read(&mut head).await.expect("it says why");
+        assert!(String::from_utf8_lossy(&head[..read]).contains("retry-after: 5\r\n"));
+
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let (_, status) = ask().await;
+        assert_eq!(status, "HTTP/1.1 200", "there is a place again");
+        for mut stream in held {
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.expect("it ends");
+            assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "it was cut");
+        }
     }
 }

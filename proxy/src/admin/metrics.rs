@@ -1,30 +1,37 @@
-//! The page of metrics, which is made as it is read: who reads slowly holds a small part of it.
+//! The page of metrics, which is made as it is read: who reads slowly holds a small part of it, and who
+//! stops reading holds up others for no longer than a page may be read.
 
 use std::convert::Infallible;
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::Response;
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue,
+    HeaderValue, RETRY_AFTER,
 };
+use http::{Response, StatusCode};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
-use super::Shown;
+use super::{Shown, text};
 use crate::export::metrics::Registry;
 use crate::export::prometheus::{Page, Prometheus};
 
 /// Pages that are read at once; who comes when there are so many waits. Each holds what was counted as
 /// it began, beside what is counted since.
 const PAGES: usize = 4;
+/// How long one may be read; then its connection is cut.
+const READ: Duration = Duration::from_secs(30);
+/// How long who comes when there are so many waits.
+const WAIT: Duration = Duration::from_secs(5);
 
 /// The metrics of a registry.
 #[derive(Clone, Debug)]
@@ -32,6 +39,10 @@ pub(super) struct Metrics {
     prometheus: Prometheus,
     places: Arc<Semaphore>,
 }
+
+/// Since when the page is read on a connection; absent while it is not.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Since(watch::Sender<Option<Instant>>);
 
 /// Somebody asks for the page.
 pub(super) struct Question {
@@ -43,6 +54,7 @@ pub(super) struct Question {
 /// A page that is being read.
 struct Reading {
     page: Page,
+    since: Since,
     _place: OwnedSemaphorePermit,
 }
 
@@ -68,17 +80,44 @@ impl Metrics {
     }
 }
 
+// === impl Since ===
+
+impl Since {
+    /// When it has been read for too long.
+    pub(super) async fn is_over(&self) {
+        let mut since = self.0.subscribe();
+        loop {
+            let begun = *since.borrow_and_update();
+            let over = async {
+                match begun {
+                    Some(begun) => tokio::time::sleep_until(begun + READ).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over => return,
+                _ = since.changed() => {}
+            }
+        }
+    }
+}
+
 // === impl Question ===
 
 impl Question {
-    pub(super) async fn answer(self) -> Response<Shown> {
+    /// The page, or that too many are read.
+    pub(super) async fn answer(self, since: Since) -> Response<Shown> {
         let Metrics { prometheus, places } = self.metrics;
-        let place = places.acquire_owned().await.expect("nobody closes it");
+        let Ok(place) = tokio::time::timeout(WAIT, places.acquire_owned()).await else {
+            return busy().map(BodyExt::boxed_unsync);
+        };
+        let place = place.expect("nobody closes it");
+        since.0.send_replace(Some(Instant::now()));
         let (content_type, mut page) = prometheus.accepted(&self.accept);
         if self.is_packed {
             page = Box::new(Packed::new(page));
         }
-        let mut answer = Response::new(Reading { page, _place: place }.boxed_unsync());
+        let mut answer = Response::new(Reading { page, since, _place: place }.boxed_unsync());
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -100,6 +139,12 @@ impl Body for Reading {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.page.next().map(|part| Ok(Frame::data(part))))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.since.0.send_replace(None);
     }
 }
 
@@ -128,6 +173,13 @@ impl Iterator for Packed {
             }
         }
     }
+}
+
+fn busy() -> Response<Full<Bytes>> {
+    let reason = format!("{PAGES} others read the metrics\n");
+    let mut refused = text(StatusCode::SERVICE_UNAVAILABLE, reason);
+    refused.headers_mut().insert(RETRY_AFTER, WAIT.as_secs().into());
+    refused
 }
 
 /// The values of a field that may stand more than once.
@@ -163,10 +215,10 @@ mod tests {
     #[tokio::test]
     async fn who_takes_gzip_gets_the_same_page_packed() {
         let metrics = Metrics::new(Arc::new(Registry::new([], [])));
-        let plain = metrics.asked(&HeaderMap::new()).answer().await;
+        let plain = metrics.asked(&HeaderMap::new()).answer(Since::default()).await;
         assert!(!plain.headers().contains_key(CONTENT_ENCODING));
         let plain = read(plain.into_body()).await;
-        let packed = metrics.asked(&asked("gzip")).answer().await;
+        let packed = metrics.asked(&asked("gzip")).answer(Since::default()).await;
         assert_eq!(packed.headers()[CONTENT_ENCODING], "gzip");
         let packed = read(packed.into_body()).await;
         assert!(packed.len() < plain.len() / 2, "{} of {}", packed.len(), plain.len());
@@ -188,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn one_page_too_many_waits_until_another_is_read() {
         let metrics = Metrics::new(Arc::new(Registry::new([], [])));
-        let ask = || metrics.asked(&HeaderMap::new()).answer();
+        let ask = || metrics.asked(&HeaderMap::new()).answer(Since::default());
         let mut open = Vec::new();
         for _ in 0..PAGES {
             open.push(ask().await);
