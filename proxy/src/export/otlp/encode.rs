@@ -21,8 +21,9 @@ use crate::export::catalog::{self, FAMILIES, Family, Kind};
 use crate::export::metrics::{self, Exponential, Histogram, Point, Snapshot, Value};
 use crate::export::names::Conventions;
 
-/// Encoded bytes of one request, about: a collector takes 4 MiB by default.
-const PART_BYTES: usize = 1 << 20;
+/// Encoded bytes of the metrics of one request: a collector takes 4 MiB by default, and a proxy before
+/// it may take 1 MiB of all, the resource and what is around the metrics among it.
+const PART_BYTES: usize = 900 << 10;
 /// Points of one family that are never parted: some 200 KiB of histograms with long labels.
 const POINTS: usize = 128;
 
