@@ -1,15 +1,13 @@
 //! Who opens what was sealed.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use age::{DecryptError, Decryptor, x25519};
-use zeroize::Zeroizing;
 
-use crate::{MOST_BYTES, is_secret_path, lines};
+use crate::{is_secret_path, lines};
 
 /// Secret keys: what is sealed for one of them can be opened. None opens nothing.
 #[derive(Default)]
@@ -113,9 +111,7 @@ fn read(path: &Path) -> Result<Vec<x25519::Identity>, IdentityError> {
         return Err(IdentityError::NoFile);
     }
     let file = |source| IdentityError::File { path: path.to_owned(), source };
-    // As large as it may become: where it grew, what it held before would stay behind.
-    let mut text = Zeroizing::new(String::with_capacity(MOST_BYTES as usize));
-    File::open(path).map_err(file)?.take(MOST_BYTES).read_to_string(&mut text).map_err(file)?;
+    let text = crate::read(path).map_err(file)?;
     let identity = |(line, text): (usize, &str)| {
         text.parse().map_err(|_| IdentityError::Line { path: path.to_owned(), line })
     };

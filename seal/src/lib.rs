@@ -6,15 +6,29 @@
 mod identities;
 mod recipients;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 pub use identities::{Identities, IdentityError, OpenError, is_open_to_all};
 pub use recipients::{Recipient, Recipients, RecipientsError, Wrong};
+use zeroize::Zeroizing;
 
 /// What an identity begins with; nothing that holds it is ever shown.
 const SECRET: &str = "AGE-SECRET-KEY-";
 /// The largest file of recipients or identities.
 const MOST_BYTES: u64 = 64 << 10;
+
+/// What such a file holds; one that is larger is refused, for its end would be missed.
+fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    // As large as it may become: where it grew, what it held before would stay behind.
+    let mut text = Zeroizing::new(String::with_capacity(MOST_BYTES as usize + 1));
+    File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > MOST_BYTES {
+        true => Err(io::Error::other(format!("it is larger than {} KiB", MOST_BYTES >> 10))),
+        false => Ok(text),
+    }
+}
 
 /// The lines of such a file that say something, with their numbers, counted from 1.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -150,6 +164,24 @@ mod tests {
         for text in shown {
             assert!(!text.to_uppercase().contains(&secret[20..40]), "{text}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_and_not_cut() {
+        let (path, recipient) = identity("seal-large");
+        let text = std::fs::read_to_string(&path).expect("it was written");
+        let filled =
+            |text: &str, size: usize| format!("{text}\n#{}", "x".repeat(size - text.len() - 2));
+        let limit = MOST_BYTES as usize;
+        std::fs::write(&path, filled(&text, limit)).expect("it writes");
+        assert!(Identities::read(&[&path]).is_ok());
+        std::fs::write(&path, filled(&text, limit + 1)).expect("it writes");
+        let error = Identities::read(&[&path]).expect_err("it is refused");
+        assert!(matches!(error, IdentityError::File { .. }), "{error}");
+        std::fs::write(&path, filled(&recipient.to_string(), limit + 1)).expect("it writes");
+        let error = Recipients::read(&path).expect_err("it is refused").to_string();
+        assert!(error.ends_with("it is larger than 64 KiB"), "{error}");
+        std::fs::remove_file(path).expect("it was written");
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -11,7 +10,7 @@ use age::x25519;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{MOST_BYTES, is_secret, is_secret_path, lines};
+use crate::{is_secret, is_secret_path, lines, read};
 
 /// Each takes 100 bytes of every message, and 0.1 ms of CPU.
 const MOST: usize = 16;
@@ -180,8 +179,7 @@ impl Recipients {
             return Err(RecipientsError::NoFile);
         }
         let file = |source| RecipientsError::File { path: path.to_owned(), source };
-        let mut text = String::new();
-        File::open(path).map_err(file)?.take(MOST_BYTES).read_to_string(&mut text).map_err(file)?;
+        let text = read(path).map_err(file)?;
         let recipient = |(line, text): (usize, &str)| {
             let of_line = |wrong| RecipientsError::Line { path: path.to_owned(), line, wrong };
             text.parse().map_err(of_line)
