@@ -233,7 +233,10 @@ fn workload(args: &Args) -> anyhow::Result<Workload> {
         (None, None) if args.from.is_some() => Mix::default().generating(),
         (None, None) => Mix::default(),
     };
-    let Some(path) = &args.from else { return Ok(Workload::Mix(mix)) };
+    let Some(path) = &args.from else {
+        args.identities.refuse()?;
+        return Ok(Workload::Mix(mix));
+    };
     let recording =
         Recording::open(path, args.from_format, args.identities.read()?).context("--from")?;
     let names_models = args.mix.is_some() || args.model.is_some();

@@ -130,6 +130,9 @@ async fn serve(args: Args) -> anyhow::Result<Exit> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let read = |path| Recorded::read(path, args.identities.read()?).context("--from");
     let recorded = args.from.as_deref().map(read).transpose()?;
+    if recorded.is_none() {
+        args.identities.refuse()?;
+    }
     let simulator = Simulator::bind(options(&args, recorded.map(Arc::new)))
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;

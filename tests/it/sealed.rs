@@ -284,6 +284,21 @@ fn an_identity_that_everybody_may_read_is_warned_of_and_may_come_by_the_environm
 }
 
 #[test]
+fn an_identity_is_refused_where_nothing_is_read_that_it_could_open() {
+    let folder = Folder::new();
+    let key = Key::new(&folder, "key");
+    for command in [
+        &["load", "--target", "http://127.0.0.1:1", "--users", "1"][..],
+        &["sim", "--listen", "127.0.0.1:0"],
+    ] {
+        let mut command = tidegate(command.iter().copied());
+        let output = command.args(["--identity", key.file()]).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+        assert!(told(&output).contains("--identity goes with --from"), "{}", told(&output));
+    }
+}
+
+#[test]
 fn recipients_that_are_none_are_told_with_file_line_and_key() {
     let folder = Folder::new();
     let path = folder.file("tidegate.yaml");
@@ -316,10 +331,7 @@ fn recipients_that_are_none_are_told_with_file_line_and_key() {
             &*format!("recipients_file: {secret}"),
             "capture.encrypt.recipients_file: this is an identity, which is secret",
         ),
-        (
-            "recipients_file: of_shell",
-            "of_shell:1: this is an identity, which is secret",
-        ),
+        ("recipients_file: of_shell", "of_shell:1: this is an identity, which is secret"),
         ("# nobody yet", "capture.encrypt: names nobody who could read it"),
         ("recipients: []", "capture.encrypt: names nobody who could read it"),
         ("recipient: []", "did you mean `recipients`"),
