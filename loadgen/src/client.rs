@@ -65,6 +65,8 @@ pub(crate) struct Sample {
     pub(crate) record: Record,
     /// How long after it was due the call was sent.
     pub(crate) send_lag: Duration,
+    /// The longest that anything of a whole answer lay here unread; absent where no kernel tells.
+    pub(crate) read_lag: Option<Duration>,
     /// The times between tokens.
     pub(crate) gaps: Vec<Duration>,
     /// What was answered, where somebody goes on from it.
@@ -130,12 +132,13 @@ impl Client {
             // What signing takes is our own lateness, not the model's.
             call.sent = Instant::now();
         }
-        let asked = timeout(LONGEST_SILENCE, self.connections.ask(request.map(Full::new)));
-        let (mut connection, response) = match asked.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return call.unanswered(&error),
-            Err(_) => return call.no_answer("timeout"),
-        };
+        let request = request.map(Full::new);
+        let (mut connection, response) =
+            match timeout(LONGEST_SILENCE, self.connections.ask(request)).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(error)) => return call.unanswered(&error),
+                Err(_) => return call.no_answer("timeout"),
+            };
         let (head, mut body) = response.into_parts();
         call.head(head.status, &head.headers, connection.arrived());
         if let Some(signer) = &self.signer {
@@ -147,6 +150,7 @@ impl Client {
                 Ok(Some(Err(error))) => return call.broken(&error),
                 Ok(None) => {
                     call.ended = Some(connection.arrived());
+                    call.read_lag = connection.longest_unread();
                     self.connections.give_back(connection).await;
                     return Ending::Clean;
                 }
@@ -178,6 +182,7 @@ struct Call {
     sent: Instant,
     /// When the last of a whole answer arrived.
     ended: Option<Instant>,
+    read_lag: Option<Duration>,
     observer: Observer,
     record: Record,
     received: u64,
@@ -274,7 +279,7 @@ impl Call {
             request_bytes: Some(request.body.len() as u64),
             ..Record::default()
         };
-        Self { due, sent, ended: None, observer, record, received: 0, spoken }
+        Self { due, sent, ended: None, read_lag: None, observer, record, received: 0, spoken }
     }
 
     /// A trace of its own for each call: by it, a record of the sidecar finds ours.
@@ -330,13 +335,13 @@ impl Call {
     }
 
     fn close(self, ending: Ending, prices: &Prices) -> Sample {
-        let Self { due, sent, ended, observer, mut record, received, spoken } = self;
+        let Self { due, sent, ended, read_lag, observer, mut record, received, spoken } = self;
         let ended = ended.unwrap_or_else(Instant::now) - due;
         let gaps = observer.token_gaps().collect();
         observer.finish(ending, ended, &mut record);
         record.response_bytes = Some(received);
         prices.apply(&mut record);
         let answer = spoken.map(|spoken| answer(spoken, &record));
-        Sample { record, send_lag: sent - due, gaps, answer }
+        Sample { record, send_lag: sent - due, read_lag, gaps, answer }
     }
 }

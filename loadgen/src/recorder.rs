@@ -85,6 +85,9 @@ pub struct CallRecord<'a> {
     /// How long after it was due it was sent.
     #[serde(rename = "tidegate.load.send_lag_s")]
     pub send_lag_s: f64,
+    /// The longest that anything of a whole answer lay here unread; absent where no kernel tells.
+    #[serde(rename = "tidegate.load.read_lag_s", skip_serializing_if = "Option::is_none")]
+    pub read_lag_s: Option<f64>,
 }
 
 impl<'a> CallRecord<'a> {
@@ -93,6 +96,7 @@ impl<'a> CallRecord<'a> {
             record: Cow::Borrowed(&call.record),
             label: Cow::Borrowed(&call.key.model),
             send_lag_s: call.send_lag.as_secs_f64(),
+            read_lag_s: call.read_lag.map(|lag| lag.as_secs_f64()),
         }
     }
 }

@@ -554,6 +554,7 @@ impl Run {
             kind: Kind::of(&sample.record),
             record: sample.record,
             send_lag: sample.send_lag,
+            read_lag: sample.read_lag,
             gaps: sample.gaps,
             answer: sample.answer,
         };

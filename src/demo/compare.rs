@@ -273,6 +273,7 @@ mod tests {
             record: Cow::Owned(record.clone()),
             label: "m".into(),
             send_lag_s: 0.0,
+            read_lag_s: None,
         };
         Books {
             sent: sent.iter().map(|one| (one.trace_id, call(one))).collect(),

@@ -1,7 +1,7 @@
 //! A TCP stream that knows when what is read of it arrived.
 //!
 //! The kernel stamps what comes in (`SO_TIMESTAMPNS`, socket(7)). By that, a generator that has many
-//! calls to look after does not take its own delay for the target's.
+//! calls to look after does not take its own delay for the target's; and it knows its own delay.
 
 use std::io;
 use std::pin::Pin;
@@ -19,6 +19,8 @@ use tokio::time::Instant;
 pub(crate) struct Arrivals {
     opened: Instant,
     latest_ns: AtomicU64,
+    /// The longest that anything lay unread since the last request.
+    longest_unread_ns: AtomicU64,
 }
 
 /// The stream.
@@ -34,7 +36,8 @@ pub(crate) struct Stamped {
 
 impl Arrivals {
     fn new() -> Self {
-        Self { opened: Instant::now(), latest_ns: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Self { opened: Instant::now(), latest_ns: zero(), longest_unread_ns: zero() }
     }
 
     /// When the bytes arrived that were read last.
@@ -42,15 +45,24 @@ impl Arrivals {
         self.opened + Duration::from_nanos(self.latest_ns.load(Relaxed))
     }
 
+    /// The longest that anything lay unread since this was last asked; nothing where no kernel tells.
+    pub(crate) fn longest_unread(&self) -> Option<Duration> {
+        let longest = Duration::from_nanos(self.longest_unread_ns.swap(0, Relaxed));
+        cfg!(target_os = "linux").then_some(longest)
+    }
+
     /// Bytes were read that had been there for so long. They cannot have come before those that were
     /// read before, nor before what they answer was written, even where a clock was set meanwhile.
     fn read(&self, age: Duration) {
-        let ns = self.opened.elapsed().saturating_sub(age).as_nanos() as u64;
-        self.latest_ns.fetch_max(ns, Relaxed);
+        let now = self.opened.elapsed();
+        let arrived =
+            now.saturating_sub(age).max(Duration::from_nanos(self.latest_ns.load(Relaxed)));
+        self.latest_ns.store(arrived.as_nanos() as u64, Relaxed);
+        self.longest_unread_ns.fetch_max(now.saturating_sub(arrived).as_nanos() as u64, Relaxed);
     }
 
     fn written(&self) {
-        self.read(Duration::ZERO);
+        self.latest_ns.store(self.opened.elapsed().as_nanos() as u64, Relaxed);
     }
 }
 
@@ -227,6 +239,9 @@ mod tests {
             if cfg!(target_os = "linux") {
                 // The stamp is of another clock, which may be corrected meanwhile.
                 assert!(arrived <= after + Duration::from_millis(10), "{:?}", arrived - after);
+                let unread = arrivals.longest_unread().expect("this kernel tells");
+                assert!(unread >= Duration::from_millis(20), "{unread:?}");
+                assert_eq!(arrivals.longest_unread(), Some(Duration::ZERO), "it was told");
             }
         }
     }

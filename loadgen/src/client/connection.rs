@@ -119,6 +119,11 @@ impl Connection {
         self.arrivals.latest()
     }
 
+    /// The longest that anything of the answer lay here unread; nothing where no kernel tells.
+    pub(super) fn longest_unread(&self) -> Option<Duration> {
+        self.arrivals.longest_unread()
+    }
+
     /// The next piece of an answer; nothing where it has come to its end.
     pub(super) async fn chunk(&mut self, body: &mut Incoming) -> Option<hyper::Result<Bytes>> {
         poll_fn(|context| {
@@ -137,6 +142,8 @@ impl Connection {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, (hyper::Error, Option<Request<Full<Bytes>>>)> {
+        // What came before is none of this answer.
+        self.arrivals.longest_unread();
         let mut answer = pin!(self.sender.try_send_request(request));
         let answer = poll_fn(|context| {
             self.drive(context);

@@ -44,6 +44,9 @@ pub(crate) struct Figures {
     pub(crate) faults: Faults,
     pub(crate) timeline: Timeline,
     pub(crate) points: Points,
+    /// Of each answer, the longest that anything of it lay here unread.
+    #[serde(default)]
+    pub(crate) read_lag: Times,
     /// Calls that a sidecar saw too.
     #[serde(default)]
     pub(crate) joined: Joined,
@@ -75,6 +78,8 @@ pub(crate) struct Call {
     pub(crate) record: Record,
     /// How long after it was due it was sent.
     pub(crate) send_lag: Duration,
+    /// The longest that anything of a whole answer lay here unread; absent where no kernel tells.
+    pub(crate) read_lag: Option<Duration>,
     /// The times between tokens.
     pub(crate) gaps: Vec<Duration>,
     /// The trouble that it was in.
@@ -94,6 +99,7 @@ impl Figures {
         self.faults.record(&call.record, call.kind);
         self.timeline.record(call);
         self.points.record(call);
+        call.read_lag.iter().for_each(|lag| self.read_lag.record(*lag));
     }
 
     /// Takes in another run.
@@ -104,6 +110,7 @@ impl Figures {
         self.faults.add(other.faults);
         self.timeline.add(other.timeline);
         self.points.add(other.points);
+        self.read_lag.add(&other.read_lag);
         self.joined.add(other.joined);
         self.watched.add(other.watched);
     }
@@ -324,6 +331,7 @@ pub(crate) mod tests {
                 ..Record::default()
             },
             send_lag: Duration::from_millis(100),
+            read_lag: Some(Duration::from_millis(1)),
             gaps: vec![Duration::from_millis(20); 3],
             kind: None,
             answer: None,

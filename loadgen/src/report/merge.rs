@@ -139,6 +139,7 @@ fn generator(shards: &[Report]) -> Generator {
     let each = || shards.iter().map(|shard| &shard.generator);
     Generator {
         send_lag_s: None,
+        read_lag_s: None,
         found_no_user: each().map(|one| one.found_no_user).sum(),
         unsent: each().map(|one| one.unsent).sum(),
         lost_users: each().map(|one| one.lost_users).sum(),

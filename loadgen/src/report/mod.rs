@@ -49,7 +49,8 @@ pub use table::{Grid, Table, time};
 /// How the figures are to be read.
 pub const DEFINITIONS: [&str; 7] = [
     "Times count from when a call was due, those of `service_` from when it was sent; send lag is what \
-     lies between. They are of whole answers: a refusal is no fast answer.",
+     lies between. They end as bytes arrive at this machine; read lag is the longest that any of an \
+     answer then lay unread. They are of whole answers: a refusal is no fast answer.",
     "Duration: to the last byte. TTFT: to the first token, reasoning included; visible leaves it out; \
      streams only. A token is a chunk with text, reasoning or arguments of a tool.",
     "Gap: between chunks with tokens. Time per output token: from the first to the last, by output \
@@ -58,8 +59,8 @@ pub const DEFINITIONS: [&str; 7] = [
      but those abandoned or failed by the request itself.",
     "Goodput: completed calls for which every objective that applies was measured and met, by calls due.",
     "Quantiles are to three digits. USD: by the table of prices; `+` where some calls have no price there.",
-    "A run is invalid where the generator was the limit: at a rate, p99 of the send lag over 100 ms, or \
-     more than one call in a hundred due while all users were busy; in a closed loop, over 1 s.",
+    "A run is invalid where the generator was the limit: at a rate, p99 of its send or read lag over \
+     100 ms, or more than one call in a hundred due while all users were busy; in a closed loop, over 1 s.",
 ];
 
 /// What a run came to.
@@ -178,6 +179,10 @@ pub struct Generator {
     /// How long after it was due a call was sent.
     #[serde(skip_deserializing)]
     pub send_lag_s: Option<Quantiles>,
+    /// Of each whole answer, the longest that anything of it lay here unread. The times of calls leave
+    /// it out, but what follows an answer is later by it.
+    #[serde(skip_deserializing)]
+    pub read_lag_s: Option<Quantiles>,
     /// Calls that were due while every user was busy.
     pub found_no_user: u64,
     /// Calls that were due and never sent.
@@ -209,6 +214,7 @@ impl Report {
         let recorder = run.recorder();
         let generator = Generator {
             send_lag_s: None,
+            read_lag_s: None,
             found_no_user: run.found_no_user(),
             unsent: run.unsent(),
             lost_users: run.lost_users(),
@@ -241,7 +247,11 @@ impl Report {
         };
         let parts =
             |parts: BTreeMap<Arc<str>, Tally>| parts.into_iter().map(part).collect::<Vec<_>>();
-        let generator = Generator { send_lag_s: figures.send_lag().quantiles(), ..generator };
+        let generator = Generator {
+            send_lag_s: figures.send_lag().quantiles(),
+            read_lag_s: figures.read_lag.quantiles(),
+            ..generator
+        };
         let mut report = Self {
             ended,
             invalid: validity::fault_of_ours(&run, &figures, &generator),

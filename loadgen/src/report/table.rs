@@ -188,8 +188,9 @@ fn totals(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
         (None, None) if run.schedule == "staged" => write!(f, "rate in stages, ")?,
         (None, None) => write!(f, "{} loop, ", run.schedule)?,
     }
-    let lag = report.generator.send_lag_s.as_ref().map(|lag| lag.p99);
-    writeln!(f, "{} users; sent {} after due (p99)", run.users, time(lag))?;
+    let [sent, read] = [report.generator.send_lag_s, report.generator.read_lag_s]
+        .map(|lag| time(lag.map(|lag| lag.p99)));
+    writeln!(f, "{} users; sent {sent} after due, read {read} after arrival (p99)", run.users)?;
     if let Some(from) = &run.from {
         writeln!(f, "{}", from.sentence())?;
         if total.calls > from.calls {

@@ -6,7 +6,7 @@ use super::{Generator, Setup};
 use crate::figures::{Figures, Kind};
 use crate::schedule::Schedule;
 
-/// The p99 of the send lag above which the generator, and not what it tested, was the limit.
+/// The p99 of a lag above which the generator, and not what it tested, was the limit.
 const LATEST_AT_A_RATE: Duration = Duration::from_millis(100);
 /// The same where a late call is only the call of a slower user: its lateness makes no burst of others.
 const LATEST_IN_A_LOOP: Duration = Duration::from_secs(1);
@@ -54,11 +54,13 @@ pub(super) fn generator_was_the_limit(
     let latest = if is_open { LATEST_AT_A_RATE } else { LATEST_IN_A_LOOP }.as_secs_f64();
     let found_no_user = if is_open { generator.found_no_user } else { 0 };
     let were_busy = generator.unsent > 0 || found_no_user > calls / BUSY_ONE_IN;
-    let late = generator.send_lag_s.map_or(0.0, |lag| lag.p99);
+    let [sent, read] =
+        [generator.send_lag_s, generator.read_lag_s].map(|lag| lag.map_or(0.0, |lag| lag.p99));
+    let (late, which) = if read > sent { (read, "read") } else { (sent, "send") };
     if !were_busy && late <= latest {
         return None;
     }
-    let mut what = format!("the generator was the limit: p99 of its send lag is {late:.3} s");
+    let mut what = format!("the generator was the limit: p99 of its {which} lag is {late:.3} s");
     if late > latest {
         what += &format!(", more than {latest} s");
     }

@@ -261,7 +261,16 @@ impl KindOfCall {
         let applies = objectives.iter().map(|objective| key.is_of(objective)).collect();
         let (due, send_lag) = (Duration::ZERO, Duration::ZERO);
         Self {
-            model: Call { key, due, record, send_lag, gaps, kind: None, answer: None },
+            model: Call {
+                key,
+                due,
+                record,
+                send_lag,
+                read_lag: None,
+                gaps,
+                kind: None,
+                answer: None,
+            },
             service,
             applies,
         }

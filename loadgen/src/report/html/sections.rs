@@ -143,6 +143,10 @@ fn tiles(report: &Report) -> String {
             time(report.generator.send_lag_s.as_ref().map(|lag| lag.p99)),
             "sent after due, p99".to_owned(),
         ),
+        (
+            time(report.generator.read_lag_s.as_ref().map(|lag| lag.p99)),
+            "read after arrival, p99".to_owned(),
+        ),
     ];
     if total.goodput.is_some() {
         tiles.push((percent(total.goodput), "goodput".to_owned()));
