@@ -87,3 +87,35 @@ impl Generator {
         self.send_lag_s.is_some_and(|lag| lag.p99 > LATEST_AT_A_RATE.as_secs_f64())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::{Quantiles, Times};
+
+    fn lag(seconds: f64) -> Option<Quantiles> {
+        let mut times = Times::default();
+        times.seconds(seconds);
+        times.quantiles()
+    }
+
+    #[test]
+    fn who_sends_or_reads_late_says_nothing_of_the_target() {
+        for (is_open, send, read, told) in [
+            (true, 0.09, 0.09, None),
+            (true, 0.2, 0.01, Some("its send lag is 0.2")),
+            (true, 0.01, 0.2, Some("its read lag is 0.2")),
+            (false, 0.5, 0.9, None),
+            (false, 0.5, 1.5, Some("its read lag is 1.5")),
+        ] {
+            let generator =
+                Generator { send_lag_s: lag(send), read_lag_s: lag(read), ..Generator::default() };
+            let fault = generator_was_the_limit(is_open, 10, 100, &generator);
+            match (fault, told) {
+                (None, None) => {}
+                (Some(fault), Some(told)) => assert!(fault.contains(told), "{fault}"),
+                (fault, told) => panic!("{fault:?} in place of {told:?}"),
+            }
+        }
+    }
+}
