@@ -220,12 +220,20 @@ impl Target {
         self.url.host_str().unwrap_or_default()
     }
 
-    /// A path below that of the target, with its query.
+    /// A path below that of the target, with its query: as it is, and percent-encoded where that is no
+    /// path on the wire.
     fn path_of(&self, path: &str) -> Result<PathAndQuery, http::uri::InvalidUri> {
-        match self.url.path().trim_end_matches('/') {
+        let whole = match self.url.path().trim_end_matches('/') {
             "" => PathAndQuery::try_from(path),
             prefix => PathAndQuery::try_from(format!("{prefix}{path}")),
-        }
+        };
+        whole.or_else(|error| {
+            let url: Url = format!("{}{path}", self.as_str()).parse().map_err(|_| error)?;
+            match url.query() {
+                Some(query) => PathAndQuery::try_from(format!("{}?{query}", url.path())),
+                None => PathAndQuery::try_from(url.path()),
+            }
+        })
     }
 }
 
@@ -343,5 +351,37 @@ impl Call {
         prices.apply(&mut record);
         let answer = spoken.map(|spoken| answer(spoken, &record));
         Sample { record, send_lag: sent - due, read_lag, gaps, answer }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_go_onto_the_wire_as_they_are_and_below_that_of_the_target() {
+        for (target, path, whole) in [
+            ("http://a", "/v1/messages?beta=true", "/v1/messages?beta=true"),
+            ("http://a/", "/x/../y//z%2F{id}", "/x/../y//z%2F{id}"),
+            ("http://a:81/up/", "/v1?a=b|c", "/up/v1?a=b|c"),
+            ("https://a/up", "/a b<ä>?q=<1>", "/up/a%20b%3C%C3%A4%3E?q=%3C1%3E"),
+        ] {
+            let target: Target = target.parse().expect("a target");
+            let path = target.path_of(path).expect("a path");
+            assert_eq!(path.as_str(), whole);
+        }
+    }
+
+    #[test]
+    fn requests_name_host_and_port_as_the_target_does() {
+        for (target, authority) in [
+            ("http://127.0.0.1:4100", "127.0.0.1:4100"),
+            ("https://api.example.com:443/v1", "api.example.com"),
+            ("http://[::1]:80", "[::1]"),
+            ("http://[::1]:8080", "[::1]:8080"),
+        ] {
+            let target: Target = target.parse().expect("a target");
+            assert_eq!(target.authority, authority);
+        }
     }
 }
