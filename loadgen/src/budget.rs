@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_wire::{Ending, Observer, Prices, Record, UsageSource};
 
 use crate::client::shape;
-use crate::run::Plan;
+use crate::plan::Plan;
 use crate::workload::Request;
 
 /// What a run may use; anything where absent.

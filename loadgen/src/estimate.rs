@@ -8,8 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::budget::Pricing;
+use crate::plan::Plan;
 use crate::report::Grid;
-use crate::run::Plan;
 use crate::schedule::Schedule;
 use crate::tickets::tickets;
 use crate::workload::{Answer, RecordingError, Request};

@@ -13,8 +13,9 @@ use tokio::time::interval;
 
 use crate::budget::Spent;
 use crate::figures::Figures;
+use crate::plan::Plan;
 use crate::report::{Generator, Report};
-use crate::run::{Phase, Plan, Run};
+use crate::run::{Phase, Run};
 
 /// How often a run saves how far it has come.
 const EVERY: Duration = Duration::from_secs(10);

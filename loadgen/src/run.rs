@@ -1,11 +1,11 @@
 //! A run from its plan to its report.
 //!
-//! It goes through four phases: users come in; calls are made; no new call is made and those under
-//! way may end; what is left is cut.
+//! It holds what the users share; how it goes on is in `phases`, what is due when in `due`.
+
+mod due;
+mod phases;
 
 use std::fs::File;
-use std::iter::Peekable;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -13,84 +13,31 @@ use std::time::Duration;
 
 use goose::GooseError;
 use jiff::Timestamp;
-use tidegate_credential::CredentialConfig;
-use tidegate_settings::{Abort, Objective, Objectives};
-use tidegate_wire::{Prices, TraceId};
+use tidegate_wire::TraceId;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, interval, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use crate::budget::{Amount, Budget, Caps, Pricing, Refusal, Spent};
-use crate::client::{Client, Target};
-use crate::feed::Feed;
+use self::due::{Due, due_before, lock};
+use self::phases::{HASTY_DRAIN, HATCH, conduct, look};
+use crate::budget::{Amount, Budget, Pricing, Refusal, Spent};
+use crate::client::Client;
 use crate::figures::{Call, Key, Kind, Seen, Sent};
-use crate::other_side::{Join, OtherSide, Unwatchable, Watch};
+use crate::other_side::{Join, OtherSide, Unwatchable};
+use crate::plan::Plan;
 use crate::recorder::Recorder;
 use crate::report::{Ended, Generator, Report, progress};
-use crate::resume::{Resume, save};
-use crate::schedule::{STAGE, Schedule, Shard, Stages, entrance};
+use crate::resume::save;
 use crate::search::Unsearchable;
 use crate::signing::Signer;
-use crate::tickets::{Ticket, Tickets, tickets};
+use crate::tickets::Ticket;
 use crate::timer::Timer;
-use crate::verdict::hopeless;
-use crate::workload::{Request, Workload};
-use crate::{interrupts, user};
+use crate::user;
+use crate::workload::Request;
 
-/// How long users may take to come in.
-const HATCH: Duration = Duration::from_secs(30);
-/// How long calls under way may take to end, after the last one was made.
-pub(crate) const DRAIN: Duration = Duration::from_secs(60);
-/// The same once somebody asked to stop.
-const HASTY_DRAIN: Duration = Duration::from_secs(5);
+pub(crate) use self::phases::{DRAIN, Phase};
+
 /// No lock is held where anything can panic.
 const UNPOISONED: &str = "who holds it does not panic";
-/// How often it is looked whether objectives can still be met.
-const HOPE_LOOKED_FOR: Duration = Duration::from_secs(1);
-
-/// What a run is to do.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Where the calls go.
-    pub target: Target,
-    /// How many users there are; in an open loop, how many calls there may be at once.
-    pub users: NonZeroUsize,
-    /// For how long calls are made that count.
-    pub duration: Duration,
-    /// For how long calls are made before, which do not.
-    pub warm_up: Duration,
-    /// When calls are due.
-    pub schedule: Schedule,
-    /// How the load rises and falls: the rate where the schedule is `Staged`, else the users.
-    pub stages: Option<Arc<Stages>>,
-    /// What is asked.
-    pub workload: Workload,
-    /// Which part of the load this is; `users` are those of this part, a rate is that of all parts.
-    pub shard: Shard,
-    /// When calls begin to be made; as soon as all users are there where absent.
-    pub start: Option<Timestamp>,
-    /// From what requests and chance are drawn.
-    pub seed: u64,
-    /// Where to write a record of every call.
-    pub records: Option<PathBuf>,
-    /// What calls cost.
-    pub prices: Arc<Prices>,
-    /// Who signs the calls; nobody where absent.
-    pub credential: Option<CredentialConfig>,
-    /// What the run is judged by.
-    pub objectives: Option<Objectives>,
-    /// What it may use.
-    pub caps: Caps,
-    /// What ends it as soon as it is surely lost, in place of the objectives.
-    pub lost_by: Option<Objectives>,
-    /// Who else says what the run does to it.
-    pub watch: Watch,
-    /// Where to save from time to time how far the run has come.
-    pub save: Option<PathBuf>,
-    /// Where the run goes on, if it was stopped before.
-    pub resume: Option<Arc<Resume>>,
-    /// Of a search, which step of it this is and what is known so far, in words.
-    pub(crate) step: Option<String>,
-}
 
 /// What a run came to, and what only who leads several must know.
 pub(crate) struct Outcome {
@@ -130,121 +77,6 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-}
-
-/// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Users are coming in.
-    Hatching,
-    /// Calls are made; due times count from here.
-    Running(Instant),
-    /// No new calls: what falls due from here on is none of this run.
-    Draining(Instant),
-    /// Nothing is waited for.
-    Over,
-}
-
-impl Plan {
-    /// A closed loop that makes these calls of this target for half a minute, and no more than that.
-    pub fn new(target: Target, workload: Workload) -> Self {
-        Self {
-            target,
-            users: NonZeroUsize::new(200).expect("it is not zero"),
-            duration: Duration::from_secs(30),
-            warm_up: Duration::ZERO,
-            schedule: Schedule::Closed,
-            stages: None,
-            workload,
-            shard: Shard::default(),
-            start: None,
-            seed: 1,
-            records: None,
-            prices: Arc::default(),
-            credential: None,
-            objectives: None,
-            caps: Caps::default(),
-            lost_by: None,
-            watch: Watch::default(),
-            save: None,
-            resume: None,
-            step: None,
-        }
-    }
-
-    /// For how long calls are made, those that do not count included.
-    pub(crate) fn whole(&self) -> Duration {
-        self.warm_up + self.duration
-    }
-
-    /// How much of it is over already.
-    pub(crate) fn done(&self) -> Duration {
-        self.resume.as_ref().map_or(Duration::ZERO, |resume| resume.done)
-    }
-
-    /// From what a user draws its requests: from something else once the run goes on, or all of the
-    /// first part would be asked again.
-    pub(crate) fn seed_of_users(&self) -> u64 {
-        let parts = self.resume.as_ref().map_or(0, |resume| resume.ids.len() as u64);
-        self.seed ^ parts.wrapping_mul(0xD6E8_FEB8_6659_FD93)
-    }
-
-    /// By what the run ends early, if it may. A stage may be lost by its own calls alone, and nobody knows
-    /// how many there are still to come.
-    fn hopes(&self) -> Option<Objectives> {
-        let own = self.objectives.as_ref().filter(|all| all.abort == Abort::Early);
-        let mut hopes = self.lost_by.as_ref().or(own)?.clone();
-        hopes.objectives.retain(|one| self.stages.is_none() || one.stage.is_none());
-        Some(hopes)
-    }
-
-    /// The load so far and the load to come: in seconds, or as the stages add it up.
-    fn so_far(&self, elapsed: Duration) -> (f64, f64) {
-        let (elapsed, all) = (elapsed.min(self.duration), self.duration);
-        match &self.stages {
-            None => (elapsed.as_secs_f64(), (all - elapsed).as_secs_f64()),
-            Some(stages) => {
-                let so_far = stages.sum_to(elapsed);
-                (so_far, stages.sum_to(all) - so_far)
-            }
-        }
-    }
-
-    /// The stage in which a call is due.
-    pub(crate) fn stage_at(&self, due: Duration) -> Arc<str> {
-        self.stages.as_ref().map_or_else(|| STAGE.into(), |stages| stages.name_at(due))
-    }
-
-    fn stage_names(&self) -> Vec<Arc<str>> {
-        let names =
-            |stages: &Arc<Stages>| stages.all().iter().map(|one| one.name.clone()).collect();
-        self.stages.as_ref().map_or_else(|| vec![STAGE.into()], names)
-    }
-
-    /// When a user of a closed loop makes its first call.
-    pub(crate) fn enters(&self, user: usize) -> Option<Duration> {
-        match &self.stages {
-            None => {
-                let left = self.duration.saturating_sub(self.done());
-                Some(self.done() + entrance(user, self.users.get(), left))
-            }
-            Some(_) => self.is_there(user, self.done()),
-        }
-    }
-
-    /// From this time on, when a user of a closed loop is there first.
-    pub(crate) fn is_there(&self, user: usize, from: Duration) -> Option<Duration> {
-        let number = self.shard.of_all(user as u64);
-        self.stages.as_ref().map_or(Some(from), |stages| stages.comes_in(number, from))
-    }
-
-    /// Objectives that apply to no call of the load, and so cannot be met.
-    pub fn objectives_in_vain(&self) -> Vec<&Objective> {
-        let keys: Vec<_> =
-            self.stage_names().iter().flat_map(|stage| self.workload.keys(stage)).collect();
-        let all = self.objectives.iter().flat_map(|all| &all.objectives);
-        all.filter(|one| !keys.iter().any(|key| key.is_of(one))).collect()
-    }
 }
 
 /// Carries a plan out.
@@ -293,91 +125,6 @@ pub(crate) async fn carry_out(plan: Plan, budget: Arc<Budget>) -> Result<Outcome
     Ok(Outcome { report: Report::of(&run, &id, began), in_flight, was_stalled })
 }
 
-/// Looks at the calls in flight while calls count; also says whether the looks themselves came late.
-async fn look(run: Arc<Run>) -> (Vec<(Duration, u64)>, bool) {
-    const MOST: u32 = 200;
-    const LATE: Duration = Duration::from_millis(100);
-    const LATE_ONE_IN: usize = 20;
-    let (mut looks, mut late) = (Vec::new(), 0);
-    let Some(start) = run.start().await else { return (looks, false) };
-    let from = start + run.plan.warm_up;
-    let mut phase = run.phase();
-    for look in 0..=MOST {
-        let at = from + run.plan.duration * look / MOST;
-        tokio::select! {
-            () = sleep_until(at) => {}
-            _ = phase.wait_for(|phase| !matches!(phase, Phase::Running(_))) => break,
-        }
-        late += usize::from(at.elapsed() > LATE);
-        looks.push((at - from, run.in_flight()));
-    }
-    let was_stalled = late * LATE_ONE_IN > looks.len();
-    (looks, was_stalled)
-}
-
-/// Leads a run through its phases.
-async fn conduct(run: Arc<Run>) {
-    let mut asked_to_stop = interrupts();
-    asked_to_stop.mark_unchanged();
-    tokio::select! {
-        () = run.all_users() => {}
-        () = sleep(HATCH) => tracing::warn!("starting before all users are there"),
-        _ = asked_to_stop.changed() => {
-            run.ends_by(Ended::Interrupted);
-            return run.enter(Phase::Over);
-        }
-    }
-    tokio::select! {
-        () = sleep(run.until_start()) => {}
-        _ = asked_to_stop.changed() => {
-            run.ends_by(Ended::Interrupted);
-            return run.enter(Phase::Over);
-        }
-    }
-    let now = Instant::now();
-    let start = now.checked_sub(run.plan.done()).unwrap_or(now);
-    run.enter(Phase::Running(start));
-    let drain = tokio::select! {
-        () = sleep_until(start + run.plan.whole()) => DRAIN,
-        _ = asked_to_stop.changed() => {
-            run.ends_by(Ended::Interrupted);
-            HASTY_DRAIN
-        }
-        () = run.capped.notified() => {
-            tracing::warn!("ending early: another call might go beyond the cap");
-            DRAIN
-        }
-        objective = no_hope(&run) => {
-            tracing::warn!("ending early: `{objective}` can no longer be met");
-            run.ends_by(Ended::Hopeless);
-            HASTY_DRAIN
-        }
-    };
-    run.enter(Phase::Draining(Instant::now()));
-    tokio::select! {
-        () = sleep(drain) => {}
-        _ = asked_to_stop.changed() => run.ends_by(Ended::Interrupted),
-    }
-    run.enter(Phase::Over);
-}
-
-/// The objective that can no longer be met, once there is one, where the run is to end by that.
-async fn no_hope(run: &Run) -> String {
-    let Some(objectives) = run.plan.hopes() else {
-        return std::future::pending().await;
-    };
-    let mut looks = interval(HOPE_LOOKED_FOR);
-    loop {
-        looks.tick().await;
-        let elapsed = run.elapsed().saturating_sub(run.plan.warm_up);
-        let (so_far, left) = run.plan.so_far(elapsed);
-        let recorder = run.recorder();
-        if let Some(lost) = hopeless(&objectives, &recorder.figures, so_far, left) {
-            return lost.title();
-        }
-    }
-}
-
 /// What the users of a run share.
 pub(crate) struct Run {
     pub(crate) plan: Plan,
@@ -396,16 +143,6 @@ pub(crate) struct Run {
     capped: Notify,
     /// Calls and a sidecar's records of them, where it is asked.
     pairs: Option<Mutex<Join>>,
-}
-
-/// Where users learn what is due.
-enum Due {
-    /// Each knows it himself.
-    Nowhere,
-    /// By time, what is asked is made up.
-    ByTime(Mutex<Peekable<Tickets>>),
-    /// From a file.
-    ByFile(Feed),
 }
 
 /// What cannot wait for the recorder.
@@ -725,36 +462,6 @@ impl Calls {
     }
 }
 
-// === impl Due ===
-
-impl Due {
-    fn of(plan: &Plan) -> Result<Self, Error> {
-        let tickets = tickets(plan);
-        match (plan.workload.recording(), plan.schedule) {
-            (Some(_), _) => Feed::start(tickets).map(Self::ByFile).map_err(Error::Feed),
-            (None, Schedule::Closed) => Ok(Self::Nowhere),
-            (None, _) => Ok(Self::ByTime(Mutex::new(tickets.peekable()))),
-        }
-    }
-}
-
-/// Takes off what falls due before this, and says how much it is.
-fn due_before(tickets: &mut Peekable<Tickets>, end: Duration) -> u64 {
-    let is_before = |ticket: &Result<Ticket, _>| match ticket {
-        Ok(Ticket { due: Some(due), .. }) => *due < end,
-        _ => false,
-    };
-    let mut count = 0;
-    while tickets.next_if(is_before).is_some() {
-        count += 1;
-    }
-    count
-}
-
-fn lock(tickets: &Mutex<Peekable<Tickets>>) -> MutexGuard<'_, Peekable<Tickets>> {
-    tickets.lock().expect("arrivals do not panic")
-}
-
 /// A file for records; those that there are stay where a run goes on.
 fn create(path: &Path, goes_on: bool) -> Result<File, Error> {
     let mut options = File::options();
@@ -764,11 +471,15 @@ fn create(path: &Path, goes_on: bool) -> Result<File, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use tidegate_settings::Metric;
 
     use super::*;
+    use crate::budget::Caps;
+    use crate::schedule::Schedule;
     use crate::sim::{Options, Simulator};
-    use crate::workload::Mix;
+    use crate::workload::{Mix, Workload};
 
     /// What three witnesses say of one run.
     struct Counts {

@@ -3,7 +3,7 @@
 use std::iter::repeat_with;
 use std::time::Duration;
 
-use crate::run::Plan;
+use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::workload::{Asked, RecordingError, Request, Row, Synthetic};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Ended, Generator, Report, Setup};
 use crate::budget::Spent;
 use crate::figures::Figures;
-use crate::run::Plan;
+use crate::plan::Plan;
 use crate::schedule::Schedule;
 
 /// Why reports are no shards of one load.

@@ -27,7 +27,8 @@ use tidegate_settings::Objectives;
 
 use crate::budget::Spent;
 use crate::figures::{Figures, Tally};
-use crate::run::{Plan, Run};
+use crate::plan::Plan;
+use crate::run::Run;
 use crate::schedule::Stages;
 use crate::verdict::Evidence;
 use crate::workload::Entry;

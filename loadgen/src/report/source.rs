@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_wire::capture::Mode;
 
 use super::time;
-use crate::run::Plan;
+use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::workload::{Format, Recording};
 

@@ -25,8 +25,9 @@ use tokio::time::sleep;
 
 use crate::budget::Budget;
 use crate::interrupts;
+use crate::plan::Plan;
 use crate::report::{Capacity, Ended, Found, SearchReport, Step, load_text};
-use crate::run::{Error, Outcome, Plan, carry_out};
+use crate::run::{Error, Outcome, carry_out};
 use crate::schedule::Schedule;
 use crate::screen::stderr;
 use course::{Bounds, Course, Next, Place};

@@ -12,7 +12,7 @@ use tidegate_settings::{Metric, Objective};
 
 use super::{Decision, Ended, Judged, Quantiles, Summary};
 use crate::figures::{Strain, Strained, Tally};
-use crate::run::Plan;
+use crate::plan::Plan;
 use crate::search::{Load, Search};
 use crate::workload::Entry;
 

@@ -1,7 +1,7 @@
 //! What follows of how a search ended.
 
 use super::*;
-use crate::run::Plan;
+use crate::plan::Plan;
 use crate::workload::{Mix, Workload};
 
 /// The report of a search for a rate that ended so, with these bounds.
