@@ -10,8 +10,11 @@ use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
 
 #[path = "encoding.rs"]
 mod encoding;
+#[path = "event_stream.rs"]
+mod event_stream;
 
 use encoding::encoded;
+pub(crate) use event_stream::message;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
 
@@ -102,28 +105,6 @@ fn reply(folder: &Path) -> Vec<u8> {
     };
     let plain = ["reply.json", "reply.sse", "reply.txt"].into_iter().find_map(read);
     plain.or_else(messages).expect("every case has a reply")
-}
-
-/// A message of an AWS event stream.
-pub(crate) fn message(message: &Value) -> Vec<u8> {
-    let mut headers = Vec::new();
-    for (name, value) in message["headers"].as_object().expect("headers") {
-        let value = value.as_str().expect("header values are strings");
-        headers.push(name.len() as u8);
-        headers.extend_from_slice(name.as_bytes());
-        headers.push(7);
-        headers.extend_from_slice(&(value.len() as u16).to_be_bytes());
-        headers.extend_from_slice(value.as_bytes());
-    }
-    let payload = message["payload"].to_string();
-    let mut bytes = Vec::new();
-    bytes.extend_from_slice(&((16 + headers.len() + payload.len()) as u32).to_be_bytes());
-    bytes.extend_from_slice(&(headers.len() as u32).to_be_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
-    bytes.extend_from_slice(&headers);
-    bytes.extend_from_slice(payload.as_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
-    bytes
 }
 
 fn ending(word: &Value) -> Ending {

@@ -12,9 +12,8 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tidegate_wire::{Ending, HeadView, Observer, Record, Shape};
 
-#[path = "../../tests/support/fixtures.rs"]
-#[allow(dead_code, reason = "only the framing of messages is needed")]
-mod fixtures;
+#[path = "../../tests/support/event_stream.rs"]
+mod event_stream;
 
 const GAP: Duration = Duration::from_millis(20);
 const GEMINI_PATH: &str = "/v1beta/models/gemini-large:streamGenerateContent";
@@ -156,5 +155,5 @@ fn event(kind: &str, payload: &Value) -> Vec<u8> {
         ":content-type": "application/json",
         ":message-type": "event",
     });
-    fixtures::message(&json!({"headers": headers, "payload": payload}))
+    event_stream::message(&json!({"headers": headers, "payload": payload}))
 }

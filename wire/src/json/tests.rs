@@ -258,27 +258,28 @@ fn repeated_item() -> impl Strategy<Value = String> {
 }
 
 /// What a reader says of items, each cut here and there, and whether it understood them.
-fn said_by_reader(items: &[Vec<&[u8]>]) -> Vec<(Found, Result<(), Error>)> {
-    let mut reader = Reader::new(table(REPEATED));
+fn said<R>(
+    mut reader: R,
+    feed: fn(&mut R, &[u8], &mut Found) -> Result<(), Error>,
+    end: fn(&mut R, &mut Found) -> Result<(), Error>,
+    items: &[Vec<&[u8]>],
+) -> Vec<(Found, Result<(), Error>)> {
     let each = |pieces: &Vec<&[u8]>| {
         let mut found = Found::default();
-        let fed = pieces.iter().try_for_each(|piece| reader.feed(piece, &mut found));
-        let ended = reader.end(&mut found);
+        let fed = pieces.iter().try_for_each(|piece| feed(&mut reader, piece, &mut found));
+        let ended = end(&mut reader, &mut found);
         (found, fed.and(ended))
     };
     items.iter().map(each).collect()
 }
 
+fn said_by_reader(items: &[Vec<&[u8]>]) -> Vec<(Found, Result<(), Error>)> {
+    said(Reader::new(table(REPEATED)), Reader::feed, Reader::end, items)
+}
+
 /// The same of one that remembers how they begin.
 fn said_by_repeating(items: &[Vec<&[u8]>]) -> Vec<(Found, Result<(), Error>)> {
-    let mut reader = Repeating::new(table(REPEATED));
-    let each = |pieces: &Vec<&[u8]>| {
-        let mut found = Found::default();
-        let fed = pieces.iter().try_for_each(|piece| reader.feed(piece, &mut found));
-        let ended = reader.end(&mut found);
-        (found, fed.and(ended))
-    };
-    items.iter().map(each).collect()
+    said(Repeating::new(table(REPEATED)), Repeating::feed, Repeating::end, items)
 }
 
 proptest! {
