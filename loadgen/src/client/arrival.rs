@@ -150,7 +150,8 @@ mod linux {
     pub(super) struct Stamps(Vec<u8>);
 
     impl Stamps {
-        /// Asks for stamps. A kernel that has none is no hindrance: what is read is as old as the read.
+        /// Asks for stamps. A kernel that has none is no hindrance: what is read is as old as the read. So it is
+        /// for a moment after the first socket of a machine has asked, for the kernel then begins to stamp.
         pub(super) fn of(tcp: &TcpStream) -> Self {
             let _ = setsockopt(tcp, sockopt::ReceiveTimestampns, &true);
             Self(cmsg_space!(TimeSpec))
@@ -223,9 +224,24 @@ mod tests {
         (Stamped::new(ours), theirs)
     }
 
+    /// Returns when the kernel stamps what comes, which it begins to do when the first socket asks.
+    async fn stamping(ours: &mut Stamped, theirs: &mut TcpStream) {
+        let arrivals = ours.arrivals();
+        let stop = Instant::now() + Duration::from_secs(30);
+        while cfg!(target_os = "linux") && Instant::now() < stop {
+            theirs.write_all(b"?").await.expect("it is open");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            ours.read_u8().await.expect("it was written");
+            if arrivals.longest_unread() > Some(Duration::from_millis(1)) {
+                return;
+            }
+        }
+    }
+
     #[tokio::test]
     async fn bytes_are_as_old_as_they_are_whenever_they_are_read() {
         let (mut ours, mut theirs) = pair().await;
+        stamping(&mut ours, &mut theirs).await;
         let arrivals = ours.arrivals();
         let mut bytes = [0; 8];
         for _ in 0..3 {
