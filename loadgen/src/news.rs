@@ -39,6 +39,8 @@ pub(crate) struct Ended {
     pub(crate) duration: Option<f64>,
     /// In seconds.
     pub(crate) send_lag: f64,
+    /// In seconds, of whole answers; absent where no kernel tells.
+    pub(crate) read_lag: Option<f64>,
     pub(crate) output_tokens: u64,
     /// In US dollars, where it has a price.
     pub(crate) cost: Option<f64>,
@@ -83,6 +85,7 @@ impl Ended {
             first_token: seconds(Metric::TimeToFirstToken),
             duration: seconds(Metric::Duration),
             send_lag: call.send_lag.as_secs_f64(),
+            read_lag: call.read_lag.map(|lag| lag.as_secs_f64()),
             output_tokens: call.record.output_tokens.unwrap_or(0),
             cost: call.record.cost_usd,
         }

@@ -48,6 +48,7 @@ pub(super) struct Glance {
     pub(super) rows: Vec<Row>,
     pub(super) all: Row,
     pub(super) send_lag: Option<Quantiles>,
+    pub(super) read_lag: Option<Quantiles>,
     /// Why the run would be invalid if it ended now.
     pub(super) invalid: Option<String>,
     pub(super) objectives: Vec<Judged>,
@@ -76,8 +77,10 @@ impl Glance {
         let counted = elapsed.saturating_sub(plan.warm_up).as_secs_f64();
         let per_s = |count: u64| if counted > 0.0 { count as f64 / counted } else { 0.0 };
         let send_lag = so_far.send_lag.quantiles();
+        let read_lag = so_far.read_lag.quantiles();
         let generator = Generator {
             send_lag_s: send_lag,
+            read_lag_s: read_lag,
             found_no_user: run.found_no_user(),
             ..Generator::default()
         };
@@ -108,6 +111,7 @@ impl Glance {
             rows: rows(so_far),
             all: Row::of("all".to_owned(), &so_far.all),
             send_lag,
+            read_lag,
             invalid: generator_was_the_limit(is_open, users, calls, &generator),
             objectives,
             caps: plan.caps,

@@ -201,8 +201,11 @@ fn troubles(glance: &Glance) -> Vec<Line> {
 fn generator(glance: &Glance) -> Vec<Line> {
     let warning =
         glance.invalid.iter().map(|reason| vec![(Style::Bad, format!("INVALID so far: {reason}"))]);
-    let lag = glance.send_lag.iter().filter(|_| glance.invalid.is_none());
-    let lag = lag.map(|lag| plain(format!("sent {} after due (p99)", time(Some(lag.p99)))));
+    let read = glance.read_lag.map(|lag| format!(", read {} after arrival", time(Some(lag.p99))));
+    let lag = glance.send_lag.iter().filter(|_| glance.invalid.is_none()).map(|lag| {
+        let read = read.as_deref().unwrap_or_default();
+        plain(format!("sent {} after due{read} (p99)", time(Some(lag.p99))))
+    });
     warning.chain(lag).collect()
 }
 

@@ -23,6 +23,7 @@ pub(super) struct SoFar {
     /// By the trouble that they were in.
     pub(super) kinds: BTreeMap<Kind, u64>,
     pub(super) send_lag: Times,
+    pub(super) read_lag: Times,
     pub(super) output_tokens: u64,
     /// In US dollars; absent where no call has a price.
     pub(super) cost: Option<f64>,
@@ -64,7 +65,7 @@ pub(super) struct Second {
 impl SoFar {
     /// That of a run which goes on from these figures.
     pub(super) fn of(figures: &Figures) -> Self {
-        let mut so_far = Self::default();
+        let mut so_far = Self { read_lag: figures.read_lag.clone(), ..Self::default() };
         for (key, tally) in &figures.series {
             so_far.part(&key.model, &key.route).add_tally(tally);
             so_far.all.add_tally(tally);
@@ -94,6 +95,7 @@ impl SoFar {
         self.part(&call.model, &call.route).count(call);
         self.all.count(call);
         self.send_lag.seconds(call.send_lag);
+        call.read_lag.iter().for_each(|lag| self.read_lag.seconds(*lag));
         if let Some(kind) = call.kind {
             self.trouble(kind, 1);
         }
@@ -208,6 +210,7 @@ pub(super) mod tests {
             first_token: Some(duration / 10.0),
             duration: Some(duration),
             send_lag: 0.002,
+            read_lag: Some(0.001),
             output_tokens: 10,
             cost: Some(0.01),
         }
@@ -236,6 +239,7 @@ pub(super) mod tests {
         assert_eq!((so_far.all.calls, so_far.all.errors, so_far.output_tokens), (3, 1, 30));
         assert_eq!(so_far.kinds, [(Kind::Quota, 1)].into());
         assert!(near(so_far.cost, 0.03) && near(so_far.send_lag.at(0.5), 0.002));
+        assert!(near(so_far.read_lag.at(0.5), 0.001));
         let parts: Vec<_> = so_far.parts.iter().map(|((model, _), sum)| (&**model, sum)).collect();
         assert_eq!((parts[0].0, parts[0].1.calls, parts[0].1.errors), ("m", 2, 1));
         assert!(near(parts[1].1.duration.at(0.5), 3.0) && near(so_far.all.duration.at(1.0), 3.0));
@@ -258,6 +262,7 @@ pub(super) mod tests {
         let so_far = SoFar::of(&figures);
         assert_eq!((so_far.all.calls, so_far.all.errors, so_far.output_tokens), (2, 1, 20));
         assert!(near(so_far.all.duration.at(0.5), 1.0) && near(so_far.send_lag.at(0.5), 0.1));
+        assert!(near(so_far.read_lag.at(0.5), 0.001));
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn everything() -> Glance {
         rows: vec![row("gpt-4o", 9000), row("gemini-2.5-flash", 3345)],
         all: row("all", 12_345),
         send_lag: Some(quantiles(0.001)),
+        read_lag: Some(quantiles(0.002)),
         objectives: vec![judged("error_ratio", Finding::Pass)],
         caps: Caps { tokens: Some(2_000_000), usd: Some(5.0) },
         spent: Spent { tokens: 500_000, usd: 1.5 },
@@ -99,7 +100,7 @@ gpt-4o             9000       0  100ms  150ms  200ms     800ms  1.20s  1.60s";
         seen[11..],
         [
             "trouble: quota 12, cut 5",
-            "sent 2.00ms after due (p99)",
+            "sent 2.00ms after due, read 4.00ms after arrival (p99)",
             "holds   error_ratio below 1%: error ratio 0.20%",
             "spent or set aside: 500.0k of 2.0M tokens (25%), $1.50 of $5 (30%)",
             "the other side: 12 waiting, cache 73%",
