@@ -134,6 +134,7 @@ impl AsyncWrite for Stamped {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::cell::RefCell;
     use std::io::{self, ErrorKind, IoSliceMut};
     use std::os::fd::AsRawFd;
     use std::task::{Context, Poll, ready};
@@ -144,6 +145,12 @@ mod linux {
     use nix::sys::time::TimeSpec;
     use tokio::io::{Interest, ReadBuf};
     use tokio::net::TcpStream;
+
+    thread_local! {
+        /// Where the kernel writes what came: a reader's buffer, large and new, would first have to be filled
+        /// with zeros for each token.
+        static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 << 10]);
+    }
 
     /// Where the kernel writes its stamps to.
     #[derive(Debug)]
@@ -166,29 +173,44 @@ mod linux {
         ) -> Poll<io::Result<Duration>> {
             loop {
                 ready!(tcp.poll_read_ready(context))?;
-                let unfilled = buffer.initialize_unfilled();
-                let room = unfilled.len();
-                let mut read = None;
-                let tried = tcp.try_io(Interest::READABLE, || {
-                    let (count, age) = self.receive(tcp, unfilled)?;
-                    read = Some((count, age));
-                    // Less than there was room for: no more is there, and nobody need ask again before
-                    // the kernel tells of more.
-                    if (1..room).contains(&count) {
-                        return Err(ErrorKind::WouldBlock.into());
-                    }
-                    Ok(())
+                let tried = SCRATCH.with_borrow_mut(|scratch| {
+                    let room = buffer.remaining().min(scratch.len());
+                    self.try_read(tcp, &mut scratch[..room], buffer)
                 });
-                match (read, tried) {
-                    (Some((count, age)), _) => {
-                        buffer.advance(count);
-                        return Poll::Ready(Ok(age));
-                    }
-                    (None, Err(error)) if error.kind() != ErrorKind::WouldBlock => {
+                match tried {
+                    Ok(age) => return Poll::Ready(Ok(age)),
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => {
                         return Poll::Ready(Err(error));
                     }
-                    (None, _) => {}
+                    Err(_) => {}
                 }
+            }
+        }
+
+        fn try_read(
+            &mut self,
+            tcp: &TcpStream,
+            scratch: &mut [u8],
+            buffer: &mut ReadBuf<'_>,
+        ) -> io::Result<Duration> {
+            let room = scratch.len();
+            let mut read = None;
+            let tried = tcp.try_io(Interest::READABLE, || {
+                let (count, age) = self.receive(tcp, scratch)?;
+                read = Some((count, age));
+                // Less than there was room for: no more is there, and nobody need ask again before
+                // the kernel tells of more.
+                if (1..room).contains(&count) {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                Ok(())
+            });
+            match read {
+                Some((count, age)) => {
+                    buffer.put_slice(&scratch[..count]);
+                    Ok(age)
+                }
+                None => Err(tried.err().unwrap_or_else(|| ErrorKind::WouldBlock.into())),
             }
         }
 

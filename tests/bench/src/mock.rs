@@ -42,6 +42,19 @@ enum Asked {
     Anything,
 }
 
+impl Asked {
+    /// How long a stream waits before its first event. Generators differ in how they let their users in:
+    /// whose users all begin at once would be woken for many chunks at a time, and seem to need less for
+    /// each. So streams that anybody may ask for are spread evenly over the time between two chunks.
+    fn wait(self, gap: Duration) -> Duration {
+        const GOLDEN: f64 = 0.618_033_988_749_895;
+        match self {
+            Self::Known => Duration::ZERO,
+            Self::Anything => gap.mul_f64((CALLS.load(Relaxed) as f64 * GOLDEN).fract()),
+        }
+    }
+}
+
 /// Starts the mock in a thread of its own, for as long as the process lives.
 pub fn start() -> Result<SocketAddr> {
     spawn(|socket| serve(socket, Asked::Known))
@@ -124,7 +137,8 @@ async fn serve(mut socket: TcpStream, asked: Asked) -> Result<()> {
         match &workload.reply {
             Reply::Whole(body) => send_whole(&mut socket, body, &mut answer).await?,
             Reply::Stream { events, gap } => {
-                send_stream(&mut socket, events, *gap, &mut answer).await?;
+                let wait = asked.wait(*gap);
+                send_stream(&mut socket, events, wait, *gap, &mut answer).await?;
             }
         }
     }
@@ -220,13 +234,14 @@ async fn send_whole(socket: &mut TcpStream, body: &[u8], answer: &mut Vec<u8>) -
 async fn send_stream(
     socket: &mut TcpStream,
     events: &[Event],
+    wait: Duration,
     gap: Duration,
     answer: &mut Vec<u8>,
 ) -> Result<()> {
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
         cache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n";
     socket.write_all(head).await?;
-    let begin = Instant::now();
+    let begin = Instant::now() + wait;
     let mut first = None;
     for (event, after) in events.iter().zip(0u32..) {
         if !gap.is_zero() {
