@@ -42,6 +42,8 @@ enum Asked {
     Anything,
 }
 
+// === impl Asked ===
+
 impl Asked {
     /// How long a stream waits before its first event. Generators differ in how they let their users in:
     /// whose users all begin at once would be woken for many chunks at a time, and seem to need less for
